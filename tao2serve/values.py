@@ -1,0 +1,85 @@
+"""Frozen values that cross from one step of a deployment to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ModelArtifact", "ModelSignature", "Tensor", "TrainedModel", "TritonModel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One named tensor of a model; `shape` leaves out the batch dimension, which is always dynamic."""
+
+    name: str
+    datatype: str  # Triton's spelling: FP32, FP16, UINT8 …
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSignature:
+    """The named input and outputs of a DetectNet_v2 network.
+
+    `input` is (C, H, W), `coverage` is (classes, h, w), `bbox` is (4 * classes, h, w).
+    """
+
+    input: Tensor
+    coverage: Tensor
+    bbox: Tensor
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per grid cell, from the shapes (never assumed: TAO.md says 16, 32 and 224 all occur)."""
+        return round(self.input.shape[2] / self.coverage.shape[2])
+
+    @property
+    def class_count(self) -> int:
+        return self.coverage.shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelArtifact:
+    """A file this project built, or accepted as it is, with what is needed to serve it."""
+
+    format: str  # onnx | tensorrt_plan
+    path: Path
+    sha256: str
+    precision: str  # fp32 | fp16 | int8
+    signature: ModelSignature
+    source_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """What ClearML tracks of one trained TAO model: the model and the task that made it."""
+
+    model_id: str
+    name: str
+    task_id: str
+    task_name: str
+    project: str
+    tags: tuple[str, ...]
+    uri: str
+    fetchable: bool
+    unfetchable_reason: str = ""
+    pruned: bool | None = None
+    epoch: int | None = None
+    mean_average_precision: float | None = None  # ratio in [0, 1]
+    metric_source: str = ""  # where the mAP was read: scalar | status.json
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonModel:
+    """One model version in a Triton model repository."""
+
+    name: str
+    version: int
+    repository: Path
+    signature: ModelSignature
+    max_batch_size: int
+
+    @property
+    def path(self) -> Path:
+        return self.repository / self.name
