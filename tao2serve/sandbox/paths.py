@@ -21,6 +21,10 @@ class SandboxPaths:
         return self.root / "state.json"
 
     @property
+    def ports(self) -> Path:
+        return self.root / "ports.json"
+
+    @property
     def lock(self) -> Path:
         return self.home / "sandbox.lock"
 

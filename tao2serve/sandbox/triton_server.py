@@ -34,7 +34,9 @@ def prepare_backends(folder: Path) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = distribution / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
-        raise ToolError("Triton's python backend", f"has no stub for Python {version}", evidence=str(stub.parent.parent))
+        raise ToolError(
+            "Triton's python backend", f"has no stub for Python {version}", evidence=str(stub.parent.parent)
+        )
     if not _python_library_is_found(version):
         raise ToolError(
             f"libpython{version}.so.1.0",
