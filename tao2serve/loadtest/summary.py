@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from tao2serve.loadtest.result import (
     WarmupSummary,
 )
 
-__all__ = ["CpuSample", "percentile", "summarise"]
+__all__ = ["OUTSIDE", "CpuSample", "percentile", "summarise"]
 
 # A process of gevent runs on one core; beyond this part of it, requests wait for the client.
 _SATURATED_CPU_RATIO = 0.9
@@ -108,7 +109,7 @@ def _client(run: RunRecords, measured: Sequence[RequestRecord], cpu: Sequence[Cp
         return ClientLoad(saturated=False, reason="", cpu_ratio=None, start_lag_p99_ms=lag_p99_ms)
     steps = [
         (after.at_s - before.at_s, after.used_s - before.used_s)
-        for before, after in zip(inside, inside[1:], strict=False)
+        for before, after in itertools.pairwise(inside)
     ]
     total_s = math.fsum(wall for wall, _ in steps)
     busy_s = math.fsum(wall for wall, used in steps if used >= _SATURATED_CPU_RATIO * wall)
