@@ -8,9 +8,9 @@
 Importing this package imports neither locust (it runs as a process of its own) nor plotly.
 """
 
+from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gates import Gate, Verdict, document, evaluate, parse_gate, passed
 from tao2serve.loadtest.plan import LoadPlan, LoadProgress, find_images
-from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.report import write_report
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.runner import run_load_test

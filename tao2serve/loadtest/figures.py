@@ -1,4 +1,4 @@
-"""The figures of a load test, as plotly values: the HTML report draws them, and ClearML takes them as they are."""
+"""The figures of a load test as plotly values: the HTML report draws them, ClearML takes them as they are."""
 
 from __future__ import annotations
 
@@ -47,16 +47,14 @@ def _measured(result: LoadResult) -> list[RequestRecord]:
 
 
 def _over_time(make_subplots: Any, go: Any, result: LoadResult) -> go.Figure:
-    figure = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.06
-    )
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.06)
     shown = _thinned([record for record in result.records if record.ok])
     failed = [record for record in result.records if not record.ok][-_POINTS_SHOWN:]
     figure.add_scatter(
         **_points(shown), name="request", marker={"size": 4, "color": _BLUE, "opacity": 0.35}, row=1, col=1
     )
     if failed:
-        marker = {"size": 7, "color": _RED, "symbol": "x"}
+        marker = {"size": 6, "color": _RED, "symbol": "x", "opacity": 0.55}
         text = [record.error for record in failed]
         figure.add_scatter(**_points(failed), name="failure", marker=marker, text=text, row=1, col=1)
     middles = [point.start_s + result.interval_s / 2 for point in result.series]
@@ -64,16 +62,16 @@ def _over_time(make_subplots: Any, go: Any, result: LoadResult) -> go.Figure:
         ("p50", _BLUE, [point.p50_ms for point in result.series]),
         ("p95", _AMBER, [point.p95_ms for point in result.series]),
     ):
-        line = {"color": colour, "width": 2.5}
+        line = {"color": colour, "width": 3}
         figure.add_scatter(x=middles, y=values, mode="lines", name=name, line=line, row=1, col=1)
     _add_throughput(figure, result, middles)
     if result.plan.warmup_s:
-        first_s = min([point.start_s for point in result.series], default=0.0)
+        first_s = min([record.start_s for record in result.records], default=0.0)
         shade = {"fillcolor": _GREY, "opacity": 0.18, "line_width": 0, "layer": "below"}
         figure.add_vrect(x0=first_s, x1=0, **shade, row="all", col=1)
         figure.add_annotation(
             **{"x": first_s, "y": 1, "yref": "paper", "text": "warm-up", "showarrow": False},
-            **{"xanchor": "left", "yanchor": "bottom", "font": {"size": 11, "color": _GREY}},
+            **{"xanchor": "left", "yanchor": "top", "font": {"size": 11, "color": _GREY}},
         )
     figure.update_yaxes(title_text="latency, ms", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="requests/s", rangemode="tozero", row=2, col=1)
@@ -117,7 +115,7 @@ def _thinned(records: Sequence[RequestRecord]) -> list[RequestRecord]:
 
 
 def _distribution(go: Any, latencies: Sequence[float]) -> go.Figure:
-    """Histogram up to the 99.5th percentile; the rest is in the last bar, so that one stray does not flatten it."""
+    """Histogram up to the 99.5th percentile; the rest is in the last bar: a stray must not flatten it."""
     low, high = latencies[0], percentile(latencies, 99.5)
     bars = 40
     width = max((high - low) / bars, 0.01)
@@ -139,9 +137,7 @@ def _distribution(go: Any, latencies: Sequence[float]) -> go.Figure:
             )
     figure.update_xaxes(title_text="latency, ms (slowest 0.5 % in the last bar)")
     figure.update_yaxes(title_text="requests")
-    return figure.update_layout(
-        title_text="Distribution of latency", height=320, showlegend=False, **_LAYOUT
-    )
+    return figure.update_layout(title_text="Distribution of latency", height=320, showlegend=False, **_LAYOUT)
 
 
 def _percentiles(go: Any, latencies: Sequence[float]) -> go.Figure:
@@ -161,7 +157,7 @@ def _percentiles(go: Any, latencies: Sequence[float]) -> go.Figure:
         fill="tozeroy",
         fillcolor="rgba(59,130,246,0.12)",
     )
-    ticks = (0, 50, 90, 99, 99.9, 99.99)
+    ticks = (50, 90, 99, 99.9, 99.99)
     figure.update_xaxes(
         type="log",
         tickvals=[100 / (100 - tick) for tick in ticks],
@@ -192,7 +188,7 @@ def _stages(go: Any, result: LoadResult) -> go.Figure:
             hovertemplate=f"{name}: {value:.2f} ms<extra></extra>",
         )
     figure.update_xaxes(title_text="milliseconds per request, mean")
-    figure.update_yaxes(showticklabels=False)
+    figure.update_yaxes(showticklabels=False, showgrid=False)
     return figure.update_layout(
         title_text="Where the time goes", height=220, barmode="stack", bargap=0.3, **_LAYOUT
     )
@@ -200,6 +196,13 @@ def _stages(go: Any, result: LoadResult) -> go.Figure:
 
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
-    "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+    "legend": {
+        "orientation": "h",
+        "x": 0,
+        "y": 1.02,
+        "yanchor": "bottom",
+        "traceorder": "normal",
+        "itemsizing": "constant",
+    },
     "hovermode": "closest",
 }

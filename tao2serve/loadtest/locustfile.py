@@ -1,7 +1,7 @@
 """The locust user that posts images, and the course of a test when the runner started the process.
 
-Two ways in, one user class. With `TAO2SERVE_LOADTEST_RUN` set (see records.py) the process is conducted by the
-run file: warm-up, run time, records, end. Without it, this is an ordinary locustfile with locust's own web
+Two ways in, one user class. With `TAO2SERVE_LOADTEST_RUN` set (see records.py) the run file conducts the
+process: warm-up, run time, records, end. Without it, this is an ordinary locustfile with locust's own web
 page, and `--images`, `--endpoint` say what to post where.
 
 This is the only module that imports locust: gevent patches the standard library of the whole process.
@@ -10,6 +10,7 @@ This is the only module that imports locust: gevent patches the standard library
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ import platform
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,9 @@ import gevent
 import locust
 from gevent.event import Event
 from locust import FastHttpUser, constant, events
+from locust.exception import StopUser
 
+from tao2serve.errors import InputError
 from tao2serve.loadtest.plan import CONTENT_TYPES, find_images
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, RequestRecord, write_records
 
@@ -66,9 +69,11 @@ class _Session:
 def _post_image(user: Any) -> None:
     """Post the user's next image; any answer but 200 is a failure with the server's `detail`."""
     session: _Session = user.session
+    start_s = time.monotonic()
+    if start_s >= session.window_end_s > 0:
+        raise StopUser
     index = next(user.order)
     image = session.images[index]
-    start_s = time.monotonic()
     with user.client.post(
         session.url, data=image.body, headers=image.headers, name=user.label, catch_response=True
     ) as response:
@@ -172,12 +177,15 @@ def _add_arguments(parser: Any) -> None:
     """Say on the command line, and on locust's web page, what to post where (without a run file only)."""
     if RUN_FILE_VARIABLE in os.environ:
         return
-    group = parser.add_argument_group("tao2serve")
-    group.add_argument(
-        "--images", default="", env_var="TAO2SERVE_LOADTEST_IMAGES", help="directory of images, or one image"
+    parser.add_argument(
+        "--images",
+        default="",
+        env_var="TAO2SERVE_LOADTEST_IMAGES",
+        include_in_web_ui=False,
+        help="directory of images, or one image; without it, one drawn picture of 960x544",
     )
-    group.add_argument(
-        "--endpoint", default="people", help="posts to HOST/serve/ENDPOINT, unless --host has a path itself"
+    parser.add_argument(
+        "--endpoint", default="people", help="posts to HOST/serve/ENDPOINT, unless the host has a path itself"
     )
 
 
@@ -186,21 +194,29 @@ def _prepare(environment: Any, **_: object) -> None:
     if path := os.environ.get(RUN_FILE_VARIABLE):
         _conduct_from(Path(path), environment)
         return
-    environment.events.test_start.add_listener(_open_session)
+    images = _chosen_images(environment.parsed_options.images)
+    environment.events.test_start.add_listener(lambda **_: _open_session(environment, images))
 
 
-def _open_session(environment: Any, **_: object) -> None:
-    """Start of a test from locust's own page or command line."""
-    options = environment.parsed_options
+def _chosen_images(source: str) -> tuple[_Image, ...]:
+    if source:
+        try:
+            return _load_images(find_images(Path(source)))
+        except InputError as error:
+            raise SystemExit(f"{error}") from error
+    from PIL import Image
+
+    picture = io.BytesIO()
+    Image.linear_gradient("L").resize((960, 544)).convert("RGB").save(picture, "JPEG")
+    return (_Image(body=picture.getvalue(), headers={"Content-Type": CONTENT_TYPES[".jpg"]}),)
+
+
+def _open_session(environment: Any, images: tuple[_Image, ...]) -> None:
+    """Start a test from locust's own page or command line; the host may differ from the test before."""
     host = (environment.host or "").rstrip("/")
-    url = host if urlsplit(host).path else f"{host}/serve/{options.endpoint}"
-    if not options.images:
-        raise SystemExit("name a directory of images: --images DIR or TAO2SERVE_LOADTEST_IMAGES=DIR")
+    url = host if urlsplit(host).path else f"{host}/serve/{environment.parsed_options.endpoint}"
     environment.image_session = _Session(
-        url=url,
-        images=_load_images(find_images(Path(options.images))),
-        timeout_s=10.0,
-        users=environment.runner.target_user_count,
+        url=url, images=images, timeout_s=10.0, users=environment.runner.target_user_count
     )
 
 
@@ -230,7 +246,11 @@ def _conduct(environment: Any, session: _Session, spawned: Event, run: dict[str,
     gevent.sleep(warmup_s)
     started_at = time.time()
     gevent.sleep(session.window_end_s - time.monotonic())
-    # Users end after the request they are in, within --stop-timeout, which exceeds the request timeout.
+    # Users end by themselves after the request they are in. To stop them now would be work on the one core
+    # that reads their answers: measured, it made the last ones 10 to 15 ms slower.
+    limit_s = session.window_end_s + session.timeout_s + 1
+    while environment.runner.user_count and time.monotonic() < limit_s:
+        gevent.sleep(0.02)
     environment.runner.stop()
     header = {
         "started_at": started_at,
@@ -245,21 +265,12 @@ def _conduct(environment: Any, session: _Session, spawned: Event, run: dict[str,
 
 def _relative(record: RequestRecord, session: _Session) -> RequestRecord:
     """Count the record's times from the start of the run time."""
-    return RequestRecord(
-        user=record.user,
-        image=record.image,
-        intended_s=record.intended_s - session.window_start_s,
-        start_s=record.start_s - session.window_start_s,
-        latency_ms=record.latency_ms,
-        status=record.status,
-        error=record.error,
-        detail=record.detail,
-        timing_ms=record.timing_ms,
-    )
+    zero_s = session.window_start_s
+    return replace(record, intended_s=record.intended_s - zero_s, start_s=record.start_s - zero_s)
 
 
 def _report_progress(session: _Session, progress_fd: int) -> None:
-    """Write a progress line twice a second; without a reader the runner is gone, and so is the test's sense."""
+    """Write a progress line twice a second; without a reader the runner is gone, and this process ends."""
     os.set_blocking(progress_fd, False)
     while True:
         line = {

@@ -1,7 +1,7 @@
 """The report of a load test: one HTML page that needs no network, with JSON and CSV beside it.
 
-The page carries the whole of plotly.js (4.8 MB) from the installed package. That is its price for three things: the
-same figure values go to ClearML, a point can be hovered and zoomed, and it opens on a machine without network.
+The page carries the whole of plotly.js (4.8 MB) from the installed package. That buys three things: the same
+figures go to ClearML, points can be hovered and zoomed, and the page opens on a machine without network.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _ENVIRONMENT_NAMES = {
 def write_report(result: LoadResult, *, verdicts: Sequence[Verdict] = (), directory: Path) -> Path:
     """Write report.html, result.json and requests.csv into `directory` and return the path of the page.
 
-    The directory may exist; these files in it are replaced, each as a whole. Raises InputError if it cannot be
-    written to, ToolError if plotly is not installed.
+    The directory may exist; these files in it are replaced, each as a whole. Raises InputError if it cannot
+    be written to, ToolError if plotly is not installed.
     """
     report = directory.resolve() / "report.html"
     page = _page(result, verdicts)
@@ -73,7 +73,7 @@ def _requests_csv(result: LoadResult) -> str:
     fixed = ["phase", "user", "image", "intended_s", "start_s", "latency_ms", "status", "error", "detail"]
     writer.writerow(fixed + [f"server_{stage}_ms" for stage in stages])
     for record in result.records:
-        phase = "warmup" if record.start_s < 0 else "run" if record.start_s < result.plan.run_time_s else "after"
+        phase = "warmup" if record.start_s < 0 else "run"
         row: list[object] = [phase, record.user, record.image, record.intended_s, record.start_s]
         row += [record.latency_ms, record.status, record.error, record.detail]
         writer.writerow(row + [(record.timing_ms or {}).get(stage, "") for stage in stages])
@@ -140,4 +140,8 @@ def _figure(figure: Any) -> dict[str, str]:
     title = figure.layout.title.text
     figure = figure.update_layout(template=None, title=None)
     # `</script>` in a text of the server would end the element that holds the JSON
-    return {"title": title, "json": figure.to_json().replace("</", "<\\/"), "height": str(figure.layout.height)}
+    return {
+        "title": title,
+        "json": figure.to_json().replace("</", "<\\/"),
+        "height": str(figure.layout.height),
+    }

@@ -1,7 +1,7 @@
 """Run a load test: start locust as a process, watch it, read what it recorded.
 
-The process is ours from start to end: its own session (a Ctrl-C at the terminal reaches only us), a hard time
-limit, ended by its id whatever happens here; and it ends itself when the progress pipe has no reader any more.
+The process is ours from start to end: a session of its own (a Ctrl-C at the terminal reaches only us), a hard
+time limit, ended by its id whatever happens here; and it ends itself when nobody reads the progress pipe.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def run_load_test(
     """Run a closed-loop load test to its end and return what it found; no process is left behind.
 
     Locust's log stays in `directory` as locust.log; without one it is kept only if locust failed.
-    `on_progress` is called about once per second. Raises InputError (no images), ServiceError (a probe request
-    got no 200, before any load), ToolError (locust is missing, failed or ran over its time).
+    `on_progress` is called about once per second. Raises InputError (no images), ServiceError (a probe
+    request got no 200, before any load), ToolError (locust is missing, failed or ran over its time).
     """
     if importlib.util.find_spec("locust") is None:
         raise ToolError("locust", "not installed", hint=_INSTALL)
@@ -146,7 +146,7 @@ def _command(plan: LoadPlan) -> list[str]:
         *(sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))),
         *("--headless", "--only-summary", "--host", plan.url),
         *("--users", str(plan.users), "--spawn-rate", str(plan.users)),
-        *("--stop-timeout", str(math.ceil(plan.timeout_s) + 1), "--exit-code-on-error", "0"),
+        *("--exit-code-on-error", "0"),
     ]
 
 
@@ -185,7 +185,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
             process.terminate()
             try:
                 process.wait(timeout=_STOP_WAIT_S)
-            except subprocess.TimeoutExpired:  # it waits for the requests still open
+            except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 

@@ -168,7 +168,7 @@ def _series(run: RunRecords, interval_s: float) -> tuple[SeriesPoint, ...]:
     for record in run.requests:
         if record.end_s < run.run_time_s:
             bins.setdefault(math.floor(record.end_s / interval_s), []).append(record)
-    first = math.floor(min((record.start_s for record in run.requests), default=0.0) / interval_s)
+    first = math.floor(min((record.end_s for record in run.requests), default=0.0) / interval_s)
     return tuple(
         _point(index * interval_s, bins.get(index, ()), min(interval_s, run.run_time_s - index * interval_s))
         for index in range(min(first, 0), math.ceil(run.run_time_s / interval_s))
