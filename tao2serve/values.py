@@ -30,7 +30,7 @@ class ModelSignature:
 
     @property
     def stride(self) -> int:
-        """Input pixels per grid cell, from the shapes (never assumed: TAO.md says 16, 32 and 224 all occur)."""
+        """Input pixels per grid cell, from the shapes (never assumed: 16, 32 and 224 all occur)."""
         return round(self.input.shape[2] / self.coverage.shape[2])
 
     @property
@@ -48,6 +48,7 @@ class ModelArtifact:
     precision: str  # fp32 | fp16 | int8
     signature: ModelSignature
     source_sha256: str
+    companions: tuple[Path, ...] = ()  # further files the model refers to (ONNX external data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

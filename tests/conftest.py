@@ -7,24 +7,18 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def _golden_folder() -> Path | None:
-    """Find the reference data: $GOLDEN, else a folder `shared/golden` beside the checkout or further up."""
-    named = os.environ.get("GOLDEN")
-    if named:
-        return Path(named)
-    for folder in REPOSITORY.parents:
-        if (folder / "shared" / "golden").is_dir():
-            return folder / "shared" / "golden"
-    return None
+_GOLDEN = Path("shared") / "golden"
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Folder with the reference data made by NVIDIA's own code."""
-    folder = _golden_folder()
-    if folder is None or not folder.is_dir():
-        pytest.skip("reference data not found: set GOLDEN to its folder")
-    return folder
+    """The folder of reference data from NVIDIA's own code: $GOLDEN, or shared/golden above the repository."""
+    if "GOLDEN" in os.environ:
+        folder = Path(os.environ["GOLDEN"])
+        if folder.is_dir():
+            return folder
+        pytest.skip(f"GOLDEN is {folder}, which is not a folder")
+    for parent in Path(__file__).resolve().parents:
+        if (parent / _GOLDEN).is_dir():
+            return parent / _GOLDEN
+    pytest.skip("reference data is not here: set GOLDEN, or put it into shared/golden above the repository")
