@@ -37,6 +37,10 @@ class ModelSignature:
     def class_count(self) -> int:
         return self.coverage.shape[0]
 
+    def __str__(self) -> str:
+        channels, height, width = self.input.shape
+        return f"{channels}x{height}x{width} input, {self.class_count} classes, stride {self.stride}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelArtifact:

@@ -56,18 +56,8 @@ def _tensors(model: ModelProto) -> list[TensorProto]:
     """Return every stored tensor of the main graph: weights, and constants in nodes."""
     return [
         *model.graph.initializer,
-        *(
-            attribute.t
-            for node in model.graph.node
-            for attribute in node.attribute
-            if attribute.HasField("t")
-        ),
-        *(
-            tensor
-            for node in model.graph.node
-            for attribute in node.attribute
-            for tensor in attribute.tensors
-        ),
+        *(attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t")),
+        *(tensor for node in model.graph.node for attribute in node.attribute for tensor in attribute.tensors),
     ]
 
 
@@ -89,9 +79,7 @@ def _external_files(path: Path, model: ModelProto) -> tuple[Path, ...]:
                 hint="save the model as one file (onnx.save_model with save_as_external_data=False)",
             )
         if not resolved.is_file():
-            raise InputError(
-                str(path), "misses a file with its weights", evidence=f"{tensor.name}: {location!r}"[:300]
-            )
+            raise InputError(str(path), "misses a file with its weights", evidence=f"{tensor.name}: {location!r}"[:300])
         found[resolved] = None
     return tuple(found)
 

@@ -16,9 +16,7 @@ def activation(layer: KerasLayer, source: Value, name: str) -> Fragment:
     """Write the activation `name`; `linear` writes nothing."""
     writer = _WRITERS.get(name)
     if writer is None:
-        layer.fail(
-            f"has an unknown activation {name[:60]!r}", evidence=f"known: {', '.join(sorted(_WRITERS))}"
-        )
+        layer.fail(f"has an unknown activation {name[:60]!r}", evidence=f"known: {', '.join(sorted(_WRITERS))}")
     return writer(layer, source)
 
 

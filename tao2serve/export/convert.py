@@ -47,9 +47,7 @@ def export_onnx(source: Path, *, output: Path, spec: ExperimentSpec | None = Non
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise InputError(
-            str(source), "gives no valid ONNX graph", evidence=str(error).strip()[:300]
-        ) from error
+        raise InputError(str(source), "gives no valid ONNX graph", evidence=str(error).strip()[:300]) from error
     signature = signature_of(model, subject=str(source))
     if spec is not None:
         check_against_spec(signature, spec, subject=str(source))

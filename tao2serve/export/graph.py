@@ -43,9 +43,7 @@ def build_onnx(model: KerasModel) -> ModelProto:
         fragments.append(fragment)
         made[layer.name] = fragment.result
     if len(inputs) != 1:
-        raise InputError(
-            str(model.path), "has more than one input", evidence=", ".join(x.name for x in inputs)[:300]
-        )
+        raise InputError(str(model.path), "has more than one input", evidence=", ".join(x.name for x in inputs)[:300])
     coverage, bbox = made[model.coverage], made[model.bbox]
     _check_heads(model, coverage, bbox)
     names = {inputs[0].name: INPUT_NAME, coverage.name: COVERAGE_NAME, bbox.name: BBOX_NAME}
@@ -56,13 +54,9 @@ def _input_value(layer: KerasLayer) -> Value:
     shape = layer.integers("batch_input_shape")
     sizes = tuple(x for x in shape[1:] if x is not None)
     if len(shape) != 4 or len(sizes) != 3 or not all(1 <= x <= 1 << 14 for x in sizes):
-        layer.fail(
-            "is not an input of (channels, height, width)", evidence=f"batch_input_shape {list(shape)}"
-        )
+        layer.fail("is not an input of (channels, height, width)", evidence=f"batch_input_shape {list(shape)}")
     if sizes[0] not in (1, 3):
-        layer.fail(
-            "has neither 1 nor 3 channels", evidence=f"batch_input_shape {list(shape)}, read channels first"
-        )
+        layer.fail("has neither 1 nor 3 channels", evidence=f"batch_input_shape {list(shape)}, read channels first")
     return Value(name=f"{layer.name}:0", shape=sizes)
 
 

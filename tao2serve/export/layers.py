@@ -126,8 +126,7 @@ def batch_normalization(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragmen
     has_scale, has_center = layer.flag("scale", default=True), layer.flag("center", default=True)
     layer.expect_weights(2 + has_scale + has_center)
     arrays = [
-        layer.weight(index, (channels,), f"weight {index}").astype(np.float64)
-        for index in range(len(layer.weights))
+        layer.weight(index, (channels,), f"weight {index}").astype(np.float64) for index in range(len(layer.weights))
     ]
     gamma = arrays.pop(0) if has_scale else np.ones(channels)
     beta = arrays.pop(0) if has_center else np.zeros(channels)
@@ -140,9 +139,7 @@ def batch_normalization(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragmen
     per_channel = (1, channels, *(1 for _ in source.shape[1:]))
     scale = constant(layer, "batchnorm/mul", factor.astype(np.float32).reshape(per_channel))
     shift = constant(layer, "batchnorm/sub", offset.astype(np.float32).reshape(per_channel))
-    scaled = node(
-        layer, "Mul", (source.name, scale.name), "batchnorm/mul_1", source.shape, constants=(scale,)
-    )
+    scaled = node(layer, "Mul", (source.name, scale.name), "batchnorm/mul_1", source.shape, constants=(scale,))
     return scaled.then(
         node(
             layer,
@@ -279,9 +276,7 @@ def relu(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
     if layer.number("threshold", 0.0):
         layer.fail("has a threshold, which no TAO template does", evidence=str(layer.config.get("threshold")))
     if layer.number("negative_slope", 0.0):
-        layer.fail(
-            "has a slope, which no TAO template does", evidence=str(layer.config.get("negative_slope"))
-        )
+        layer.fail("has a slope, which no TAO template does", evidence=str(layer.config.get("negative_slope")))
     return clipped_relu(layer, source, layer.number("max_value", None))
 
 

@@ -55,9 +55,7 @@ def load_onnx(path: Path) -> ModelProto:
 def signature_of(model: ModelProto, *, subject: str) -> ModelSignature:
     """Return the signature of a parsed model; `subject` names it in errors."""
     constants = {item.name for item in model.graph.initializer}
-    inputs = [
-        item for item in model.graph.input if item.name not in constants
-    ]  # IR 3 lists weights as inputs
+    inputs = [item for item in model.graph.input if item.name not in constants]  # IR 3 lists weights as inputs
     if len(inputs) != 1:
         raise InputError(
             subject,

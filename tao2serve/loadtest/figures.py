@@ -76,24 +76,18 @@ def _over_time(make_subplots: Any, go: Any, result: LoadResult) -> go.Figure:
     figure.update_yaxes(title_text="latency, ms", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="requests/s", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="seconds since the start of the run time", row=2, col=1)
-    return figure.update_layout(
-        title_text="Latency and throughput over time", height=460, barmode="stack", **_LAYOUT
-    )
+    return figure.update_layout(title_text="Latency and throughput over time", height=460, barmode="stack", **_LAYOUT)
 
 
 def _add_throughput(figure: Any, result: LoadResult, middles: Sequence[float]) -> None:
     answered = {"color": _BLUE, "opacity": 0.75}
     values = [point.throughput_rps for point in result.series]
     width = result.interval_s * 0.86
-    figure.add_bar(
-        x=middles, y=values, width=width, marker=answered, name="answered", showlegend=False, row=2, col=1
-    )
+    figure.add_bar(x=middles, y=values, width=width, marker=answered, name="answered", showlegend=False, row=2, col=1)
     if any(point.failures for point in result.series):
         failed = [point.failures / result.interval_s for point in result.series]
         marker = {"color": _RED, "opacity": 0.85}
-        figure.add_bar(
-            x=middles, y=failed, width=width, marker=marker, name="failed", showlegend=False, row=2, col=1
-        )
+        figure.add_bar(x=middles, y=failed, width=width, marker=marker, name="failed", showlegend=False, row=2, col=1)
 
 
 def _points(records: Sequence[RequestRecord]) -> dict[str, Any]:
@@ -124,9 +118,7 @@ def _distribution(go: Any, latencies: Sequence[float]) -> go.Figure:
         counts[min(int((latency - low) / width), bars - 1)] += 1
     middles = [round(low + (index + 0.5) * width, 4) for index in range(bars)]
     figure = go.Figure()
-    figure.add_bar(
-        x=middles, y=counts, width=width * 0.92, marker={"color": _BLUE, "opacity": 0.8}, name="requests"
-    )
+    figure.add_bar(x=middles, y=counts, width=width * 0.92, marker={"color": _BLUE, "opacity": 0.8}, name="requests")
     for percent, colour in ((50, _BLUE), (95, _AMBER), (99, _RED)):
         value = percentile(latencies, percent)
         if value <= low + bars * width:
@@ -189,9 +181,7 @@ def _stages(go: Any, result: LoadResult) -> go.Figure:
         )
     figure.update_xaxes(title_text="milliseconds per request, mean")
     figure.update_yaxes(showticklabels=False, showgrid=False)
-    return figure.update_layout(
-        title_text="Where the time goes", height=220, barmode="stack", bargap=0.3, **_LAYOUT
-    )
+    return figure.update_layout(title_text="Where the time goes", height=220, barmode="stack", bargap=0.3, **_LAYOUT)
 
 
 _LAYOUT: dict[str, Any] = {

@@ -111,9 +111,7 @@ def passed(result: LoadResult, verdicts: Sequence[Verdict]) -> bool:
     return result.successes > 0 and all(verdict.passed for verdict in verdicts)
 
 
-def document(
-    result: LoadResult, verdicts: Sequence[Verdict], *, report: Path | None = None
-) -> dict[str, object]:
+def document(result: LoadResult, verdicts: Sequence[Verdict], *, report: Path | None = None) -> dict[str, object]:
     """Return the JSON document of `tao2serve loadtest`."""
     return {
         **result.to_dict(),

@@ -168,8 +168,7 @@ def _server_timing(content: bytes) -> dict[str, float] | None:
 
 def _load_images(paths: tuple[Path, ...]) -> tuple[_Image, ...]:
     return tuple(
-        _Image(body=path.read_bytes(), headers={"Content-Type": CONTENT_TYPES[path.suffix.lower()]})
-        for path in paths
+        _Image(body=path.read_bytes(), headers={"Content-Type": CONTENT_TYPES[path.suffix.lower()]}) for path in paths
     )
 
 

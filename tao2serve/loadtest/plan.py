@@ -44,9 +44,7 @@ class LoadPlan:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(
-                "endpoint URL", f"{self.url!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME"
-            )
+            raise UsageError("endpoint URL", f"{self.url!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME")
         if self.users < 1:
             raise UsageError("users", f"{self.users} is not a number of users", hint="at least 1")
         _require(self.run_time_s > 0, "run time", self.run_time_s, "more than 0 s")

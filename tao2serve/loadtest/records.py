@@ -99,9 +99,7 @@ def read_records(path: Path) -> RunRecords:
             requests=requests,
         )
     except (OSError, StopIteration, ValueError, KeyError, TypeError) as error:
-        raise ToolError(
-            "locust", "left no complete records", evidence=f"{type(error).__name__}: {error}"
-        ) from error
+        raise ToolError("locust", "left no complete records", evidence=f"{type(error).__name__}: {error}") from error
 
 
 def _record(row: list[Any]) -> RequestRecord:

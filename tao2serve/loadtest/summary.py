@@ -107,10 +107,7 @@ def _client(run: RunRecords, measured: Sequence[RequestRecord], cpu: Sequence[Cp
     inside = [sample for sample in cpu if run.window_start_s <= sample.at_s <= end_s]
     if len(inside) < 2:
         return ClientLoad(saturated=False, reason="", cpu_ratio=None, start_lag_p99_ms=lag_p99_ms)
-    steps = [
-        (after.at_s - before.at_s, after.used_s - before.used_s)
-        for before, after in itertools.pairwise(inside)
-    ]
+    steps = [(after.at_s - before.at_s, after.used_s - before.used_s) for before, after in itertools.pairwise(inside)]
     total_s = math.fsum(wall for wall, _ in steps)
     busy_s = math.fsum(wall for wall, used in steps if used >= _SATURATED_CPU_RATIO * wall)
     saturated = busy_s > total_s / 2
@@ -121,9 +118,7 @@ def _client(run: RunRecords, measured: Sequence[RequestRecord], cpu: Sequence[Cp
         else ""
     )
     ratio = (inside[-1].used_s - inside[0].used_s) / total_s
-    return ClientLoad(
-        saturated=saturated, reason=reason, cpu_ratio=round(ratio, 3), start_lag_p99_ms=lag_p99_ms
-    )
+    return ClientLoad(saturated=saturated, reason=reason, cpu_ratio=round(ratio, 3), start_lag_p99_ms=lag_p99_ms)
 
 
 def _errors(records: Iterable[RequestRecord]) -> tuple[ErrorKind, ...]:

@@ -47,8 +47,8 @@ def make_credentials(paths: SandboxPaths) -> Credentials:
         document = {"access_key": secrets.token_hex(10).upper(), "secret_key": secrets.token_urlsafe(36)}
         staged = paths.credentials.with_suffix(".new")
         staged.unlink(missing_ok=True)
-        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(document, file)
+        staged.touch(mode=0o600, exist_ok=False)  # private before anything is in it
+        staged.write_text(json.dumps(document), encoding="utf-8")
         staged.rename(paths.credentials)
     return Credentials(**json.loads(paths.credentials.read_text(encoding="utf-8")))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,4 +71,4 @@ def write_state(state: SandboxState, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_suffix(".new")
     staged.write_text(json.dumps(asdict(state), indent=2), encoding="utf-8")
-    os.replace(staged, path)
+    staged.replace(path)

@@ -12,7 +12,7 @@ import httpx
 
 from tao2serve.errors import InputError, NotReadyError, ServiceError
 
-__all__ = ["Answer", "Prediction", "ask", "wait_for_answer"]
+__all__ = ["Answer", "Prediction", "ask", "media_type_of", "read_image", "wait_for_answer"]
 
 OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
 MEDIA_TYPES: Final = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".bmp": "image/bmp"}
@@ -71,12 +71,20 @@ def ask(url: str, image: bytes, *, media_type: str = "application/octet-stream",
         ) from error
 
 
+def read_image(path: Path) -> bytes:
+    """Return the file's bytes; raises InputError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
+
+
 def media_type_of(path: Path) -> str:
     """Return the media type by file name; the endpoint itself looks at the bytes."""
     return MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
-def wait_for_answer(url: str, image: bytes, *, timeout_s: float, version: str | None = None) -> Answer:
+def wait_for_answer(url: str, image: bytes, *, timeout_s: float, version: int | None = None) -> Answer:
     """Post the image until the endpoint answers, from `version` if one is named.
 
     404 means that the inference service has not polled yet, 422 and 5xx that Triton or the preprocess code is
@@ -86,7 +94,7 @@ def wait_for_answer(url: str, image: bytes, *, timeout_s: float, version: str | 
     while True:
         try:
             answer = ask(url, image, media_type="image/jpeg", timeout_s=min(30.0, timeout_s))
-            if version is None or answer.version == version:
+            if version is None or answer.version == str(version):
                 return answer
             reason = f"version {answer.version} still answers, not {version}"
         except (ServiceError, InputError) as error:

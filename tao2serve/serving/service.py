@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.names import triton_model_name
@@ -54,6 +55,21 @@ class ServingService:
         value = self._processor.get_configuration().get(name)
         return str(value) if value and value != "None" else ""
 
+    def base_url(self, settings: Settings) -> str:
+        """Return the inference service's URL ending in /serve; a setting wins over what the service says.
+
+        Raises UsageError if neither says it.
+        """
+        url = (settings.serving_base_url or self.setting("serving_base_url")).rstrip("/")
+        if not url:
+            raise UsageError(
+                "URL of the inference service",
+                "is said neither by a setting nor by the serving service",
+                evidence=f"serving service {self.id}",
+                hint="set TAO2SERVE_SERVING_BASE_URL=http://HOST:PORT/serve, or: clearml-serving config --base-serving-url URL",
+            )
+        return url
+
     def next_version(self, endpoint: str) -> int:
         """Return a version number that was never used for this endpoint, removed versions included.
 
@@ -75,6 +91,10 @@ class ServingService:
     def endpoints(self) -> tuple[str, ...]:
         """Return the urls of all registered endpoints."""
         return tuple(sorted(self._processor._endpoints))
+
+    def aliases(self) -> tuple[str, ...]:
+        """Return the names that route to versions."""
+        return tuple(sorted(self._processor._canary_endpoints))
 
     def register(
         self, endpoint: EndpointVersion, *, model_id: str, signature: ModelSignature, preprocess_code: Path
@@ -98,6 +118,12 @@ class ServingService:
         with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be registered"):
             self._processor.add_endpoint(entry, preprocess_code=str(preprocess_code))
             self._write()
+
+    def unregister(self, endpoint: EndpointVersion) -> None:
+        """Take one endpoint version away again, in an update of its own; not being there is no error."""
+        with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be removed"):
+            if self._processor.remove_endpoint(endpoint.name, str(endpoint.version)):
+                self._write()
 
     def route(self, endpoint: str, weights: Mapping[int, float]) -> None:
         """Point the alias `endpoint` at versions by weight, in an update of its own.

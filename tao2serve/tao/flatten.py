@@ -167,12 +167,7 @@ def _references(value: object, context: _Context, where: str) -> list[_Reference
         items = [items]
     found: list[_Reference] = []
     for item in items:
-        if not (
-            isinstance(item, list)
-            and len(item) >= 3
-            and isinstance(item[0], str)
-            and isinstance(item[2], int)
-        ):
+        if not (isinstance(item, list) and len(item) >= 3 and isinstance(item[0], str) and isinstance(item[2], int)):
             raise context.fail("has a reference that is not one", layer=where, evidence=repr(item))
         found.append((item[0], int(item[2])))
     return found
@@ -196,8 +191,7 @@ def _lookup(made: Mapping[_Reference, str], reference: _Reference, where: str, c
 def _order(entries: Mapping[str, Mapping[str, Any]], context: _Context) -> list[str]:
     """Return the names so that each comes after what feeds it; file order where there is a choice."""
     waiting = {
-        name: {ref[0] for ref in _inbound(entry, name, context)} & set(entries)
-        for name, entry in entries.items()
+        name: {ref[0] for ref in _inbound(entry, name, context)} & set(entries) for name, entry in entries.items()
     }
     users: dict[str, list[str]] = {}
     for name, needs in waiting.items():

@@ -82,9 +82,7 @@ def _translated(path: Path) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise InputError(str(path), "does not fit in memory") from error
-    except (
-        Exception
-    ) as error:  # h5py raises OSError, KeyError, ValueError, RuntimeError, TypeError … by damage
+    except Exception as error:  # h5py raises OSError, KeyError, ValueError, RuntimeError, TypeError … by damage
         raise InputError(
             str(path),
             "cannot be read as a Keras HDF5 file",
@@ -108,9 +106,7 @@ def _model_config(path: Path, file: Any) -> tuple[dict[str, Any], str]:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            str(path), "has a model_config that is not JSON", evidence=str(error)[:300]
-        ) from error
+        raise InputError(str(path), "has a model_config that is not JSON", evidence=str(error)[:300]) from error
     if not isinstance(config, dict):
         raise InputError(str(path), "has a model_config that is not a Keras model", evidence=text[:100])
     return config, _text(file.attrs.get("keras_version", "unknown"))

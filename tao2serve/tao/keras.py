@@ -107,9 +107,7 @@ class KerasLayer:
         if not isinstance(value, list) or len(value) > 8:
             self.fail(f"{key} is not a shape", evidence=repr(value)[:200])
         for item in value:
-            if item is not None and (
-                isinstance(item, bool) or not isinstance(item, int) or abs(item) > 1 << 30
-            ):
+            if item is not None and (isinstance(item, bool) or not isinstance(item, int) or abs(item) > 1 << 30):
                 self.fail(f"{key} is not a shape", evidence=repr(value)[:200])
         return tuple(value)
 

@@ -80,9 +80,7 @@ def _parse(path: Path, text: str) -> Any:
     try:
         text_format.Parse(text, message, allow_unknown_field=True)
     except text_format.ParseError as error:
-        raise InputError(
-            str(path), "is not protobuf text format as TAO reads it", evidence=str(error)[:300]
-        ) from error
+        raise InputError(str(path), "is not protobuf text format as TAO reads it", evidence=str(error)[:300]) from error
     except (ValueError, TypeError, OverflowError, RecursionError, AssertionError) as error:
         # the parser lets some broken literals through to Python's own conversions
         raise InputError(
@@ -114,9 +112,7 @@ def _check(spec: ExperimentSpec) -> None:
             "(inference) must list them in the order of training",
         )
     if "" in spec.classes or len(set(spec.classes)) != len(spec.classes):
-        raise InputError(
-            str(spec.path), "names a target class twice or not at all", evidence=", ".join(spec.classes)
-        )
+        raise InputError(str(spec.path), "names a target class twice or not at all", evidence=", ".join(spec.classes))
     if min(spec.input.width, spec.input.height, spec.input.channels) < 1:
         raise InputError(
             str(spec.path),

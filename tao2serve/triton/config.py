@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tao2serve.config import Settings
 from tao2serve.errors import InputError
 from tao2serve.values import ModelSignature, Tensor
 
@@ -25,6 +26,10 @@ class ModelConfig:
     # How long a request may wait for others to share its batch; 0 batches only what is already waiting.
     max_queue_delay_us: int = 0
     intra_op_threads: int | None = None  # of one instance; None leaves it to onnxruntime
+
+    @classmethod
+    def of(cls, settings: Settings, *, name: str, signature: ModelSignature) -> ModelConfig:
+        return cls(name=name, signature=signature, max_batch_size=settings.max_batch_size, instances=settings.instances)
 
 
 def render_config(config: ModelConfig) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -101,7 +100,7 @@ def _put(staging: Path, target: Path) -> None:
             hint="use another name or version",
         )
     try:
-        os.rename(staging, target)
+        staging.rename(target)
     except OSError as error:
         raise ServiceError(f"Triton repository {target.parent}", "cannot be written", evidence=str(error)) from error
 
