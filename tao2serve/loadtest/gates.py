@@ -16,9 +16,9 @@ __all__ = ["Gate", "Verdict", "document", "evaluate", "parse_gate", "passed"]
 _LATENCIES = ("p50", "p90", "p95", "p99", "max")
 _SHAPE = re.compile(r"\s*([a-z0-9-]+)\s*=\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-z/%]*)\s*", re.IGNORECASE)
 _HINT = "p50|p90|p95|p99|max=50ms, failure-ratio=0.01 or throughput=100rps"
-# unit → factor to the metric's own unit
+# metric → unit → factor to the metric's own unit
 _UNITS = {
-    "latency": {"ms": 1.0, "s": 1000.0},
+    **{metric: {"ms": 1.0, "s": 1000.0} for metric in _LATENCIES},
     "failure-ratio": {"": 1.0, "%": 0.01},
     "throughput": {"rps": 1.0, "/s": 1.0},
 }
@@ -68,7 +68,7 @@ def parse_gate(text: str) -> Gate:
     if match is None:
         raise UsageError("--slo", f"{text!r} is not METRIC=LIMIT", hint=_HINT)
     metric, number, unit = match.group(1).lower(), match.group(2), match.group(3).lower()
-    units = _UNITS.get("latency" if metric in _LATENCIES else metric)
+    units = _UNITS.get(metric)
     if units is None:
         raise UsageError("--slo", f"{metric!r} is not a metric", evidence=text, hint=_HINT)
     if unit not in units:

@@ -1,0 +1,1 @@
+"""The file server: uploads by multipart, downloads, deletion; nothing outside its folder."""

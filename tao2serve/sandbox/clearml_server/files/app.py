@@ -1,0 +1,130 @@
+"""The file server's endpoints: POST, GET, HEAD and DELETE."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+
+from ..clock import new_id
+from ..errors import ApiError
+from ..services.auth.tokens import Gate
+from .multipart import MultipartError, PartBytes, PartStart, boundary_of, read_parts
+from .paths import UnsafePathError, locate, safe_parts
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+
+
+class TooLargeError(Exception):
+    """The body is larger than the server takes."""
+
+
+class FileServer:
+    """Serves one folder; uploads appear whole or not at all."""
+
+    def __init__(self, root: Path, incoming: Path, gate: Gate, *, limit_bytes: int) -> None:
+        self._root = root
+        self._incoming = incoming
+        self._gate = gate
+        self._limit = limit_bytes
+        for folder in (root, incoming):
+            folder.mkdir(parents=True, exist_ok=True)
+        for leftover in incoming.iterdir():
+            leftover.unlink()
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request; credentials come first."""
+        try:
+            self._gate.check(request.headers.get("authorization", ""))
+            response = await self._route(request)
+        except ApiError as error:
+            response = PlainTextResponse(error.message, status_code=error.code)
+        except (UnsafePathError, MultipartError) as error:
+            response = PlainTextResponse(str(error), status_code=400)
+        except TooLargeError:
+            response = PlainTextResponse("the body is too large", status_code=413)
+        response.headers.update(_HEADERS)
+        return response
+
+    async def _route(self, request: Request) -> Response:
+        if request.method in ("GET", "HEAD"):
+            return self._download(request.scope["path"])
+        if request.method == "POST" and request.scope["path"] == "/":
+            return await self._upload(request)
+        if request.method == "DELETE":
+            return await run_in_threadpool(self._delete, request.scope["path"])
+        return PlainTextResponse("method not allowed", status_code=405)
+
+    def _download(self, path: str) -> Response:
+        place = self._existing(path)
+        return FileResponse(place) if place else PlainTextResponse("not found", status_code=404)
+
+    def _existing(self, path: str) -> Path | None:
+        place = locate(self._root, path)
+        return place if place.is_file() else None
+
+    def _delete(self, path: str) -> Response:
+        place = self._existing(path)
+        if place is None:
+            return PlainTextResponse("not found", status_code=404)
+        place.unlink()
+        return PlainTextResponse("/".join(safe_parts(path)))
+
+    async def _upload(self, request: Request) -> Response:
+        boundary = boundary_of(request.headers.get("content-type", ""))
+        pending: list[tuple[str, Path]] = []
+        try:
+            await self._receive(request, boundary, pending)
+            stored = [self._publish(name, temporary) for name, temporary in pending]
+        finally:
+            for _, temporary in pending:
+                temporary.unlink(missing_ok=True)
+        return JSONResponse(stored)
+
+    async def _receive(self, request: Request, boundary: bytes, pending: list[tuple[str, Path]]) -> None:
+        handle = -1
+        try:
+            async for piece in read_parts(self._limited(request), boundary):
+                if isinstance(piece, PartStart):
+                    locate(self._root, piece.name)
+                    temporary = self._incoming / new_id()
+                    pending.append((piece.name, temporary))
+                    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                elif isinstance(piece, PartBytes):
+                    await run_in_threadpool(_write_all, handle, piece.content)
+                else:
+                    os.close(handle)
+                    handle = -1
+        finally:
+            if handle >= 0:
+                os.close(handle)
+
+    async def _limited(self, request: Request) -> AsyncIterator[bytes]:
+        taken = 0
+        async for chunk in request.stream():
+            taken += len(chunk)
+            if taken > self._limit:
+                raise TooLargeError
+            yield chunk
+
+    def _publish(self, name: str, temporary: Path) -> str:
+        place = locate(self._root, name)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(place)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise UnsafePathError("a file and a folder would have the same name") from error
+        return "/".join(safe_parts(name))
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(handle, view) :]

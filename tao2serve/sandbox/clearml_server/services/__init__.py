@@ -1,0 +1,1 @@
+"""The services of the API, one room each: routes, rules, vendor errors."""

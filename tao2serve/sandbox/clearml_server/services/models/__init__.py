@@ -1,0 +1,1 @@
+"""Models: weights with a uri, labels and metadata; drafts until they are published (`ready`)."""

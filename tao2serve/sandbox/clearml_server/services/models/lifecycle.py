@@ -1,0 +1,124 @@
+"""Publishing, archiving, moving and deleting models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...call import Call
+from ...store import Doc
+from ..projects import rules as projects
+from ..reading import add_tag, bulk, deleted_reference, drop_tag, texts
+from ..tasks import lifecycle as tasks
+from .entity import KIND
+from .errors import already_ready, in_use, maker_published, no_target
+from .rules import load
+
+
+def set_ready(call: Call) -> Mapping[str, Any]:
+    """Publish a model and, unless told otherwise, the task that made it."""
+    _, published = _publish(call, call.text("model"))
+    answer: dict[str, Any] = {"fields": {}, "updated": 1}
+    return {**answer, "published_task": published} if published else answer
+
+
+def publish_many(call: Call) -> Mapping[str, Any]:
+    """Publish several models."""
+
+    def change(identifier: str) -> Mapping[str, Any]:
+        updated, published = _publish(call, identifier)
+        return {"updated": updated, "published_task": published}
+
+    return bulk(texts(call.params["ids"]), change)
+
+
+def _publish(call: Call, identifier: str) -> tuple[bool, Mapping[str, Any] | None]:
+    doc = load(call.tx, identifier)
+    if doc.get("ready"):
+        raise already_ready(identifier)
+    maker = call.tx.get("task", doc.get("task") or "")
+    published = None
+    if maker and maker["status"] != "published" and call.flag("publish_task", default=True):
+        tasks.publish_from_model(call, maker["id"])
+        published = {"id": maker["id"], "data": {"updated": 1}}
+    call.tx.put(KIND, {**doc, "ready": True, **call.stamp()})
+    return True, published
+
+
+def archive_many(call: Call) -> Mapping[str, Any]:
+    """Archive several models."""
+
+    def change(identifier: str) -> Mapping[str, Any]:
+        _set_archived(call, identifier, archived=True)
+        return {"archived": True}
+
+    return bulk(texts(call.params["ids"]), change)
+
+
+def unarchive_many(call: Call) -> Mapping[str, Any]:
+    """Take several models out of the archive."""
+
+    def change(identifier: str) -> Mapping[str, Any]:
+        _set_archived(call, identifier, archived=False)
+        return {"unarchived": True}
+
+    return bulk(texts(call.params["ids"]), change)
+
+
+def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
+    doc = load(call.tx, identifier)
+    (add_tag if archived else drop_tag)(doc, "archived")
+    doc.update(call.stamp())
+    call.tx.put(KIND, doc)
+
+
+def relocate(call: Call) -> Mapping[str, Any]:
+    """Move models to a project, created if it is named and missing."""
+    project, name = call.params.get("project"), call.params.get("project_name")
+    if not project and not name:
+        raise no_target()
+    target = projects.target(call, project=project, project_name=name)
+    for doc in call.tx.scan(KIND, ids=texts(call.params["ids"])):
+        call.tx.put(KIND, {**doc, "project": target["id"], **call.stamp()})
+    return {"project_id": target["id"]}
+
+
+def delete(call: Call) -> Mapping[str, Any]:
+    """Delete a model; in use, or made by a published task, only with force."""
+    identifier = call.text("model")
+    return _delete(call, identifier)
+
+
+def delete_many(call: Call) -> Mapping[str, Any]:
+    """Delete several models."""
+    return bulk(texts(call.params["ids"]), lambda identifier: _delete(call, identifier))
+
+
+def _delete(call: Call, identifier: str) -> Mapping[str, Any]:
+    doc = load(call.tx, identifier)
+    using = [task for task in call.tx.scan("task") if _uses(task, identifier, ("input",))]
+    if not call.flag("force"):
+        maker = call.tx.get("task", doc.get("task") or "")
+        if using:
+            raise in_use(len(using))
+        if maker and maker["status"] == "published":
+            raise maker_published(maker["id"])
+    for task in call.tx.scan("task"):
+        if _uses(task, identifier, ("input", "output")):
+            call.tx.put("task", _without(task, identifier))
+    call.tx.delete(KIND, identifier)
+    call.tx.delete_events(identifier)
+    return {"deleted": True, "url": doc.get("uri")}
+
+
+def _uses(task: Doc, identifier: str, sides: tuple[str, ...]) -> bool:
+    return any(entry["model"] == identifier for side in sides for entry in task["models"].get(side, ()))
+
+
+def _without(task: Doc, identifier: str) -> Doc:
+    gone = deleted_reference(identifier)
+    models = {
+        side: [{**entry, "model": gone} if entry["model"] == identifier else entry for entry in entries]
+        for side, entries in task["models"].items()
+    }
+    return {**task, "models": models}

@@ -1,0 +1,1 @@
+"""The organization: what lies across projects."""

@@ -1,0 +1,1 @@
+"""Projects: a tree of names, and what they contain."""

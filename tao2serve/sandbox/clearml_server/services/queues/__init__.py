@@ -1,0 +1,1 @@
+"""Queues: tasks in line for agents."""

@@ -1,0 +1,1 @@
+"""Endpoints as serving containers report them."""

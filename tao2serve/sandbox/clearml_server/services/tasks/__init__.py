@@ -1,0 +1,1 @@
+"""Tasks: their fields, the moves between states, artifacts, models, deletion."""

@@ -1,0 +1,178 @@
+"""Starting, stopping, completing, publishing, queueing and archiving tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...call import Call
+from ...projection import present
+from ...store import Doc
+from ..models import rules as models
+from ..projects import rules as projects
+from ..queues import rules as queues
+from ..reading import add_tag, bulk, drop_tag, texts
+from .entity import KIND
+from .errors import already_queued, invalid_move
+from .status import load, may_move, move
+
+
+def started(call: Call) -> Mapping[str, Any]:
+    """Note that a task runs; the start time is that of the latest start."""
+    doc = load(call.tx, call.text("task"))
+    begun: dict[str, Any] = {} if doc["status"] == "in_progress" else {"started": call.now}
+    fields = move(call, doc, "in_progress", **begun)
+    return {"fields": fields, "started": 1, "updated": 1}
+
+
+def completed(call: Call) -> Mapping[str, Any]:
+    """Note that a task ended well, and publish it if asked."""
+    doc = load(call.tx, call.text("task"))
+    fields = dict(move(call, doc, "completed", completed=call.now))
+    if call.flag("publish"):
+        published = _publish(call, load(call.tx, doc["id"]), force=call.flag("force"))
+        fields |= {key: published[key] for key in ("status", "status_changed", "last_update", "last_change")}
+    return {"fields": fields, "published": int(call.flag("publish")), "updated": 1}
+
+
+def failed(call: Call) -> Mapping[str, Any]:
+    """Note that a task ended badly."""
+    doc = load(call.tx, call.text("task"))
+    return {"fields": move(call, doc, "failed", completed=call.now), "updated": 1}
+
+
+def stopped(call: Call) -> Mapping[str, Any]:
+    """Note that a task was stopped."""
+    doc = load(call.tx, call.text("task"))
+    return {"fields": move(call, doc, "stopped", completed=call.now), "updated": 1}
+
+
+def stop(call: Call) -> Mapping[str, Any]:
+    """Ask a task to stop; nobody else runs tasks here, so it is stopped at once."""
+    doc = load(call.tx, call.text("task"))
+    fields = move(call, doc, "stopped", status_message=f"Stopped by {call.who.user}")
+    return {"fields": fields, "updated": 1}
+
+
+def close(call: Call) -> Mapping[str, Any]:
+    """Close a stopped task."""
+    doc = load(call.tx, call.text("task"))
+    return {"fields": move(call, doc, "closed"), "updated": 1}
+
+
+def publish(call: Call) -> Mapping[str, Any]:
+    """Publish a task and, unless told otherwise, the model it made last."""
+    doc = load(call.tx, call.text("task"))
+    return {"fields": _publish(call, doc, force=call.flag("force")), "updated": 1}
+
+
+def _publish(call: Call, doc: Doc, *, force: bool) -> Mapping[str, Any]:
+    if not force and not may_move(doc["status"], "published"):
+        raise invalid_move(doc["status"], "published")
+    outputs = doc["models"].get("output", ())
+    if outputs and call.flag("publish_model", default=True):
+        models.publish_output(call, outputs[-1]["model"])
+    return move(call, doc, "published", force=True, published=call.now, output=doc.get("output", {}))
+
+
+def publish_many(call: Call) -> Mapping[str, Any]:
+    """Publish several tasks."""
+
+    def change(identifier: str) -> Mapping[str, Any]:
+        fields = _publish(call, load(call.tx, identifier), force=call.flag("force"))
+        return {"updated": 1, "fields": fields}
+
+    return bulk(texts(call.params["ids"]), change)
+
+
+def publish_from_model(call: Call, identifier: str) -> None:
+    """Publish the task that made a model, as `models.set_ready` does."""
+    doc = load(call.tx, identifier)
+    move(call, doc, "published", force=call.flag("force_publish_task"), published=call.now)
+
+
+def enqueue(call: Call) -> Mapping[str, Any]:
+    """Put a task into a queue: by id, by name (created if missing), or the default one."""
+    doc = load(call.tx, call.text("task"))
+    queue = queues.find(call, call.params.get("queue"), call.params.get("queue_name"))
+    if doc["status"] == "queued":
+        raise already_queued(doc["id"])
+    before = doc["status"]
+    drop_tag(doc, "development")
+    doc["execution"] = {**doc["execution"], "queue": queue["id"]}
+    fields = move(call, doc, "queued", enqueue_status=before)
+    queues.append(call, queue, doc["id"])
+    return {"fields": {**fields, "execution.queue": queue["id"]}, "queued": 1, "updated": 1}
+
+
+def dequeue(call: Call) -> Mapping[str, Any]:
+    """Take a task out of its queue; it returns to the state it had, or to `new_status`."""
+    doc = load(call.tx, call.text("task"))
+    if doc["status"] != "queued":
+        raise invalid_move(doc["status"], "created")
+    queues.discard(call, doc["execution"].get("queue"), doc["id"])
+    target = call.text("new_status") or doc.get("enqueue_status") or "created"
+    fields = move(call, doc, target, force=True, enqueue_status=None)
+    return {"dequeued": 1, "fields": fields, "updated": 1}
+
+
+def ping(call: Call) -> Mapping[str, Any]:
+    """Note that a task is alive."""
+    doc = load(call.tx, call.text("task"))
+    call.tx.put(KIND, {**doc, "last_update": call.now})
+    return {}
+
+
+def archive(call: Call) -> Mapping[str, Any]:
+    """Archive tasks; an unknown id changes none."""
+    identifiers = texts(call.params["tasks"])
+    for identifier in identifiers:
+        _set_archived(call, identifier, archived=True)
+    return {"archived": len(identifiers)}
+
+
+def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
+    doc = load(call.tx, identifier)
+    (add_tag if archived else drop_tag)(doc, "archived")
+    doc.update(call.stamp(update=False))
+    call.tx.put(KIND, doc)
+
+
+def archive_many(call: Call) -> Mapping[str, Any]:
+    """Archive several tasks."""
+
+    def change(identifier: str) -> Mapping[str, Any]:
+        _set_archived(call, identifier, archived=True)
+        return {"archived": True}
+
+    return bulk(texts(call.params["ids"]), change)
+
+
+def unarchive_many(call: Call) -> Mapping[str, Any]:
+    """Take several tasks out of the archive."""
+
+    def change(identifier: str) -> Mapping[str, Any]:
+        _set_archived(call, identifier, archived=False)
+        return {"unarchived": True}
+
+    return bulk(texts(call.params["ids"]), change)
+
+
+def relocate(call: Call) -> Mapping[str, Any]:
+    """Move tasks to a project, created if it is named and missing."""
+    project = projects.target(
+        call, project=call.params.get("project"), project_name=call.params.get("project_name")
+    )
+    for doc in call.tx.scan(KIND, ids=texts(call.params["ids"])):
+        call.tx.put(KIND, {**doc, "project": project["id"], **call.stamp(update=False)})
+    return {"project_id": project["id"]}
+
+
+def make_public(call: Call) -> Mapping[str, Any]:
+    """Say yes: a server with one company has no other readers."""
+    return {"updated": len(list(call.tx.scan(KIND, ids=texts(call.params["ids"]))))}
+
+
+def shown(doc: Doc) -> Doc:
+    """Return a task as `get_by_id` shows it."""
+    return present({key: value for key, value in doc.items() if key != "enqueue_status"})

@@ -1,0 +1,1 @@
+"""Workers: agents that say they are there."""
