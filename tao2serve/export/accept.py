@@ -118,5 +118,5 @@ def refuse_encrypted(path: Path, *, spec: ExperimentSpec | None = None) -> NoRet
         str(path),
         "is encrypted; only NVIDIA's TAO container can open it",
         evidence=f"{path.suffix.lower()} files are encrypted with the key of the training run",
-        hint=f"{first}Put that key into the environment variable KEY, run\n  {command}\nand give the .onnx file",
+        hint=f"{first}put that key into the variable KEY, run\n  {command}\nand give the .onnx file",
     )
