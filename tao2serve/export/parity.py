@@ -61,6 +61,11 @@ class ParityReport:
     def passed(self) -> bool:
         return self.worst.max_abs <= self.tolerance
 
+    def __str__(self) -> str:
+        return (
+            f"{self.worst.name} within {self.worst.max_abs:.2g} over {self.images} images, {self.tolerance:g} allowed"
+        )
+
     def require(self) -> None:
         """Raise ParityError, naming the worst tensor, unless the numbers are the same."""
         if not self.passed:
@@ -84,9 +89,7 @@ def compare_tensors(reference: Array, candidate: Array, *, name: str) -> TensorD
     a, b = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
     if not np.isfinite(b).all() or not np.isfinite(a).all():
         infinite = float("inf")
-        return TensorDifference(
-            name=name, shape=reference.shape, max_abs=infinite, mean_abs=infinite, cosine=0.0
-        )
+        return TensorDifference(name=name, shape=reference.shape, max_abs=infinite, mean_abs=infinite, cosine=0.0)
     distance = np.abs(a - b)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return TensorDifference(

@@ -40,6 +40,8 @@ class DeploymentTask:
             self._task: Any = self._sdk.Task.create(project_name=project, task_name=name, task_type="custom")
             self._task.set_tags(["tao2serve"])
             self._task.mark_started()
+            if not self._task.output_uri:
+                self._task.output_uri = True  # the files server that clearml.conf names
 
     @property
     def id(self) -> str:
@@ -85,7 +87,8 @@ class DeploymentTask:
             tags=["tao2serve", artifact.precision],
             comment=f"{classes} classes, built by tao2serve {__version__}",
         )
-        uri = model.update_weights_package(weights_path=str(package), auto_delete_file=False, async_enable=False)
+        model.update_weights_package(weights_path=str(package), auto_delete_file=False, async_enable=False)
+        uri = str(model.url or "")
         for key, value in {
             "sha256": artifact.sha256,
             "precision": artifact.precision,
@@ -94,14 +97,14 @@ class DeploymentTask:
             "tao2serve": __version__,
         }.items():
             model.set_metadata(key, value, "str")
-        if not uri or str(uri).startswith("file://"):
+        if not uri or uri.startswith("file://"):
             raise ServiceError(
                 f"artifact {name}",
                 "was not uploaded: ClearML has no storage to put it in",
                 evidence=f"URI {uri!r}",
                 hint="set api.files_server in clearml.conf, or CLEARML_DEFAULT_OUTPUT_URI",
             )
-        return PublishedModel(model_id=str(model.id), uri=str(uri))
+        return PublishedModel(model_id=str(model.id), uri=uri)
 
     def record(self, name: str, document: Mapping[str, Any]) -> None:
         """Keep a JSON document with the task."""

@@ -24,7 +24,7 @@ from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
 from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
 from tao2serve.triton.repository import check_model
 
-__all__ = ["down", "is_running", "up"]
+__all__ = ["down", "is_running", "is_up", "up"]
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,12 @@ def down(home: Path, *, purge: bool = False) -> bool:
         with contextlib.suppress(OSError):
             home.rmdir()
     return state is not None
+
+
+def is_up(home: Path) -> bool:
+    """Whether a sandbox of this home is up and ready."""
+    state = read_state(SandboxPaths(home).state)
+    return state is not None and state.ready and is_running(state)
 
 
 def is_running(state: SandboxState) -> bool:

@@ -66,7 +66,8 @@ class ServingService:
                 "URL of the inference service",
                 "is said neither by a setting nor by the serving service",
                 evidence=f"serving service {self.id}",
-                hint="set TAO2SERVE_SERVING_BASE_URL=http://HOST:PORT/serve, or: clearml-serving config --base-serving-url URL",
+                hint="set TAO2SERVE_SERVING_BASE_URL=http://HOST:PORT/serve, "
+                "or: clearml-serving config --base-serving-url URL",
             )
         return url
 

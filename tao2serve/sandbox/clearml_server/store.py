@@ -37,9 +37,7 @@ class Tx:
 
     def get(self, kind: str, identifier: str) -> Doc | None:
         """Return a document, or None."""
-        row = self._db.execute(
-            "SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, identifier)
-        ).fetchone()
+        row = self._db.execute("SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, identifier)).fetchone()
         return json.loads(row[0]) if row else None
 
     def put(self, kind: str, doc: Doc) -> None:
