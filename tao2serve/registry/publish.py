@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from tao2serve.values import ModelArtifact, TrainedModel
 
 __all__ = ["DeploymentTask", "PublishedModel"]
 
-PACKAGE_MODEL = "model.onnx"
+PACKAGE_MODEL, PACKAGE_PARAMS = "model.onnx", "params.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +67,11 @@ class DeploymentTask:
         controller renames a single file to `model.bin`, and moves a file it is given by path.
         """
         with tempfile.TemporaryDirectory(prefix="tao2serve-publish-") as scratch:
-            package = Path(scratch) / name
-            package.mkdir()
-            shutil.copyfile(artifact.path, package / PACKAGE_MODEL)
-            (package / "params.json").write_text(json.dumps(params, indent=2), encoding="utf-8")
+            # Packed here and not by the SDK, which leaves its package behind in the temporary folder.
+            package = Path(scratch) / f"{name}.zip"
+            with zipfile.ZipFile(package, "w") as archive:
+                archive.write(artifact.path, PACKAGE_MODEL)
+                archive.writestr(PACKAGE_PARAMS, json.dumps(params, indent=2))
             with translated(f"artifact {name}", "could not be published to ClearML"):
                 return self._upload(artifact, name, package, trained)
 
@@ -87,7 +88,13 @@ class DeploymentTask:
             tags=["tao2serve", artifact.precision],
             comment=f"{classes} classes, built by tao2serve {__version__}",
         )
-        model.update_weights_package(weights_path=str(package), auto_delete_file=False, async_enable=False)
+        model.update_weights(
+            weights_filename=str(package),
+            auto_delete_file=False,
+            update_comment=False,  # it would hold a path of this machine
+            is_package=True,
+            async_enable=False,
+        )
         uri = str(model.url or "")
         for key, value in {
             "sha256": artifact.sha256,

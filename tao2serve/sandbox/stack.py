@@ -106,6 +106,7 @@ def _start_all(paths: SandboxPaths, state: SandboxState, on_step: Report) -> San
 
 
 def _start_server(paths: SandboxPaths, state: SandboxState) -> SandboxState:
+    paths.temporary.mkdir(parents=True, exist_ok=True)
     env.make_credentials(paths)
     env.write_clearml_conf(paths, state)
     command = (
@@ -188,6 +189,7 @@ def _end(paths: SandboxPaths, state: SandboxState) -> None:
     for record in sorted(state.processes, key=_stop_order):
         stop(record, grace_s=GRACE_S.get(record.name, 5.0))
     triton_server.clean_shared_memory(state.shared_memory)
+    shutil.rmtree(paths.temporary, ignore_errors=True)
     paths.state.unlink(missing_ok=True)
 
 
