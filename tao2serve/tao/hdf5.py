@@ -60,7 +60,8 @@ def read_keras_hdf5(path: Path) -> KerasModel:
 
     with _translated(path):
         check_heaps(path)
-    with _translated(path), h5py.File(path, "r") as file:
+    # No lock: results often lie on read-only or network mounts, where HDF5 cannot take one.
+    with _translated(path), h5py.File(path, "r", locking=False) as file:
         config, keras_version = _model_config(path, file)
         weights = _read_weights(path, file)
         model = flatten(config, weights, path=path, sha256=digest, keras_version=keras_version)
