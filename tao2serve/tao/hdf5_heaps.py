@@ -1,7 +1,7 @@
 """Look for damage in an HDF5 file that makes the HDF5 library itself loop for ever.
 
 libhdf5 walks a global heap (where it keeps long strings) by each object's own size, and never ends at an
-object of size 0 (H5HGcache.c; seen with 1.14 on files with bytes inserted into the heap). Nothing in Python
+object of size 0 (seen with HDF5 2.0.0 on a file with bytes inserted into the heap). Nothing in Python
 can stop it then, so the same walk is done here first. Layout: HDF5 file format specification, III.E.
 """
 

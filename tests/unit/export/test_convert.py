@@ -161,6 +161,8 @@ def test_quantization_aware_models_export_as_float(tmp_path: Path) -> None:
     artifact = export_onnx(file.write(tmp_path / "model.hdf5"), output=tmp_path / "model.onnx")
     model = onnx.load(str(artifact.path))
     assert [node.op_type for node in model.graph.node] == ["Conv", "Clip", "Conv", "Conv", "Sigmoid"]
+    limits = [x for x in model.graph.initializer if "clip" in x.name]
+    assert [list(x.dims) for x in limits] == [[], []]  # ONNX's Clip takes scalars only
     assert "re_lu_1/Relu6:0" in {name for node in model.graph.node for name in node.output}
 
 

@@ -195,3 +195,14 @@ def test_weights_of_another_kind(source: Path) -> None:
             del file[name]
             file[name] = values
         assert fact in _refused(source).fact
+
+
+@pytest.mark.parametrize("length", [0, (1 << 64) - 16, 1 << 40])
+def test_heaps_that_would_hang_the_library(source: Path, length: int) -> None:
+    """A heap object whose size leads nowhere is found before libhdf5 loops over it."""
+    content = bytearray(source.read_bytes())
+    heap = content.index(b"GCOL")
+    content[heap + 16 : heap + 18] = b"\0\0"  # the first object becomes free space …
+    content[heap + 24 : heap + 32] = length.to_bytes(8, "little")  # … of a size that cannot be
+    source.write_bytes(content)
+    assert "damaged HDF5" in _refused(source).fact
