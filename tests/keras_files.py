@@ -126,10 +126,10 @@ def write_keras(
         file.attrs["keras_version"] = text("2.2.4")
         file.attrs["backend"] = text("tensorflow")
         root = file.create_group("model_weights")
-        root.attrs["layer_names"] = [name.encode() for name in weights]
+        root.attrs["layer_names"] = np.array([name.encode() for name in weights], dtype="S")
         for layer, arrays in weights.items():
             group = root.create_group(layer)
-            group.attrs["weight_names"] = [name.encode() for name, _ in arrays]
+            group.attrs["weight_names"] = np.array([name.encode() for name, _ in arrays], dtype="S")
             for name, array in arrays:
                 group.create_dataset(name, data=array)
 

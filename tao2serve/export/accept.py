@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -18,7 +17,6 @@ from tao2serve.values import ModelArtifact
 
 __all__ = ["accept_onnx", "refuse_encrypted"]
 
-logger = logging.getLogger(__name__)
 
 _TAO_IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"
 

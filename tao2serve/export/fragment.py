@@ -70,7 +70,7 @@ def node(
 
 def constant(layer: KerasLayer, role: str, values: Any) -> TensorProto:
     """A constant named `<layer>/<role>:0`, stored as raw little-endian bytes."""
-    return numpy_helper.from_array(np.ascontiguousarray(values), name=f"{layer.name}/{role}:0")
+    return numpy_helper.from_array(np.array(values, order="C"), name=f"{layer.name}/{role}:0")
 
 
 def only(layer: KerasLayer, inputs: tuple[Value, ...]) -> Value:

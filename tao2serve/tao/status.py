@@ -132,11 +132,7 @@ def _record(
     precisions = {name: _ratio(value) for name, value in by_class.items()}
     average_precision = MappingProxyType({k: v for k, v in precisions.items() if v is not None})
     mean, cost = _ratio(kpi.get("mean average precision")), _number(kpi.get("validation cost"))
-    is_new = previous is None or (mean, cost, average_precision) != (
-        previous.mean_average_precision,
-        previous.validation_cost,
-        previous.average_precision,
-    )
+    is_new = previous is None or (mean, cost) != (previous.mean_average_precision, previous.validation_cost)
     message = _text(parsed.get("message"))
     return StatusRecord(
         line=number,
