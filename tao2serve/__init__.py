@@ -1,3 +1,3 @@
-"""Take TAO-trained detectors from ClearML to a verified, load-tested endpoint on Triton and ClearML Serving."""
+"""TAO-trained detectors, from ClearML to a verified, load-tested endpoint on Triton and ClearML Serving."""
 
 __version__ = "0.1.0"

@@ -49,6 +49,7 @@ class Tao2ServeError(Exception):
         self.evidence = evidence
         self.hint = hint
         self.log = log
+        self.step = ""  # the step it ended, filled in by Steps
 
     def to_dict(self) -> dict[str, str]:
         """Return the `error` member of the JSON document that `--json` prints; absent parts are empty."""

@@ -30,12 +30,16 @@ class ModelSignature:
 
     @property
     def stride(self) -> int:
-        """Input pixels per grid cell, from the shapes (never assumed: TAO.md says 16, 32 and 224 all occur)."""
+        """Input pixels per grid cell, from the shapes (never assumed: 16, 32 and 224 all occur)."""
         return round(self.input.shape[2] / self.coverage.shape[2])
 
     @property
     def class_count(self) -> int:
         return self.coverage.shape[0]
+
+    def __str__(self) -> str:
+        channels, height, width = self.input.shape
+        return f"{channels}x{height}x{width} input, {self.class_count} classes, stride {self.stride}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class ModelArtifact:
     precision: str  # fp32 | fp16 | int8
     signature: ModelSignature
     source_sha256: str
+    companions: tuple[Path, ...] = ()  # further files the model refers to (ONNX external data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,32 @@
+"""Load tests of an endpoint that takes images, by locust, with a verdict and a report.
+
+    plan = LoadPlan(url="http://127.0.0.1:8080/serve/people/4", images=Path("images"), users=4)
+    result = run_load_test(plan)
+    verdicts = evaluate(result, [parse_gate("p99=50ms")])
+    report = write_report(result, verdicts=verdicts, directory=Path("load"))
+
+Importing this package imports neither locust (it runs as a process of its own) nor plotly.
+"""
+
+from tao2serve.loadtest.figures import figures
+from tao2serve.loadtest.gates import Gate, Verdict, document, evaluate, parse_gate, passed
+from tao2serve.loadtest.plan import LoadPlan, LoadProgress, find_images
+from tao2serve.loadtest.report import write_report
+from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.runner import run_load_test
+
+__all__ = [
+    "Gate",
+    "LoadPlan",
+    "LoadProgress",
+    "LoadResult",
+    "Verdict",
+    "document",
+    "evaluate",
+    "figures",
+    "find_images",
+    "parse_gate",
+    "passed",
+    "run_load_test",
+    "write_report",
+]

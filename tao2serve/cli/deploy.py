@@ -1,0 +1,65 @@
+"""`tao2serve deploy`: from a trained model to an endpoint that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tao2serve.cli.options import Json, Project, Service, Spec, Tags, Task
+from tao2serve.cli.output import print_json, print_text, quiet
+from tao2serve.cli.progress import shown_steps
+
+
+def deploy(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
+    ] = "",
+    endpoint: Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")] = ...,  # type: ignore[assignment]
+    project: Project = "",
+    task: Task = "",
+    tag: Tags = None,
+    spec: Spec = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Weights, if ClearML only knows their path.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="FILE", help="Picture for the smoke request and the parity of boxes."),
+    ] = None,
+    service: Service = None,
+    json_output: Json = False,
+) -> None:
+    """Export, verify, publish and serve a trained model; what was serving stays until the new version answers.
+
+    Example: tao2serve deploy --project street-detector --endpoint street
+    """
+    from tao2serve.config import home, load_settings
+    from tao2serve.deploy import DeployRequest
+    from tao2serve.deploy import deploy as run
+    from tao2serve.registry.source import Source
+    from tao2serve.registry.trained import Selectors
+    from tao2serve.serving.client import read_image
+
+    settings = load_settings({"service": service})
+    request = DeployRequest(
+        source=Source(
+            text=source,
+            selectors=Selectors(project=project, task=task, tags=tuple(tag or ())),
+            spec=spec,
+            weights=weights,
+        ),
+        endpoint=endpoint,
+        image=read_image(image) if image else None,
+    )
+    with quiet(home() / "logs" / "deploy.log") as terminal, shown_steps(terminal) as steps:
+        deployment = run(request, settings, steps=steps)
+    if json_output:
+        print_json(deployment.to_dict())
+        return
+    print_text(
+        f"{deployment.endpoint.alias_url} answers with version {deployment.endpoint.version}\n"
+        f"ask it:    tao2serve predict {deployment.endpoint.name} IMAGE.jpg -o out\n"
+        f"load test: tao2serve loadtest {deployment.endpoint.name} --images DIR"
+    )

@@ -1,0 +1,105 @@
+"""The command line's entry: the list of commands, and the one boundary where errors become exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+
+from tao2serve import __version__
+from tao2serve.cli import demo, deploy, export, loadtest, models, predict, sandbox
+from tao2serve.cli.output import print_error
+from tao2serve.errors import Tao2ServeError, UsageError
+
+INTERRUPTED = 130
+
+# Without rich markup the help needs no rich, and answers in a tenth of a second.
+app = typer.Typer(
+    name="tao2serve",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start here: tao2serve demo",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"tao2serve {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def tao2serve(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take detectors trained with NVIDIA TAO from ClearML to a verified, load-tested endpoint."""
+
+
+app.command("demo")(demo.demo)
+app.add_typer(sandbox.app, name="sandbox")
+app.command("models")(models.models)
+app.command("export")(export.export)
+app.command("deploy")(deploy.deploy)
+app.command("predict")(predict.predict)
+app.command("loadtest")(loadtest.loadtest)
+
+
+def main() -> None:
+    """Run the command line and exit with its code (DESIGN: 0 ok … 8 gate failed, 130 interrupted)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; nothing but KeyboardInterrupt's code and ours leaves here."""
+    as_json = "--json" in arguments
+    with contextlib.suppress(ValueError):  # not in the main thread: then signals are the caller's affair
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        outcome: Any = app(arguments, prog_name="tao2serve", standalone_mode=False)
+    except Tao2ServeError as error:
+        print_error(error, as_json=as_json)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except Exception as error:
+        return _unexpected(error, as_json=as_json)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _unexpected(error: Exception, *, as_json: bool) -> int:
+    """Report wrong usage, which the parser raises with a method of its own, or a defect of ours."""
+    message = getattr(error, "format_message", None)
+    if message is not None:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "tao2serve"
+        wrong = UsageError(command, f"was not understood: {message()}", hint=f"{command} --help")
+        print_error(wrong, as_json=as_json)
+        return wrong.exit_code
+    from tao2serve.config import home
+
+    log = home() / "logs" / "defect.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    defect = Tao2ServeError(
+        "tao2serve",
+        "has a defect, sorry",
+        evidence=f"{type(error).__name__}: {error}",
+        hint="report it with the log",
+        log=log,
+    )
+    print_error(defect, as_json=as_json)
+    return defect.exit_code

@@ -1,0 +1,33 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from tao2serve.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
+Spec = Annotated[
+    Path | None, typer.Option("--spec", metavar="FILE", help="TAO experiment spec, if it is not with the model.")
+]
+Project = Annotated[str, typer.Option("--project", help="ClearML project, exactly.")]
+Task = Annotated[str, typer.Option("--task", help="Part of the ClearML task's name (a regular expression).")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="ClearML tag; may be given several times.")]
+Service = Annotated[
+    str | None, typer.Option("--service", metavar="ID", help="Serving service; default: the only one that runs.")
+]
+
+DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m)?")
+SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
+
+
+def seconds(text: str, *, option: str) -> float:
+    """Read a duration such as 20s, 500ms or 2m; raises UsageError for anything else."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(option, f"is {text!r}, not a duration", hint="for example: 20s, 500ms or 2m")
+    return float(match.group(1)) * SECONDS[match.group(2)]

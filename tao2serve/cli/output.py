@@ -1,0 +1,80 @@
+"""Where a command's words go: the result to stdout, everything else to stderr, foreign chatter to a log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from tao2serve.errors import Tao2ServeError
+
+__all__ = ["error_document", "print_error", "print_json", "print_text", "quiet"]
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Write the one JSON document of a `--json` run."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def print_text(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def error_document(error: Tao2ServeError) -> dict[str, Any]:
+    """Return what `--json` prints for a failure; `step` is there when a step of something longer failed."""
+    document: dict[str, Any] = {"outcome": "error", "exit_code": error.exit_code, "error": error.to_dict()}
+    if error.step:
+        document["step"] = error.step
+    return document
+
+
+def print_error(error: Tao2ServeError, *, as_json: bool) -> None:
+    """Write subject, fact, evidence, hint and log, one a line, to stderr; with `as_json` the document to stdout."""
+    if as_json:
+        print_json(error_document(error))
+        return
+    lines = [f"error: {error.subject} {error.fact}"]
+    if error.step:
+        lines.append(f"  step: {error.step}")
+    if error.evidence:
+        lines.append("  seen: " + error.evidence.replace("\n", "\n        "))
+    if error.hint:
+        lines.append(f"  try:  {error.hint}")
+    if error.log:
+        lines.append(f"  log:  {error.log}")
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[IO[str]]:
+    """Send what libraries and child processes write to stdout and stderr into `log`; yield the real stderr.
+
+    The ClearML SDK prints to both, and stdout belongs to the command's result. Errors of ours that name no
+    log are given this one.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept_out, kept_err = os.dup(1), os.dup(2)
+    with log.open("w", encoding="utf-8") as file, os.fdopen(os.dup(kept_err), "w", buffering=1) as terminal:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield terminal
+        except Tao2ServeError as error:
+            error.log = error.log or log
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept_out, 1)
+            os.dup2(kept_err, 2)
+            os.close(kept_out)
+            os.close(kept_err)

@@ -1,0 +1,76 @@
+"""Steps on a terminal: a live list with times, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+from tao2serve.steps import StepEvent, Steps
+
+__all__ = ["shown_steps"]
+
+
+@contextlib.contextmanager
+def shown_steps(stream: IO[str]) -> Iterator[Steps]:
+    """Yield Steps whose progress is shown on `stream` while the block runs."""
+    if stream.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        board = _Board()
+        with Live(board, console=Console(file=stream), refresh_per_second=10):
+            yield Steps(watch=board.see)
+    else:
+        yield Steps(watch=lambda event: _plain(event, stream))
+
+
+def _plain(event: StepEvent, stream: IO[str]) -> None:
+    if event.kind == "done":
+        detail = f": {event.detail}" if event.detail else ""
+        stream.write(f"done    {event.name} ({event.seconds:.1f} s){detail}\n")
+    elif event.kind == "failed":
+        stream.write(f"failed  {event.name} ({event.seconds:.1f} s)\n")
+    elif event.kind == "started":
+        stream.write(f"...     {event.name}\n")
+    stream.flush()
+
+
+class _Board:
+    """The live list; rich asks for its picture ten times a second."""
+
+    def __init__(self) -> None:
+        self._rows: list[StepEvent] = []
+        self._started: float = 0.0
+
+    def see(self, event: StepEvent) -> None:
+        import time
+
+        if event.kind == "started":
+            self._started = time.monotonic()
+            self._rows.append(event)
+        else:
+            self._rows[-1] = event
+
+    def __rich__(self) -> Any:
+        import time
+
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=2)
+        table.add_column(no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(overflow="fold", style="dim")
+        for row in self._rows:
+            if row.kind in ("started", "news"):
+                mark: Any = Spinner("dots")
+                seconds = time.monotonic() - self._started
+            else:
+                mark = Text("✓", style="green") if row.kind == "done" else Text("✗", style="bold red")
+                seconds = row.seconds
+            detail = row.detail if row.kind != "failed" else ""
+            table.add_row(mark, row.name, f"{seconds:.1f} s", Text(detail))
+        return table

@@ -1,0 +1,93 @@
+"""Settings, and where each value came from: flag > TAO2SERVE_* > tao2serve.toml > default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from tao2serve.errors import UsageError
+
+__all__ = ["Origin", "Settings", "home", "load_settings", "origins"]
+
+Origin: TypeAlias = Literal["flag", "environment", "tao2serve.toml", "default"]
+FILE: Final = "tao2serve.toml"
+PREFIX: Final = "TAO2SERVE_"
+
+
+def home() -> Path:
+    """Return the folder that holds the sandbox's state: $TAO2SERVE_HOME, else the user's state directory."""
+    named = os.environ.get("TAO2SERVE_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "tao2serve"
+
+
+class Settings(BaseSettings):
+    """What a deployment needs to know besides its model; every field can be a flag, a variable or a line in a file."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file=FILE, extra="ignore", frozen=True)
+
+    service: str = Field("", description="ClearML task id of the serving service; empty: the only one that runs")
+    model_repository: Path | None = Field(None, description="Triton model repository that tao2serve writes")
+    triton_grpc: str = Field("", description="host:port of Triton's gRPC; empty: what the serving service says")
+    serving_base_url: str = Field("", description="base URL of the inference service, ending in /serve")
+    artifact_project: str = Field("tao2serve", description="ClearML project of deployments and built artifacts")
+    deadline_s: float = Field(10.0, gt=0, le=600, description="seconds one inference may take on Triton")
+    max_image_bytes: int = Field(32 * 1024 * 1024, gt=0, description="largest image the endpoint takes")
+    max_image_pixels: int = Field(64_000_000, gt=0, description="most pixels the endpoint decodes")
+    max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")
+    instances: int = Field(1, ge=1, le=64, description="instances of the detector on Triton")
+    ready_timeout_s: float = Field(120.0, gt=0, description="how long deploy waits for an endpoint to answer")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read the effective settings; flags that are None count as not given. Raises UsageError naming the setting."""
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"setting {name}",
+            f"is {first['input']!r}: {first['msg']}",
+            hint=f"mend the flag, {PREFIX}{name.upper()} or {FILE}",
+        ) from error
+    except ValueError as error:  # tomllib's error is one
+        raise UsageError(FILE, "is no TOML file", evidence=str(error)) from error
+    # clearml-serving's own variable counts too, so that its users need not say it twice.
+    if not settings.service and os.environ.get("CLEARML_SERVING_TASK_ID"):
+        return settings.model_copy(update={"service": os.environ["CLEARML_SERVING_TASK_ID"]})
+    return settings
+
+
+def origins(flags: Mapping[str, Any] | None = None) -> dict[str, Origin]:
+    """Say for each setting where its value comes from."""
+    given = {name for name, value in (flags or {}).items() if value is not None}
+    in_file = set(TomlConfigSettingsSource(Settings)())
+
+    def origin(name: str) -> Origin:
+        if name in given:
+            return "flag"
+        if PREFIX + name.upper() in os.environ:
+            return "environment"
+        return "tao2serve.toml" if name in in_file else "default"
+
+    return {name: origin(name) for name in Settings.model_fields}

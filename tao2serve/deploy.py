@@ -1,0 +1,149 @@
+"""`deploy`: the order of things, from a trained model to an endpoint that answers."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tao2serve.config import Settings
+from tao2serve.export.convert import export_onnx
+from tao2serve.export.local import LocalDetector, neutral_picture
+from tao2serve.export.parity import check_parity
+from tao2serve.registry.publish import DeploymentTask
+from tao2serve.registry.source import ResolvedSource, Source, resolve
+from tao2serve.runtime import DetectorParams
+from tao2serve.serving.client import Answer, wait_for_answer
+from tao2serve.serving.names import check_endpoint_name
+from tao2serve.serving.package import write_package
+from tao2serve.serving.parity import BoxParity, check_boxes
+from tao2serve.serving.placement import place
+from tao2serve.serving.service import EndpointVersion, find_service
+from tao2serve.steps import Steps
+from tao2serve.tao.params import to_params
+from tao2serve.tao.spec import read_spec
+from tao2serve.triton.config import ModelConfig
+from tao2serve.triton.control import TritonControl
+from tao2serve.triton.repository import remove_model, write_model
+from tao2serve.values import ModelArtifact
+
+__all__ = ["DeployRequest", "Deployment", "deploy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployRequest:
+    """What to deploy, and under which name; `image` is what the smoke request and the parity look at."""
+
+    source: Source
+    endpoint: str
+    image: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A live endpoint version and how it came to be."""
+
+    endpoint: EndpointVersion
+    source: ResolvedSource
+    artifact: ModelArtifact
+    model_id: str
+    task_id: str
+    service_id: str
+    parity: BoxParity
+    smoke: Answer
+    steps: Steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `tao2serve deploy`."""
+        trained = self.source.trained
+        return {
+            "outcome": "ok",
+            "endpoint": {
+                "name": self.endpoint.name,
+                "version": str(self.endpoint.version),
+                "url": self.endpoint.url,
+                "alias_url": self.endpoint.alias_url,
+            },
+            "source": {
+                "weights": self.source.weights.name,
+                "model_id": trained.model_id if trained else None,
+                "task_id": trained.task_id if trained else None,
+                "reason": self.source.reason,
+            },
+            "artifact": {
+                "format": self.artifact.format,
+                "precision": self.artifact.precision,
+                "sha256": self.artifact.sha256,
+                "model_id": self.model_id,
+            },
+            "parity": {
+                "boxes_expected": self.parity.expected,
+                "boxes_found": self.parity.found,
+                "matched_ratio": self.parity.matched_ratio,
+            },
+            "deployment_task_id": self.task_id,
+            "service_id": self.service_id,
+            "steps": self.steps.to_list(),
+        }
+
+
+def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deployment:
+    """Leave a live, verified endpoint version, and its alias pointing at it.
+
+    What was serving stays untouched until the alias is switched, the last step; when a step before that fails,
+    what this run added to Triton and to the serving service is taken away again.
+    """
+    check_endpoint_name(request.endpoint)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-deploy-")))
+        with steps.step("choose the trained model") as step:
+            source = resolve(request.source, directory=folder, on_news=step.news)
+            step.note(f"{source.weights.name}: {source.reason}")
+        with steps.step("export to ONNX") as step:
+            spec = read_spec(source.spec)
+            params = DetectorParams.from_dict(to_params(spec))
+            artifact = export_onnx(source.weights, output=folder / "model.onnx", spec=spec)
+            step.note(str(artifact.signature))
+        with steps.step("prove parity with the weights") as step:
+            step.note(str(check_parity(artifact, source.weights)))
+        with steps.step("find the serving service") as step:
+            service = find_service(settings.service)
+            placement = place(service, request.endpoint, settings)
+            endpoint = placement.endpoint
+            step.note(f"{service.id}, next version {endpoint.version}")
+        task = stack.enter_context(DeploymentTask(project=settings.artifact_project, name=f"deploy {endpoint.name}"))
+        with steps.step("publish to ClearML") as step:
+            model = task.publish(artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained)
+            step.note(f"model {model.model_id}")
+        undo = stack.enter_context(ExitStack())
+        with steps.step("load on Triton") as step:
+            control = stack.enter_context(TritonControl(placement.triton))
+            undo.callback(remove_model, endpoint.triton_model, repository=placement.repository)
+            config = ModelConfig.of(settings, name=endpoint.triton_model, signature=artifact.signature)
+            write_model(artifact, config, repository=placement.repository)
+            undo.callback(control.unload, endpoint.triton_model)
+            control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)
+            step.note(f"{endpoint.triton_model} on {placement.triton}")
+        with steps.step("register the endpoint version") as step:
+            code = write_package(endpoint, model, artifact, params, settings, directory=folder / "preprocess")
+            undo.callback(service.unregister, endpoint)
+            service.register(endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code)
+            step.note(endpoint.url)
+        with steps.step("ask it, and compare with the artifact") as step:
+            image = request.image or neutral_picture(params)
+            smoke = wait_for_answer(endpoint.url, image, timeout_s=settings.ready_timeout_s)
+            parity = check_boxes(LocalDetector(artifact, params).detect(image), smoke, subject=endpoint.url)
+            step.note(str(parity))
+        with steps.step("switch the alias") as step:
+            service.route(endpoint.name, {endpoint.version: 1.0})
+            undo.pop_all()  # from here on it is live
+            wait_for_answer(endpoint.alias_url, image, timeout_s=settings.ready_timeout_s, version=endpoint.version)
+            step.note(endpoint.alias_url)
+        deployment = Deployment(
+            endpoint=endpoint, source=source, artifact=artifact, model_id=model.model_id, task_id=task.id,
+            service_id=service.id, parity=parity, smoke=smoke, steps=steps,
+        )  # fmt: skip
+        task.record("deployment", deployment.to_dict())
+        return deployment

@@ -1,0 +1,36 @@
+"""Write a file so that a reader sees the old one or the new one, never a part."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from tao2serve.errors import UsageError
+
+__all__ = ["write_atomically"]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`; what was there stays if anything goes wrong.
+
+    Raises UsageError if the place cannot be written. The mode follows the umask: a Triton running as
+    another user must be able to read the file, which a `tempfile` with mode 0600 would prevent.
+    """
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    except OSError as error:
+        raise UsageError(
+            str(path),
+            "cannot be written",
+            evidence=error.strerror or str(error),
+            hint="choose another output",
+        ) from error
+    finally:
+        staged.unlink(missing_ok=True)

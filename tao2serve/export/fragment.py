@@ -1,0 +1,73 @@
+"""The piece of an ONNX graph that one Keras layer becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from tao2serve.tao.keras import KerasLayer
+
+__all__ = ["Fragment", "Value", "constant", "node"]
+
+_MAX_ELEMENTS = 1 << 31  # of one activation of one image; more is a damaged file, not a network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A tensor on its way through the graph; `shape` leaves out N."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def image_shape(self, layer: KerasLayer) -> tuple[int, int, int]:
+        """Return (C, H, W), or raise InputError about `layer`, which needs it."""
+        if len(self.shape) != 3:
+            layer.fail("needs an input of (channels, height, width)", evidence=f"it gets {self.shape}")
+        return self.shape[0], self.shape[1], self.shape[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fragment:
+    """Nodes and constants of one layer, every tensor they make (in order), and the one that is its result."""
+
+    nodes: tuple[NodeProto, ...] = ()
+    constants: tuple[TensorProto, ...] = ()
+    values: tuple[Value, ...] = field(default=())
+    result: Value
+
+    def then(self, other: Fragment) -> Fragment:
+        """Put `other`, which takes this result, behind this one."""
+        return Fragment(
+            nodes=self.nodes + other.nodes,
+            constants=self.constants + other.constants,
+            values=self.values + other.values,
+            result=other.result,
+        )
+
+
+def node(
+    layer: KerasLayer,
+    op_type: str,
+    inputs: tuple[str, ...],
+    tensorflow_op: str,
+    shape: tuple[int, ...],
+    *,
+    constants: tuple[TensorProto, ...] = (),
+    attributes: Mapping[str, Any] | None = None,
+) -> Fragment:
+    """One ONNX node whose output has TensorFlow's name, `<layer>/<op>:0`: calibration caches key on them."""
+    if min(shape) < 1 or int(np.prod(shape, dtype=object)) > _MAX_ELEMENTS:
+        layer.fail("makes an output of an impossible size", evidence=f"shape {shape}")
+    name = f"{layer.name}/{tensorflow_op}"
+    value = Value(name=f"{name}:0", shape=shape)
+    made = helper.make_node(op_type, list(inputs), [value.name], name=name, **(attributes or {}))
+    return Fragment(nodes=(made,), constants=constants, values=(value,), result=value)
+
+
+def constant(layer: KerasLayer, role: str, values: Any) -> TensorProto:
+    """A constant named `<layer>/<role>:0`, stored as raw little-endian bytes."""
+    return numpy_helper.from_array(np.ascontiguousarray(values), name=f"{layer.name}/{role}:0")

@@ -1,0 +1,152 @@
+"""Read the named input and outputs of an ONNX file, and hold them against the experiment spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from tao2serve.errors import InputError
+from tao2serve.tao.spec import ExperimentSpec
+from tao2serve.values import ModelSignature, Tensor
+
+__all__ = ["check_against_spec", "read_signature", "signature_of"]
+
+# TAO's tf2onnx route keeps TensorFlow's names with `:0`; keras2onnx and TensorRT repositories drop parts.
+_COVERAGE_NAMES = frozenset({"output_cov/Sigmoid", "output_cov"})
+_BBOX_NAMES = frozenset({"output_bbox/BiasAdd", "output_bbox"})
+_DATATYPES = {
+    TensorProto.FLOAT: "FP32",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.UINT8: "UINT8",
+    TensorProto.INT8: "INT8",
+}
+
+
+def read_signature(path: Path) -> ModelSignature:
+    """Read an ONNX file's signature under either of TAO's naming schemes; weights are not examined.
+
+    Raises InputError for a file that is not ONNX, or not a DetectNet_v2 network.
+    """
+    return signature_of(load_onnx(path), subject=str(path))
+
+
+def load_onnx(path: Path) -> ModelProto:
+    """Parse an ONNX file, leaving external data where it is. Raises InputError."""
+    try:
+        size = path.stat().st_size
+        if not 0 < size < 1 << 31:
+            raise InputError(str(path), "is not an ONNX file by its size", evidence=f"{size} bytes")
+        return onnx.load(str(path), load_external_data=False)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
+    except Exception as error:  # google.protobuf's DecodeError; which class depends on its implementation
+        raise InputError(
+            str(path),
+            "is not an ONNX file, or a damaged one",
+            evidence=f"{type(error).__name__}: {str(error)[:200]}",
+        ) from error
+
+
+def signature_of(model: ModelProto, *, subject: str) -> ModelSignature:
+    """Return the signature of a parsed model; `subject` names it in errors."""
+    constants = {item.name for item in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in constants]  # IR 3 lists weights as inputs
+    if len(inputs) != 1:
+        raise InputError(
+            subject,
+            "does not have exactly one input",
+            evidence=f"inputs: {_names(inputs)}",
+            hint="only DetectNet_v2 models are supported",
+        )
+    coverage = _output(model, _COVERAGE_NAMES, "coverage", subject)
+    bbox = _output(model, _BBOX_NAMES, "bbox", subject)
+    if min(_dims(coverage) + _dims(bbox), default=0) < 1:
+        coverage, bbox = _inferred(model, coverage, bbox)
+    signature = ModelSignature(
+        input=_tensor(inputs[0], subject), coverage=_tensor(coverage, subject), bbox=_tensor(bbox, subject)
+    )
+    if signature.bbox.shape != (4 * signature.class_count, *signature.coverage.shape[1:]):
+        raise InputError(
+            subject,
+            "has outputs that do not belong together",
+            evidence=f"coverage {signature.coverage.shape}, bbox {signature.bbox.shape}",
+        )
+    return signature
+
+
+def check_against_spec(signature: ModelSignature, spec: ExperimentSpec, *, subject: str) -> None:
+    """Raise InputError, showing both sides, if model and experiment spec are not of one training run."""
+    channels, height, width = signature.input.shape
+    differences: list[str] = []
+    if signature.class_count != len(spec.classes):
+        differences.append(
+            f"classes: the model has {signature.class_count}, "
+            f"the spec has {len(spec.classes)} ({', '.join(spec.classes)})"
+        )
+    wanted = (spec.input.channels, spec.input.height, spec.input.width)
+    if (channels, height, width) != wanted:
+        differences.append(
+            f"input (channels, height, width): the model has {(channels, height, width)}, the spec has {wanted}"
+        )
+    if differences:
+        raise InputError(
+            subject,
+            f"does not belong to the experiment spec {spec.path}",
+            evidence="; ".join(differences),
+            hint="give the spec this model was trained with (experiment_spec.txt beside its weights)",
+        )
+
+
+def _names(items: Iterable[ValueInfoProto]) -> str:
+    return ", ".join(item.name for item in items)[:300] or "none"
+
+
+def _output(model: ModelProto, wanted: frozenset[str], role: str, subject: str) -> ValueInfoProto:
+    for item in model.graph.output:
+        if item.name.removesuffix(":0") in wanted:
+            return item
+    raise InputError(
+        subject,
+        f"has no {role} output",
+        evidence=f"outputs: {_names(model.graph.output)}; looked for {' or '.join(sorted(wanted))}",
+        hint="only DetectNet_v2 models are supported",
+    )
+
+
+def _dims(item: ValueInfoProto) -> tuple[int, ...]:
+    """Return the sizes behind N; 0 where the file leaves one open, one 0 if it says nothing."""
+    return tuple(dim.dim_value for dim in item.type.tensor_type.shape.dim)[1:] or (0,)
+
+
+def _inferred(
+    model: ModelProto, coverage: ValueInfoProto, bbox: ValueInfoProto
+) -> tuple[ValueInfoProto, ValueInfoProto]:
+    """Let ONNX work out sizes the exporter left open; without success the old ones come back."""
+    try:
+        outputs = {item.name: item for item in onnx.shape_inference.infer_shapes(model).graph.output}
+    except Exception:  # its own InferenceError, or a RuntimeError: the caller reports the open sizes
+        return coverage, bbox
+    return outputs.get(coverage.name, coverage), outputs.get(bbox.name, bbox)
+
+
+def _tensor(item: ValueInfoProto, subject: str) -> Tensor:
+    shape, datatype = _dims(item), _DATATYPES.get(item.type.tensor_type.elem_type)
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(
+            subject,
+            f"{item.name} does not have a fixed (channels, height, width)",
+            evidence=f"it has {shape}",
+            hint="export the model with a fixed input size",
+        )
+    if datatype is None:
+        raise InputError(
+            subject,
+            f"{item.name} is of a type no detector has",
+            evidence=str(item.type.tensor_type.elem_type),
+        )
+    return Tensor(name=item.name, datatype=datatype, shape=shape)

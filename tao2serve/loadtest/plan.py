@@ -1,0 +1,96 @@
+"""What a load test is asked to do, and what it says while it runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tao2serve.errors import InputError, UsageError
+
+__all__ = ["CONTENT_TYPES", "LoadPlan", "LoadProgress", "find_images"]
+
+CONTENT_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".bmp": "image/bmp",
+    ".webp": "image/webp",
+}
+
+# The images are held in memory by the load generator, so that reading files is no part of the measurement.
+_IMAGES_LIMIT_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """A closed loop: each of `users` posts an image, waits for the whole answer, and posts the next one.
+
+    The warm-up comes before the run time and outside it. `timeout_s` is the longest wait for a connection or
+    for the next bytes of an answer; what takes longer is a failure of kind `timeout`.
+    Raises UsageError if a number or the URL makes no sense.
+    """
+
+    url: str
+    images: Path  # a directory of images, or one image
+    users: int = 1
+    run_time_s: float = 20.0
+    warmup_s: float = 2.0
+    timeout_s: float = 10.0
+    endpoint: str = ""  # name and version, for the report only
+    model: str = ""  # for the report only
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError("endpoint URL", f"{self.url!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME")
+        if self.users < 1:
+            raise UsageError("users", f"{self.users} is not a number of users", hint="at least 1")
+        _require(self.run_time_s > 0, "run time", self.run_time_s, "more than 0 s")
+        _require(self.warmup_s >= 0, "warm-up", self.warmup_s, "0 s or more")
+        _require(self.timeout_s > 0, "timeout", self.timeout_s, "more than 0 s")
+
+
+def _require(fulfilled: bool, subject: str, value_s: float, hint: str) -> None:
+    if not fulfilled or not math.isfinite(value_s):
+        raise UsageError(subject, f"{value_s:g} s is not possible", hint=hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadProgress:
+    """How far a running load test is, about once per second."""
+
+    phase: str  # starting | warm-up | run | finishing
+    elapsed_s: float  # since the warm-up began
+    total_s: float  # warm-up and run time
+    requests: int  # answered so far, warm-up included
+    failures: int
+
+
+def find_images(source: Path) -> tuple[Path, ...]:
+    """Return the images of a directory by name, or the one image, as much as fits in 256 MiB.
+
+    Subdirectories and empty files are left out. Raises InputError if there is no image.
+    """
+    if not source.exists():
+        raise InputError(str(source), "no such file or directory", hint="name a directory of images")
+    candidates = sorted(source.iterdir()) if source.is_dir() else [source]
+    chosen: list[Path] = []
+    total_bytes = 0
+    for path in candidates:
+        if path.suffix.lower() not in CONTENT_TYPES or not path.is_file():
+            continue
+        size_bytes = path.stat().st_size
+        if size_bytes == 0 or (chosen and total_bytes + size_bytes > _IMAGES_LIMIT_BYTES):
+            continue
+        chosen.append(path)
+        total_bytes += size_bytes
+    if not chosen:
+        raise InputError(
+            str(source),
+            "no image there",
+            evidence=f"{len(candidates)} entries, none a non-empty {', '.join(sorted(CONTENT_TYPES))}",
+            hint="name a directory of images",
+        )
+    return tuple(chosen)

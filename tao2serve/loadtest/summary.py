@@ -1,0 +1,181 @@
+"""From single requests to a result; pure, so that every number in a report can be tested."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tao2serve.loadtest.plan import LoadPlan
+from tao2serve.loadtest.records import RequestRecord, RunRecords
+from tao2serve.loadtest.result import (
+    ClientLoad,
+    ErrorKind,
+    LatencySummary,
+    LoadResult,
+    SeriesPoint,
+    StageTiming,
+    WarmupSummary,
+)
+
+__all__ = ["OUTSIDE", "CpuSample", "percentile", "summarise"]
+
+# A process of gevent runs on one core; beyond this part of it, requests wait for the client.
+_SATURATED_CPU_RATIO = 0.9
+_ERRORS_SHOWN = 20
+OUTSIDE = "outside"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuSample:
+    """CPU seconds that the locust process had used at a moment of the monotonic clock."""
+
+    at_s: float
+    used_s: float
+
+
+def percentile(ascending: Sequence[float], percent: float) -> float:
+    """Return the percentile by nearest rank: the smallest value that at least `percent` % do not exceed.
+
+    Below 100 values the 99th is therefore the largest. Raises ValueError if there is no value.
+    """
+    if not ascending:
+        raise ValueError("no values")
+    rank = math.ceil(len(ascending) * percent / 100)
+    return ascending[max(rank, 1) - 1]
+
+
+def summarise(
+    plan: LoadPlan,
+    run: RunRecords,
+    *,
+    cpu: Sequence[CpuSample],
+    environment: Mapping[str, str],
+    log: Path | None = None,
+) -> LoadResult:
+    """Return the result of a run; see LoadResult for what each number counts."""
+    measured = [record for record in run.requests if 0 <= record.start_s < run.run_time_s]
+    warmup = [record for record in run.requests if record.start_s < 0]
+    answered = sum(1 for record in run.requests if record.ok and 0 <= record.end_s < run.run_time_s)
+    interval_s = 1.0 if run.run_time_s >= 10 else 0.5
+    return LoadResult(
+        plan=plan,
+        started_at=datetime.fromtimestamp(run.started_at, tz=UTC),
+        requests=len(measured),
+        failures=_failures(measured),
+        throughput_rps=answered / run.run_time_s,
+        latency_ms=_latency(measured),
+        warmup=WarmupSummary(requests=len(warmup), failures=_failures(warmup), latency_ms=_latency(warmup)),
+        client=_client(run, measured, cpu),
+        errors=_errors(measured),
+        stages=_stages(measured),
+        interval_s=interval_s,
+        series=_series(run, interval_s),
+        environment={"locust": run.locust, "python": run.python, **environment},
+        records=tuple(sorted(run.requests, key=lambda record: record.start_s)),
+        log=log,
+    )
+
+
+def _failures(records: Iterable[RequestRecord]) -> int:
+    return sum(1 for record in records if not record.ok)
+
+
+def _latency(records: Iterable[RequestRecord]) -> LatencySummary | None:
+    ascending = sorted(record.latency_ms for record in records if record.ok)
+    if not ascending:
+        return None
+    return LatencySummary(
+        p50=percentile(ascending, 50),
+        p90=percentile(ascending, 90),
+        p95=percentile(ascending, 95),
+        p99=percentile(ascending, 99),
+        max=ascending[-1],
+        mean=math.fsum(ascending) / len(ascending),
+    )
+
+
+def _client(run: RunRecords, measured: Sequence[RequestRecord], cpu: Sequence[CpuSample]) -> ClientLoad:
+    """Call the client saturated if it used 90 % of a core or more for most of the run time."""
+    lags = sorted((record.start_s - record.intended_s) * 1000 for record in measured)
+    lag_p99_ms = percentile(lags, 99) if lags else None
+    end_s = run.window_start_s + run.run_time_s
+    inside = [sample for sample in cpu if run.window_start_s <= sample.at_s <= end_s]
+    if len(inside) < 2:
+        return ClientLoad(saturated=False, reason="", cpu_ratio=None, start_lag_p99_ms=lag_p99_ms)
+    steps = [(after.at_s - before.at_s, after.used_s - before.used_s) for before, after in itertools.pairwise(inside)]
+    total_s = math.fsum(wall for wall, _ in steps)
+    busy_s = math.fsum(wall for wall, used in steps if used >= _SATURATED_CPU_RATIO * wall)
+    saturated = busy_s > total_s / 2
+    reason = (
+        f"the load generator used {_SATURATED_CPU_RATIO:.0%} of a core or more during "
+        f"{busy_s / total_s:.0%} of the run time: latency and throughput are its own, not the endpoint's"
+        if saturated
+        else ""
+    )
+    ratio = (inside[-1].used_s - inside[0].used_s) / total_s
+    return ClientLoad(saturated=saturated, reason=reason, cpu_ratio=round(ratio, 3), start_lag_p99_ms=lag_p99_ms)
+
+
+def _errors(records: Iterable[RequestRecord]) -> tuple[ErrorKind, ...]:
+    """Count failures by kind and text, most frequent first; texts beyond the first 20 are folded by kind."""
+    counts = Counter((record.error, record.detail) for record in records if not record.ok).most_common()
+    rest: Counter[str] = Counter()
+    for (kind, _), count in counts[_ERRORS_SHOWN:]:
+        rest[kind] += count
+    return tuple(
+        [ErrorKind(kind=kind, detail=detail, count=count) for (kind, detail), count in counts[:_ERRORS_SHOWN]]
+        + [ErrorKind(kind=kind, detail="other texts", count=count) for kind, count in rest.most_common()]
+    )
+
+
+def _stages(records: Iterable[RequestRecord]) -> tuple[StageTiming, ...]:
+    """Return the server's stages in its own order, then what happened outside the server."""
+    timed = [record for record in records if record.ok and record.timing_ms]
+    values: dict[str, list[float]] = {}
+    for record in timed:
+        timing_ms = record.timing_ms or {}
+        for stage, duration_ms in timing_ms.items():
+            values.setdefault(stage, []).append(duration_ms)
+        if "total" in timing_ms:
+            outside_ms = max(record.latency_ms - timing_ms["total"], 0.0)
+            values.setdefault(OUTSIDE, []).append(outside_ms)
+    return tuple(_stage(stage, sorted(durations)) for stage, durations in values.items())
+
+
+def _stage(stage: str, ascending: Sequence[float]) -> StageTiming:
+    return StageTiming(
+        stage=stage,
+        mean=round(math.fsum(ascending) / len(ascending), 4),
+        p50=percentile(ascending, 50),
+        p95=percentile(ascending, 95),
+        p99=percentile(ascending, 99),
+    )
+
+
+def _series(run: RunRecords, interval_s: float) -> tuple[SeriesPoint, ...]:
+    """Return the intervals from the first request to the end of the run time, empty ones included."""
+    bins: dict[int, list[RequestRecord]] = {}
+    for record in run.requests:
+        if record.end_s < run.run_time_s:
+            bins.setdefault(math.floor(record.end_s / interval_s), []).append(record)
+    first = math.floor(min((record.end_s for record in run.requests), default=0.0) / interval_s)
+    return tuple(
+        _point(index * interval_s, bins.get(index, ()), min(interval_s, run.run_time_s - index * interval_s))
+        for index in range(min(first, 0), math.ceil(run.run_time_s / interval_s))
+    )
+
+
+def _point(start_s: float, records: Sequence[RequestRecord], width_s: float) -> SeriesPoint:
+    ascending = sorted(record.latency_ms for record in records if record.ok)
+    return SeriesPoint(
+        start_s=start_s,
+        throughput_rps=round(len(ascending) / width_s, 3),
+        failures=_failures(records),
+        p50_ms=percentile(ascending, 50) if ascending else None,
+        p95_ms=percentile(ascending, 95) if ascending else None,
+    )

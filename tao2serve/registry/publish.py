@@ -1,0 +1,109 @@
+"""Put what was built into ClearML, with its lineage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tao2serve import __version__
+from tao2serve.errors import ServiceError
+from tao2serve.registry.session import clearml, translated
+from tao2serve.values import ModelArtifact, TrainedModel
+
+__all__ = ["DeploymentTask", "PublishedModel"]
+
+PACKAGE_MODEL = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedModel:
+    """An artifact as ClearML holds it."""
+
+    model_id: str
+    uri: str
+
+
+class DeploymentTask:
+    """The ClearML task of one deployment: what it used, what it built, how it ended. A context manager.
+
+    It is not the process's main task, so nothing of the process is captured.
+    """
+
+    def __init__(self, *, project: str, name: str) -> None:
+        self._sdk = clearml()
+        with translated("ClearML", "did not make the deployment's task"):
+            self._task: Any = self._sdk.Task.create(project_name=project, task_name=name, task_type="custom")
+            self._task.set_tags(["tao2serve"])
+            self._task.mark_started()
+
+    @property
+    def id(self) -> str:
+        return str(self._task.id)
+
+    def __enter__(self) -> DeploymentTask:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with translated(f"ClearML task {self.id}", "could not be closed"):
+            self._task.flush(wait_for_uploads=True)
+            if error is None:
+                self._task.mark_completed()
+            else:
+                self._task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
+
+    def publish(
+        self, artifact: ModelArtifact, *, name: str, params: Mapping[str, Any], trained: TrainedModel | None
+    ) -> PublishedModel:
+        """Upload an artifact as a model of this task, from a copy, and return it.
+
+        It travels as a folder package holding `model.onnx` and `params.json`: clearml-serving's Triton
+        controller renames a single file to `model.bin`, and moves a file it is given by path.
+        """
+        with tempfile.TemporaryDirectory(prefix="tao2serve-publish-") as scratch:
+            package = Path(scratch) / name
+            package.mkdir()
+            shutil.copyfile(artifact.path, package / PACKAGE_MODEL)
+            (package / "params.json").write_text(json.dumps(params, indent=2), encoding="utf-8")
+            with translated(f"artifact {name}", "could not be published to ClearML"):
+                return self._upload(artifact, name, package, trained)
+
+    def _upload(
+        self, artifact: ModelArtifact, name: str, package: Path, trained: TrainedModel | None
+    ) -> PublishedModel:
+        if trained is not None:
+            self._task.set_input_model(model_id=trained.model_id, name="trained model")
+        classes = artifact.signature.class_count
+        model = self._sdk.OutputModel(
+            task=self._task,
+            name=name,
+            framework="ONNX",
+            tags=["tao2serve", artifact.precision],
+            comment=f"{classes} classes, built by tao2serve {__version__}",
+        )
+        uri = model.update_weights_package(weights_path=str(package), auto_delete_file=False, async_enable=False)
+        for key, value in {
+            "sha256": artifact.sha256,
+            "precision": artifact.precision,
+            "source_sha256": artifact.source_sha256,
+            "source_model": trained.model_id if trained else "",
+            "tao2serve": __version__,
+        }.items():
+            model.set_metadata(key, value, "str")
+        if not uri or str(uri).startswith("file://"):
+            raise ServiceError(
+                f"artifact {name}",
+                "was not uploaded: ClearML has no storage to put it in",
+                evidence=f"URI {uri!r}",
+                hint="set api.files_server in clearml.conf, or CLEARML_DEFAULT_OUTPUT_URI",
+            )
+        return PublishedModel(model_id=str(model.id), uri=str(uri))
+
+    def record(self, name: str, document: Mapping[str, Any]) -> None:
+        """Keep a JSON document with the task."""
+        with translated(f"ClearML task {self.id}", f"did not take {name}"):
+            self._task.set_configuration_object(name=name, config_text=json.dumps(document, indent=2))

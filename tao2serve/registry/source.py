@@ -1,0 +1,83 @@
+"""SOURCE of a command: a file, a ClearML id, or selectors; resolved to weights and spec on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tao2serve.errors import InputError, UsageError
+from tao2serve.registry.fetch import fetch_spec, fetch_weights
+from tao2serve.registry.trained import Selectors, choose_best, find_trained_model, find_trained_models
+from tao2serve.values import TrainedModel
+
+__all__ = ["ResolvedSource", "Source", "resolve"]
+
+MODEL_SUFFIXES = (".hdf5", ".h5", ".onnx", ".tlt", ".etlt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What the user named; `text` is a path or an id, and empty when selectors are meant."""
+
+    text: str = ""
+    selectors: Selectors = field(default_factory=Selectors)
+    spec: Path | None = None
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedSource:
+    """Weights and experiment spec as files here; `trained` is what ClearML tracks of them, if it does."""
+
+    weights: Path
+    spec: Path
+    trained: TrainedModel | None
+    reason: str  # why this one
+
+
+def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] = lambda _: None) -> ResolvedSource:
+    """Find and fetch what SOURCE names; downloads go into `directory`.
+
+    Raises UsageError when nothing is named, InputError when it is not there or its spec is missing.
+    """
+    if source.text and (Path(source.text).exists() or Path(source.text).suffix.lower() in MODEL_SUFFIXES):
+        return _local(source)
+    if source.text:
+        trained, reason = find_trained_model(source.text), "named by its id"
+    elif source.selectors != Selectors():
+        best = choose_best(find_trained_models(source.selectors), subject=str(source.selectors))
+        trained, reason = best.model, best.reason
+    else:
+        raise UsageError(
+            "SOURCE", "is missing", hint="give a file, a ClearML model or task id, or --project/--task/--tag"
+        )
+    on_news(f"fetching {trained.name}")
+    weights = source.weights or fetch_weights(trained, directory=directory)
+    if not weights.is_file():
+        raise InputError(str(weights), "there is no such file")
+    spec = source.spec or fetch_spec(trained, directory=directory)
+    return ResolvedSource(weights=weights, spec=spec, trained=trained, reason=reason)
+
+
+def _local(source: Source) -> ResolvedSource:
+    weights = Path(source.text)
+    if not weights.is_file():
+        raise InputError(str(weights), "there is no such file")
+    spec = source.spec or _spec_beside(weights)
+    if spec is None:
+        raise InputError(
+            str(weights),
+            "has no experiment spec beside it",
+            evidence="looked for experiment_spec.txt in its folder and the one above",
+            hint="give it: --spec FILE",
+        )
+    return ResolvedSource(weights=weights, spec=spec, trained=None, reason="given as a file")
+
+
+def _spec_beside(weights: Path) -> Path | None:
+    """TAO leaves `<results>/experiment_spec.txt` and `<results>/weights/<name>.hdf5`."""
+    for folder in (weights.resolve().parent, weights.resolve().parent.parent):
+        if (folder / "experiment_spec.txt").is_file():
+            return folder / "experiment_spec.txt"
+    return None

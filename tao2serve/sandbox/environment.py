@@ -1,0 +1,91 @@
+"""What a client of the sandbox must know: its credentials, its clearml.conf, its environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tao2serve.sandbox.paths import SandboxPaths
+from tao2serve.sandbox.state import SandboxState
+
+CLEARML_CONF = """\
+# Written by `tao2serve sandbox up` for its own ClearML server.
+api {{
+    api_server: "{api}"
+    web_server: "{api}"
+    files_server: "{files}"
+    verify_certificate: false
+}}
+sdk {{
+    storage.cache.default_base_dir: "{cache}"
+    development {{
+        # A reporter subprocess inherits pooled sockets and takes seconds to end; a thread does neither.
+        report_use_subprocess: false
+        default_output_uri: "{files}"
+        detect_with_pip_freeze: false
+        store_uncommitted_code_diff: false
+        vcs_repo_detect_async: false
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    access_key: str
+    secret_key: str
+
+
+def make_credentials(paths: SandboxPaths) -> Credentials:
+    """Return the sandbox's credentials, made once, at random, readable by their owner only."""
+    if not paths.credentials.is_file():
+        paths.credentials.parent.mkdir(parents=True, exist_ok=True)
+        document = {"access_key": secrets.token_hex(10).upper(), "secret_key": secrets.token_urlsafe(36)}
+        staged = paths.credentials.with_suffix(".new")
+        staged.unlink(missing_ok=True)
+        staged.touch(mode=0o600, exist_ok=False)  # private before anything is in it
+        staged.write_text(json.dumps(document), encoding="utf-8")
+        staged.rename(paths.credentials)
+    return Credentials(**json.loads(paths.credentials.read_text(encoding="utf-8")))
+
+
+def write_clearml_conf(paths: SandboxPaths, state: SandboxState) -> None:
+    """Write the clearml.conf of this sandbox; it holds no credentials."""
+    text = CLEARML_CONF.format(api=state.api_url, files=state.files_url, cache=paths.clearml_cache)
+    paths.clearml_conf.write_text(text, encoding="utf-8")
+
+
+def client_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, str]:
+    """Return the variables that point any ClearML tool, and tao2serve itself, at this sandbox."""
+    credentials = make_credentials(paths)
+    variables = {
+        "CLEARML_API_HOST": state.api_url,
+        "CLEARML_WEB_HOST": state.api_url,
+        "CLEARML_FILES_HOST": state.files_url,
+        "CLEARML_API_ACCESS_KEY": credentials.access_key,
+        "CLEARML_API_SECRET_KEY": credentials.secret_key,
+        "CLEARML_CONFIG_FILE": str(paths.clearml_conf),
+        "CLEARML_CACHE_DIR": str(paths.clearml_cache),
+        "TAO2SERVE_MODEL_REPOSITORY": str(paths.repository),
+        "TAO2SERVE_HOME": str(paths.home),
+    }
+    if state.service_id:
+        variables["CLEARML_SERVING_TASK_ID"] = state.service_id
+    return variables
+
+
+def shell_exports(variables: Mapping[str, str]) -> str:
+    """Return lines for `eval "$(tao2serve sandbox env)"`."""
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items()))
+
+
+def child_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, str]:
+    """Return the whole environment of a sandbox process: the caller's, less its own ClearML settings, plus ours."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_", "TAO2SERVE_"))
+    }
+    return {**kept, **client_environment(paths, state), "PYTHONUNBUFFERED": "1"}

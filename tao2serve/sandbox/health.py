@@ -1,0 +1,66 @@
+"""Waiting for servers, with the last reason seen."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from tao2serve.errors import NotReadyError, ToolError
+from tao2serve.sandbox.process import ProcessRecord, is_alive, tail
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Return loopback ports that are free now, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return tuple(one.getsockname()[1] for one in sockets)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is no obstacle
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def http_answer(url: str, *, expected: int = 200) -> Callable[[], str]:
+    """Return a check that gives "" when `url` answers with the expected status, else the reason it does not."""
+
+    def check() -> str:
+        try:
+            status = httpx.get(url, timeout=5.0, trust_env=False).status_code
+        except httpx.HTTPError as error:
+            return f"{url}: {error or type(error).__name__}"
+        return "" if status == expected else f"{url} answered {status}"
+
+    return check
+
+
+def wait_until_healthy(record: ProcessRecord, check: Callable[[], str], *, timeout_s: float, log: Path) -> None:
+    """Return when the check passes.
+
+    Raises ToolError as soon as the process has ended, NotReadyError with the last reason after `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        reason = check()
+        if not reason:
+            return
+        if not is_alive(record):
+            raise ToolError(record.name, "ended while it was starting", evidence=tail(log), log=log)
+        if time.monotonic() > deadline:
+            raise NotReadyError(
+                record.name, f"is not ready after {timeout_s:g} s: {reason}", evidence=tail(log), log=log
+            )
+        time.sleep(0.1)

@@ -1,0 +1,60 @@
+"""Where the sandbox keeps its things, all under one home folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPaths:
+    """Folders and files of one sandbox; nothing of it lies outside `root`."""
+
+    home: Path
+
+    @property
+    def root(self) -> Path:
+        return self.home / "sandbox"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def ports(self) -> Path:
+        return self.root / "ports.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.home / "sandbox.lock"
+
+    @property
+    def credentials(self) -> Path:
+        return self.root / "credentials.json"
+
+    @property
+    def clearml_conf(self) -> Path:
+        return self.root / "clearml.conf"
+
+    @property
+    def clearml_cache(self) -> Path:
+        return self.root / "clearml-cache"
+
+    @property
+    def server(self) -> Path:
+        return self.root / "clearml-server"
+
+    @property
+    def repository(self) -> Path:
+        return self.root / "model-repository"
+
+    @property
+    def backends(self) -> Path:
+        return self.root / "triton-backends"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"

@@ -1,0 +1,74 @@
+"""The sandbox's state file: what was started, where it listens, and which serving service it runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tao2serve.errors import Tao2ServeError
+from tao2serve.sandbox.process import ProcessRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Loopback ports of the four servers."""
+
+    api: int
+    files: int
+    serving: int
+    triton_http: int
+    triton_grpc: int
+    triton_metrics: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxState:
+    """Written after every start, so that `down` finds everything even when `up` was killed half-way."""
+
+    ports: Ports
+    shared_memory: str
+    service_id: str = ""
+    processes: tuple[ProcessRecord, ...] = ()
+    ready: bool = False
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.api}"
+
+    @property
+    def files_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.files}"
+
+    @property
+    def serving_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.serving}/serve"
+
+    @property
+    def triton_grpc(self) -> str:
+        return f"127.0.0.1:{self.ports.triton_grpc}"
+
+
+def read_state(path: Path) -> SandboxState | None:
+    """Return the state, or None when there is no sandbox; raises Tao2ServeError if the file is damaged."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return SandboxState(
+            ports=Ports(**document.pop("ports")),
+            processes=tuple(ProcessRecord(**entry) for entry in document.pop("processes")),
+            **document,
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Tao2ServeError(
+            str(path), "is damaged", evidence=str(error), hint="end the listed processes by hand and remove the file"
+        ) from error
+
+
+def write_state(state: SandboxState, path: Path) -> None:
+    """Replace the state file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_suffix(".new")
+    staged.write_text(json.dumps(asdict(state), indent=2), encoding="utf-8")
+    staged.replace(path)

@@ -1,0 +1,140 @@
+"""Asking an endpoint: one image in, the documented answer out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from tao2serve.errors import InputError, NotReadyError, ServiceError
+
+__all__ = ["Answer", "Prediction", "ask", "media_type_of", "read_image", "wait_for_answer"]
+
+OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
+MEDIA_TYPES: Final = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".bmp": "image/bmp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One box: x1, y1, x2, y2 in pixels of the original image."""
+
+    bbox: tuple[float, float, float, float]
+    score: float
+    raw_score: float
+    class_id: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An endpoint's answer for one image."""
+
+    width: int
+    height: int
+    endpoint: str
+    version: str
+    predictions: tuple[Prediction, ...]
+    timing_ms: Mapping[str, float]
+    document: Mapping[str, Any]  # as it came
+
+
+def ask(url: str, image: bytes, *, media_type: str = "application/octet-stream", timeout_s: float = 30.0) -> Answer:
+    """Post one image. Raises InputError when the endpoint refuses it, ServiceError for everything else."""
+    try:
+        response = httpx.post(
+            url, content=image, headers={"Content-Type": media_type}, timeout=timeout_s, trust_env=False
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServiceError(
+            url, "cannot be reached", evidence=str(error) or type(error).__name__, hint="is the inference service up?"
+        ) from error
+    if response.status_code == UNPROCESSABLE:
+        raise InputError(url, "refused the image", evidence=_detail(response))
+    if response.status_code == NOT_FOUND:
+        raise ServiceError(
+            url, "is not an endpoint there", evidence=_detail(response), hint="list them: clearml-serving model list"
+        )
+    if response.status_code != OK:
+        raise ServiceError(url, f"answered {response.status_code}", evidence=_detail(response))
+    try:
+        return _read(response.json())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ServiceError(
+            url,
+            "answered something else than detections",
+            evidence=response.text[:300],
+            hint="is it an endpoint of tao2serve?",
+        ) from error
+
+
+def read_image(path: Path) -> bytes:
+    """Return the file's bytes; raises InputError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
+
+
+def media_type_of(path: Path) -> str:
+    """Return the media type by file name; the endpoint itself looks at the bytes."""
+    return MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+
+
+def wait_for_answer(url: str, image: bytes, *, timeout_s: float, version: int | None = None) -> Answer:
+    """Post the image until the endpoint answers, from `version` if one is named.
+
+    404 means that the inference service has not polled yet, 422 and 5xx that Triton or the preprocess code is
+    not ready; raises NotReadyError with the last of these.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            answer = ask(url, image, media_type="image/jpeg", timeout_s=min(30.0, timeout_s))
+            if version is None or answer.version == str(version):
+                return answer
+            reason = f"version {answer.version} still answers, not {version}"
+        except (ServiceError, InputError) as error:
+            reason = f"{error.fact}: {error.evidence}"
+        if time.monotonic() > deadline:
+            raise NotReadyError(
+                url,
+                f"does not answer as it should after {timeout_s:g} s",
+                evidence=reason,
+                hint="look into the inference service's log; it may poll only every few minutes",
+            )
+        time.sleep(0.25)
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        document = response.json()
+    except ValueError:
+        return response.text[:300]
+    detail = document.get("detail") if isinstance(document, dict) else document
+    return " ".join(str(detail).split())[:600]
+
+
+def _read(document: Mapping[str, Any]) -> Answer:
+    return Answer(
+        width=int(document["image"]["width"]),
+        height=int(document["image"]["height"]),
+        endpoint=str(document["model"]["endpoint"]),
+        version=str(document["model"]["version"]),
+        predictions=tuple(
+            Prediction(
+                bbox=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                score=float(entry["score"]),
+                raw_score=float(entry["raw_score"]),
+                class_id=int(entry["class_id"]),
+                label=str(entry["label"]),
+            )
+            for entry in document["predictions"]
+            for box in (entry["bbox"],)
+        ),
+        timing_ms={name: float(value) for name, value in document["timing_ms"].items()},
+        document=document,
+    )

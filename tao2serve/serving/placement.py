@@ -1,0 +1,45 @@
+"""Where a new endpoint version will live: its number, its Triton, its repository."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tao2serve.config import Settings
+from tao2serve.errors import UsageError
+from tao2serve.serving.service import EndpointVersion, ServingService
+
+__all__ = ["Placement", "place"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """A version number that was never used, and the servers that will answer for it."""
+
+    endpoint: EndpointVersion
+    triton: str  # host:port of its gRPC
+    repository: Path
+
+
+def place(service: ServingService, name: str, settings: Settings) -> Placement:
+    """Decide where the next version of endpoint `name` lives; a setting wins over what the service says.
+
+    Raises UsageError naming the setting that nothing answers.
+    """
+    base_url = service.base_url(settings)
+    triton = settings.triton_grpc or service.setting("triton_grpc_server")
+    if not triton:
+        raise UsageError(
+            "Triton's address",
+            "is said neither by a setting nor by the serving service",
+            evidence=f"serving service {service.id}",
+            hint="set TAO2SERVE_TRITON_GRPC=HOST:PORT, or: clearml-serving config --triton-grpc-server HOST:PORT",
+        )
+    if settings.model_repository is None:
+        raise UsageError(
+            "Triton's model repository",
+            "is not known",
+            hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with",
+        )
+    endpoint = EndpointVersion(name=name, version=service.next_version(name), base_url=base_url)
+    return Placement(endpoint=endpoint, triton=triton, repository=settings.model_repository)

@@ -1,0 +1,70 @@
+"""Steps of something slow: named, timed, watched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from tao2serve.errors import Tao2ServeError
+
+__all__ = ["Step", "StepEvent", "Steps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEvent:
+    """What a watcher is told: a step started, has news, is done, or failed; `detail` is one line."""
+
+    kind: Literal["started", "news", "done", "failed"]
+    name: str
+    detail: str = ""
+    seconds: float = 0.0
+
+
+Watch: TypeAlias = Callable[[StepEvent], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """The running step; `note` says in one line what came of it, `news` what it is doing."""
+
+    name: str
+    watch: Watch
+    detail: str = ""
+
+    def note(self, detail: str) -> None:
+        self.detail = detail
+
+    def news(self, detail: str) -> None:
+        self.watch(StepEvent(kind="news", name=self.name, detail=detail))
+
+
+@dataclass(slots=True)
+class Steps:
+    """The steps done so far, in order. One that raises is reported as failed, and named in the error."""
+
+    watch: Watch = lambda _event: None
+    done: list[StepEvent] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        step = Step(name=name, watch=self.watch)
+        self.watch(StepEvent(kind="started", name=name))
+        start = time.monotonic()
+        try:
+            yield step
+        except BaseException as error:
+            seconds = time.monotonic() - start
+            self.watch(StepEvent(kind="failed", name=name, detail=str(error), seconds=seconds))
+            if isinstance(error, Tao2ServeError) and not error.step:
+                error.step = name
+            raise
+        event = StepEvent(kind="done", name=name, detail=step.detail, seconds=time.monotonic() - start)
+        self.done.append(event)
+        self.watch(event)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return the `steps` member of a JSON document."""
+        return [{"name": event.name, "detail": event.detail, "seconds": round(event.seconds, 3)} for event in self.done]

@@ -1,0 +1,73 @@
+"""Control of a running Triton over gRPC: load, unload, ready."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from tao2serve.errors import NotReadyError, ServiceError
+
+__all__ = ["TritonControl"]
+
+
+class TritonControl:
+    """A connection to one Triton in EXPLICIT mode; use it as a context manager."""
+
+    def __init__(self, address: str, *, timeout_s: float = 10.0) -> None:
+        from tritonclient.grpc import InferenceServerClient
+
+        self.address = address
+        self._timeout_s = timeout_s
+        self._client: Any = InferenceServerClient(address)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def is_ready(self) -> bool:
+        """Whether the server is there and ready; never raises."""
+        try:
+            return bool(self._client.is_server_ready(client_timeout=self._timeout_s))
+        except Exception:
+            return False
+
+    def is_model_ready(self, name: str) -> bool:
+        """Whether a model can take requests now; raises ServiceError if Triton cannot be reached."""
+        return bool(self._call("is_model_ready", name, client_timeout=self._timeout_s))
+
+    def load(self, name: str, *, timeout_s: float = 120.0) -> None:
+        """Load a model and return when it is ready.
+
+        Raises ServiceError with Triton's reason if it does not load, NotReadyError if it takes too long.
+        """
+        if not self.is_ready():
+            raise ServiceError(
+                f"Triton at {self.address}", "cannot be reached or is not ready", hint="start it, then run this again"
+            )
+        deadline = time.monotonic() + timeout_s
+        self._call("load_model", name, client_timeout=timeout_s)
+        while not self.is_model_ready(name):
+            if time.monotonic() > deadline:
+                raise NotReadyError(f"Triton model {name}", f"is not ready after {timeout_s:g} s")
+            time.sleep(0.05)
+
+    def unload(self, name: str) -> None:
+        """Unload a model; requests in flight end first. Not being loaded is no error."""
+        self._call("unload_model", name, client_timeout=self._timeout_s)
+
+    def _call(self, method: str, name: str, **options: float) -> Any:
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            return getattr(self._client, method)(name, **options)
+        except InferenceServerException as error:
+            raise ServiceError(
+                f"Triton model {name}",
+                f"Triton at {self.address} refused {method.replace('_', ' ')}",
+                evidence=" ".join(str(error.message()).split())[:600],
+            ) from error

@@ -1,0 +1,24 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_GOLDEN = Path("shared") / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference data from NVIDIA's own code: $GOLDEN, or shared/golden above the repository."""
+    if "GOLDEN" in os.environ:
+        folder = Path(os.environ["GOLDEN"])
+        if folder.is_dir():
+            return folder
+        pytest.skip(f"GOLDEN is {folder}, which is not a folder")
+    for parent in Path(__file__).resolve().parents:
+        if (parent / _GOLDEN).is_dir():
+            return parent / _GOLDEN
+    pytest.skip("reference data is not here: set GOLDEN, or put it into shared/golden above the repository")

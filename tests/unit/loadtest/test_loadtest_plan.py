@@ -1,0 +1,132 @@
+"""What a load test may be asked to do, and what the two processes say to each other."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loadtest_samples import plan, record, run
+
+import tao2serve.loadtest
+from tao2serve.errors import InputError, ToolError, UsageError
+from tao2serve.loadtest import LoadPlan, find_images, run_load_test
+from tao2serve.loadtest.machine import describe_machine
+from tao2serve.loadtest.records import read_records, write_records
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "127.0.0.1:8080/serve/people"},
+        {"url": "ftp://host/x"},
+        {"url": "http://"},
+        {"users": 0},
+        {"run_time_s": 0},
+        {"run_time_s": float("nan")},
+        {"warmup_s": -1},
+        {"timeout_s": float("inf")},
+    ],
+)
+def test_an_impossible_plan_is_a_usage_error(change: dict[str, Any]) -> None:
+    """A plan that cannot be run cannot be made."""
+    with pytest.raises(UsageError):
+        replace(plan(), **change)
+
+
+def test_images_are_found_by_name(tmp_path: Path) -> None:
+    """Images of a directory in order; other files, empty ones and subdirectories are left out."""
+    for name in ("b.PNG", "a.jpg", "c.webp", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    assert [path.name for path in find_images(tmp_path)] == ["a.jpg", "b.PNG", "c.webp"]
+    assert find_images(tmp_path / "a.jpg") == (tmp_path / "a.jpg",)
+
+
+@pytest.mark.parametrize("name", ["absent", "notes.txt", "."])
+def test_no_images_is_an_input_error(tmp_path: Path, name: str) -> None:
+    """Exit 3 before anything is started, also when the directory holds something else."""
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(InputError):
+        run_load_test(LoadPlan(url="http://127.0.0.1:1/x", images=tmp_path / name))
+
+
+def test_without_locust_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4 with the command that installs it."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "locust" else find_spec(name)
+    )
+    with pytest.raises(ToolError) as caught:
+        run_load_test(plan())
+    assert caught.value.hint == "pip install 'tao2serve[loadtest]'"
+
+
+HEADER = {
+    "started_at": 1_790_000_000.0,
+    "window_start_s": 100.0,
+    "run_time_s": 10.0,
+    "locust": "2.47.0",
+    "python": "3.11.7",
+}
+
+
+def test_records_survive_the_file(tmp_path: Path) -> None:
+    """What one process writes the other reads, texts in any script included."""
+    records = [
+        record(-0.5, 12.3456, timing_ms={"total": 9.5}),
+        record(1.25, 3.0, error="HTTP 422", detail='not an "image"\n größer'),
+    ]
+    write_records(tmp_path / "records", HEADER, records)
+    assert read_records(tmp_path / "records") == run(records)
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", '{"format":2}\n', "[1]\n"])
+def test_incomplete_records_are_a_tool_error(tmp_path: Path, text: str) -> None:
+    """A file that locust did not finish is never read as a short test."""
+    (tmp_path / "records").write_text(text, encoding="utf-8")
+    with pytest.raises(ToolError, match="no complete records"):
+        read_records(tmp_path / "records")
+
+
+def test_a_cut_off_row_is_a_tool_error(tmp_path: Path) -> None:
+    """Half a row at the end means half a test."""
+    write_records(tmp_path / "records", HEADER, [record(1, 2)])
+    text = (tmp_path / "records").read_text(encoding="utf-8")
+    (tmp_path / "records").write_text(text[:-10], encoding="utf-8")
+    with pytest.raises(ToolError):
+        read_records(tmp_path / "records")
+
+
+def test_importing_the_package_is_cheap() -> None:
+    """Neither locust, which patches the process, nor plotly, nor an HTTP client is imported."""
+    program = (
+        "import sys, tao2serve.loadtest; "
+        "print(sorted({'locust', 'gevent', 'plotly', 'httpx', 'jinja2', 'psutil'} & set(sys.modules)))"
+    )
+    root = str(Path(tao2serve.loadtest.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": root}
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_surface_is_there() -> None:
+    """Everything in `__all__` can be had, in order."""
+    names = tao2serve.loadtest.__all__
+    assert all(hasattr(tao2serve.loadtest, name) for name in names)
+    assert sorted(names) == sorted(set(names))
+
+
+def test_the_machine_is_described(tmp_path: Path) -> None:
+    """CPU model and count are named where the system tells them, and left out where not."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 9654\n", encoding="utf-8")
+    assert describe_machine(cpuinfo)["cpu_model"] == "AMD EPYC 9654"
+    assert int(describe_machine(cpuinfo)["cpu_count"]) >= 1
+    assert "cpu_model" not in describe_machine(tmp_path / "absent")
