@@ -81,9 +81,7 @@ def outcome(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("run")
     progress: list[LoadProgress] = []
     with slow_server(folder, delay_ms=20, slow_first=9, slow_ms=400, fail_every=7) as server:
-        plan = LoadPlan(
-            url=server.url, images=images, users=4, run_time_s=4, warmup_s=1.5, endpoint="people/4"
-        )
+        plan = LoadPlan(url=server.url, images=images, users=4, run_time_s=4, warmup_s=1.5, endpoint="people/4")
         result = run_load_test(plan, directory=folder, on_progress=progress.append)
         seen = server.stop()[1:]
     return Outcome(result=result, seen=seen, progress=progress, directory=folder)

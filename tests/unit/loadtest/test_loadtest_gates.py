@@ -114,9 +114,7 @@ def test_only_failures_are_never_a_pass() -> None:
 def test_the_document_has_the_members_others_rely_on() -> None:
     """The JSON of `tao2serve loadtest`, as the contract names it, and it is JSON."""
     found = result(RECORDS)
-    told = json.loads(
-        json.dumps(document(found, evaluate(found, [parse_gate("p99=50ms")]), report=Path("r")))
-    )
+    told = json.loads(json.dumps(document(found, evaluate(found, [parse_gate("p99=50ms")]), report=Path("r"))))
     assert {
         "requests",
         "failures",

@@ -59,9 +59,7 @@ def test_no_images_is_an_input_error(tmp_path: Path, name: str) -> None:
 def test_without_locust_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 4 with the command that installs it."""
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "locust" else find_spec(name)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "locust" else find_spec(name))
     with pytest.raises(ToolError) as caught:
         run_load_test(plan())
     assert caught.value.hint == "pip install 'tao2serve[loadtest]'"
