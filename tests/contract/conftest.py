@@ -145,7 +145,6 @@ def client_environment(shared_server: Server, tmp_path_factory: pytest.TempPathF
         "CLEARML_API_SECRET_KEY": shared_server.keys[1],
         "CLEARML_CONFIG_FILE": str(conf),
         "CLEARML_CACHE_DIR": str(folder / "cache"),
-        "PYTHONWARNINGS": "default",
     }
 
 

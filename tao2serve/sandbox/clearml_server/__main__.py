@@ -31,12 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="loopback address (default: %(default)s)")
     parser.add_argument("--api-port", type=int, default=0, help="0 chooses a free one")
     parser.add_argument("--files-port", type=int, default=0, help="0 chooses a free one")
-    parser.add_argument(
-        "--api-limit-mib", type=int, default=API_LIMIT_BYTES // _MEBIBYTE, help="largest API body"
-    )
-    parser.add_argument(
-        "--files-limit-mib", type=int, default=FILES_LIMIT_BYTES // _MEBIBYTE, help="largest upload"
-    )
+    parser.add_argument("--api-limit-mib", type=int, default=API_LIMIT_BYTES // _MEBIBYTE, help="largest API body")
+    parser.add_argument("--files-limit-mib", type=int, default=FILES_LIMIT_BYTES // _MEBIBYTE, help="largest upload")
     return parser
 
 

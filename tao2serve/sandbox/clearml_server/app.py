@@ -32,9 +32,7 @@ class Api:
         if path.startswith(CONTROL_PREFIX):
             return await run_in_threadpool(self._control, request, path.removeprefix(CONTROL_PREFIX))
         if request.method == "OPTIONS":
-            return Response(
-                headers={"Allow": "GET, POST, OPTIONS", "Content-Type": "text/html; charset=utf-8"}
-            )
+            return Response(headers={"Allow": "GET, POST, OPTIONS", "Content-Type": "text/html; charset=utf-8"})
         body = await self._body(request)
         if body is None:
             error = ApiError(413, 0, "The request body is too large")

@@ -120,9 +120,7 @@ class Dispatcher:
             params |= parse_object(request.body)
         check(route.fields, params)
         with self._store.transaction() as tx:
-            call = Call(
-                tx=tx, params=params, who=self._who, now=self._clock.now(), items=items, peer=request.peer
-            )
+            call = Call(tx=tx, params=params, who=self._who, now=self._clock.now(), items=items, peer=request.peer)
             return route.handler(call)
 
     def reset(self) -> None:

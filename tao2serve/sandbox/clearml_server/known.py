@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _ACTIONS: Mapping[str, str] = {
-    "auth": (
-        "create_credentials edit_credentials edit_user get_credentials login revoke_credentials "
-        "validate_token"
-    ),
+    "auth": ("create_credentials edit_credentials edit_user get_credentials login revoke_credentials validate_token"),
     "debug": ("ping"),
     "events": (
         "add add_batch clear_scroll clear_task_log debug_images delete_for_model delete_for_task "
@@ -53,6 +50,4 @@ _ACTIONS: Mapping[str, str] = {
     "workers": ("get_activity_report get_all get_metric_keys get_stats register status_report unregister"),
 }
 
-KNOWN = frozenset(
-    f"{service}.{action}" for service, actions in _ACTIONS.items() for action in actions.split()
-)
+KNOWN = frozenset(f"{service}.{action}" for service, actions in _ACTIONS.items() for action in actions.split())

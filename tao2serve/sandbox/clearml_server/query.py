@@ -70,9 +70,7 @@ def compile_pattern(pattern: str, *, ignore_case: bool = False) -> re.Pattern[st
     try:
         return re.compile(pattern, re.IGNORECASE if ignore_case else 0)
     except re.error as error:
-        raise ApiError(
-            400, 21, "Malformed regular expression", values={"err": error, "extra_info": None}
-        ) from error
+        raise ApiError(400, 21, "Malformed regular expression", values={"err": error, "extra_info": None}) from error
 
 
 def as_list(value: object) -> list[object]:
@@ -166,9 +164,7 @@ def _search_test(value: Mapping[str, Any], *, every: bool) -> Test:
         return lambda doc: True
     pattern = compile_pattern(str(value["pattern"]), ignore_case=True)
     join = all if every else any
-    return lambda doc: join(
-        any(pattern.search(str(item)) for item in _values(doc, field)) for field in fields
-    )
+    return lambda doc: join(any(pattern.search(str(item)) for item in _values(doc, field)) for field in fields)
 
 
 def _filters_test(value: Mapping[str, Any]) -> Test:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,7 @@ class Tx:
 
     def get(self, kind: str, identifier: str) -> Doc | None:
         """Return a document, or None."""
-        row = self._db.execute(
-            "SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, identifier)
-        ).fetchone()
+        row = self._db.execute("SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, identifier)).fetchone()
         return json.loads(row[0]) if row else None
 
     def put(self, kind: str, doc: Doc) -> None:
@@ -138,9 +136,3 @@ class Store:
         """Close the file; later calls fail."""
         with self._lock:
             self._db.close()
-
-
-def changed(doc: Doc, **fields: Any) -> Mapping[str, Any]:
-    """Set fields on a document and return them, as the `fields` of an answer lists them."""
-    doc.update(fields)
-    return fields

@@ -84,9 +84,7 @@ def _loads(text: bytes) -> Any:
         raise ApiError(400, 0, _BAD_BODY) from error
 
 
-def envelope(
-    target: Target, *, actual: str | None, data: Mapping[str, Any], error: ApiError | None = None
-) -> bytes:
+def envelope(target: Target, *, actual: str | None, data: Mapping[str, Any], error: ApiError | None = None) -> bytes:
     """Return an answer's body; an error has no data."""
     identifier = new_id()
     answered = float(actual) if actual and target.legacy else actual

@@ -12,9 +12,7 @@ def missing_credentials() -> ApiError:
 
 def unknown_credentials() -> ApiError:
     """The key or the secret is wrong."""
-    return ApiError(
-        401, 22, "Unauthorized (invalid credentials)", detail="failed to locate provided credentials"
-    )
+    return ApiError(401, 22, "Unauthorized (invalid credentials)", detail="failed to locate provided credentials")
 
 
 def invalid_token(reason: str) -> ApiError:

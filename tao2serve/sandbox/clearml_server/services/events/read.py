@@ -25,11 +25,7 @@ def task_log(call: Call) -> Mapping[str, Any]:
     earlier = call.flag("navigate_earlier", default=True)
     limit = call.params.get("from_timestamp")
     if limit is not None:
-        events = [
-            event
-            for event in events
-            if (event["timestamp"] < limit if earlier else event["timestamp"] > limit)
-        ]
+        events = [event for event in events if (event["timestamp"] < limit if earlier else event["timestamp"] > limit)]
     size = int(call.params.get("batch_size") or _LOG_BATCH)
     batch = events[-size:] if earlier else events[:size]
     if call.text("order", "desc" if earlier else "asc") == "desc":
@@ -108,10 +104,7 @@ def scalar_histogram(call: Call) -> Mapping[str, Any]:
     samples, key = int(call.params.get("samples") or _CURVE_POINTS), call.text("key", "iter")
     curves = _curves(call, call.text("task"), _wanted(call))
     return {
-        metric: {
-            variant: {"name": variant, **_points(events, key, samples)}
-            for variant, events in variants.items()
-        }
+        metric: {variant: {"name": variant, **_points(events, key, samples)} for variant, events in variants.items()}
         for metric, variants in curves.items()
     }
 
@@ -139,10 +132,7 @@ def _single_values(events: Iterable[Doc]) -> list[Mapping[str, Any]]:
     for event in events:
         if event.get("iter") == SINGLE_VALUE_ITERATION:
             latest[str(event.get("metric")), str(event.get("variant"))] = event
-    return [
-        {key: event.get(key) for key in ("metric", "variant", "value", "timestamp")}
-        for event in latest.values()
-    ]
+    return [{key: event.get(key) for key in ("metric", "variant", "value", "timestamp")} for event in latest.values()]
 
 
 def _latest(events: Iterable[Doc], iterations: int) -> list[Doc]:
@@ -192,15 +182,10 @@ def debug_images(call: Call) -> Mapping[str, Any]:
         events = [
             event
             for event in call.tx.events(str(item.get("task")), IMAGE)
-            if item.get("metric") in (None, event.get("metric"))
-            and (not variants or event.get("variant") in variants)
+            if item.get("metric") in (None, event.get("metric")) and (not variants or event.get("variant") in variants)
         ]
-        found.setdefault(str(item.get("task")), []).extend(
-            _latest(events, int(call.params.get("iters") or 1))
-        )
-    metrics = [
-        {"task": task, "iterations": _by_iteration(events)} for task, events in found.items() if events
-    ]
+        found.setdefault(str(item.get("task")), []).extend(_latest(events, int(call.params.get("iters") or 1)))
+    metrics = [{"task": task, "iterations": _by_iteration(events)} for task, events in found.items() if events]
     return {"metrics": metrics, **({"scroll_id": new_id()} if metrics else {})}
 
 

@@ -36,11 +36,7 @@ def get_by_id(call: Call) -> Mapping[str, Any]:
 def _visible(call: Call, projects: list[Doc]) -> list[Doc]:
     hidden = call.flag("search_hidden") or call.params.get("id")
     tops = call.flag("shallow_search") and not call.params.get("parent")
-    return [
-        doc
-        for doc in projects
-        if (hidden or "hidden" not in doc["system_tags"]) and not (tops and doc["parent"])
-    ]
+    return [doc for doc in projects if (hidden or "hidden" not in doc["system_tags"]) and not (tops and doc["parent"])]
 
 
 def list_projects(call: Call) -> Mapping[str, Any]:
@@ -59,11 +55,7 @@ def list_projects_ex(call: Call) -> Mapping[str, Any]:
 
 def _stats(call: Call, identifier: str) -> Mapping[str, Any]:
     family = rules.with_children(call.tx, [identifier])
-    tasks = [
-        task
-        for task in call.tx.scan("task", projects=family)
-        if "archived" not in task.get("system_tags", ())
-    ]
+    tasks = [task for task in call.tx.scan("task", projects=family) if "archived" not in task.get("system_tags", ())]
     counts = {status: sum(task["status"] == status for task in tasks) for status in _STATUSES}
     started = [task["started"] for task in tasks if task.get("started")]
     active = {

@@ -166,9 +166,7 @@ def unarchive_many(call: Call) -> Mapping[str, Any]:
 
 def relocate(call: Call) -> Mapping[str, Any]:
     """Move tasks to a project, created if it is named and missing."""
-    project = projects.target(
-        call, project=call.params.get("project"), project_name=call.params.get("project_name")
-    )
+    project = projects.target(call, project=call.params.get("project"), project_name=call.params.get("project_name"))
     for doc in call.tx.scan(KIND, ids=texts(call.params["ids"])):
         call.tx.put(KIND, {**doc, "project": project["id"], **call.stamp(update=False)})
     return {"project_id": project["id"]}

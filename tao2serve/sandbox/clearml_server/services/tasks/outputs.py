@@ -77,8 +77,7 @@ def delete_models(call: Call) -> Mapping[str, Any]:
     require_created(doc, also_running=True)
     gone = {(item["type"], item["name"]) for item in call.params["models"]}
     models = {
-        side: [item for item in entries if (side, item["name"]) not in gone]
-        for side, entries in doc["models"].items()
+        side: [item for item in entries if (side, item["name"]) not in gone] for side, entries in doc["models"].items()
     }
     call.tx.put(KIND, {**doc, "models": models, **call.stamp()})
     return {"updated": 1}

@@ -75,9 +75,7 @@ def get_configurations(call: Call) -> Mapping[str, Any]:
             {
                 "task": doc["id"],
                 "configuration": [
-                    item
-                    for name, item in sorted(doc.get("configuration", {}).items())
-                    if not names or name in names
+                    item for name, item in sorted(doc.get("configuration", {}).items()) if not names or name in names
                 ],
             }
             for doc in _tasks(call)

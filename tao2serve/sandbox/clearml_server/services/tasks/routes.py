@@ -105,9 +105,7 @@ ROUTES = (
     Route(name="tasks.get_types", handler=get_types),
     Route(name="tasks.update", handler=edit.update, fields=_EDIT),
     Route(name="tasks.edit", handler=edit.edit, fields=_EDIT),
-    Route(
-        name="tasks.set_requirements", handler=edit.set_requirements, fields=(mapping("requirements"), _TASK)
-    ),
+    Route(name="tasks.set_requirements", handler=edit.set_requirements, fields=(mapping("requirements"), _TASK)),
     Route(name="tasks.clone", handler=edit.clone, fields=(_TASK,)),
     Route(name="tasks.get_hyper_params", handler=parameters.get_hyper_params),
     Route(name="tasks.edit_hyper_params", handler=parameters.edit_hyper_params, fields=(_PARAMETERS, _TASK)),

@@ -51,11 +51,7 @@ def unregister(call: Call) -> Mapping[str, Any]:
 
 def list_workers(call: Call) -> Mapping[str, Any]:
     """List workers."""
-    return {
-        "workers": [
-            {key: value for key, value in doc.items() if value is not None} for doc in call.tx.scan(_KIND)
-        ]
-    }
+    return {"workers": [{key: value for key, value in doc.items() if value is not None} for doc in call.tx.scan(_KIND)]}
 
 
 def runtime_properties(call: Call) -> Mapping[str, Any]:
