@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from .entity import Entity, Shape, Struct, check_path
@@ -70,7 +71,7 @@ def expand(entity: Entity, doc: Doc, fields: Sequence[str], resolve: Resolve) ->
     """Project with references turned into objects: ``{"id": …}`` and the inner fields asked for."""
     plain = tuple(path for path in fields if not _through_reference(entity, path))
     roots = tuple(_reference_of(entity, path) for path in fields if _through_reference(entity, path))
-    out = project(entity, doc, ("id", *plain, *roots) if fields else ())
+    out = deepcopy(project(entity, doc, ("id", *plain, *roots) if fields else ()))
     for path, kind in entity.references.items():
         inner = tuple(item[len(path) + 1 :] for item in fields if item.startswith(path + "."))
         _expand_at(out, path.split("."), kind, inner, resolve)
@@ -88,9 +89,8 @@ def _reference_of(entity: Entity, path: str) -> str:
 
 def _expand_at(node: Any, parts: Sequence[str], kind: str, inner: Sequence[str], resolve: Resolve) -> None:
     if isinstance(node, list):
-        for index, item in enumerate(node):
-            node[index] = dict(item) if isinstance(item, dict) else item
-            _expand_at(node[index], parts, kind, inner, resolve)
+        for item in node:
+            _expand_at(item, parts, kind, inner, resolve)
         return
     if not isinstance(node, dict) or node.get(parts[0]) is None:
         return

@@ -105,6 +105,9 @@ def _test(entity: Entity, name: str, value: Any) -> Test | None:
         return _time_test(name, as_list(value))
     if name in ("_any_", "_all_") and isinstance(value, dict):
         return _search_test(value, every=name == "_all_")
+    if name == "search_text":
+        text = re.compile(re.escape(str(value)), re.IGNORECASE)
+        return lambda doc: any(text.search(str(doc.get(field) or "")) for field in entity.patterns)
     if name == "filters" and isinstance(value, dict):
         return _filters_test(value)
     if "." in name and name.split(".")[0] in entity.fields:

@@ -7,11 +7,14 @@ import ipaddress
 import json
 import logging
 import os
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -96,9 +99,16 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End through the `finally` blocks; uvicorn raises the signal again once it has shut down."""
+    sys.exit(0)
+
+
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; the addresses are in ``DATA/address.json`` once it listens."""
     check_loopback(settings.host)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(settings.data):
         listeners = [

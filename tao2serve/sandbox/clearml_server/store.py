@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,3 @@ class Store:
         """Close the file; later calls fail."""
         with self._lock:
             self._db.close()
-
-
-def changed(doc: Doc, **fields: Any) -> Mapping[str, Any]:
-    """Set fields on a document and return them, as the `fields` of an answer lists them."""
-    doc.update(fields)
-    return fields

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..call import Call, Params
+from ..call import COMPANY, COMPANY_NAME, Call, Params
 from ..clock import new_id
 from ..entity import Entity
 from ..errors import ApiError, validation
@@ -51,7 +51,15 @@ def get_all_ex(entity: Entity, call: Call, *, keep: Keep = lambda _, docs: docs)
     fields = asked_fields(call.params)
     check_fields(entity, fields, expand=True)
     docs, extra = _scroll(keep(call, select(entity, call)), call)
-    return {entity.plural: [expand(entity, doc, fields, call.tx.get) for doc in docs], **extra}
+
+    def resolve(kind: str, identifier: str) -> Doc | None:
+        if kind == "user":
+            return {"id": call.who.user, "name": call.who.name}
+        if kind == "company":
+            return {"id": COMPANY, "name": COMPANY_NAME}
+        return call.tx.get(kind, identifier)
+
+    return {entity.plural: [expand(entity, doc, fields, resolve) for doc in docs], **extra}
 
 
 def check_scroll(params: Params) -> None:

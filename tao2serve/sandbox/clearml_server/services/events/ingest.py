@@ -11,8 +11,9 @@ from ...clock import epoch_ms, event_time
 from ...store import Doc
 from ..models.entity import KIND as MODEL
 from ..tasks.entity import KIND as TASK
+from ..tasks.status import active_seconds
 from .errors import empty_batch, none_added
-from .metrics import SCALAR, active_seconds, fold_events
+from .metrics import SCALAR, fold_events
 
 PLOT = "plot"
 LOG = "log"
@@ -73,6 +74,7 @@ def _problem(call: Call, event: Doc, owner: tuple[str, str], owners: dict[tuple[
 def _normal(call: Call, event: Doc) -> Doc:
     now = epoch_ms(call.now)
     normal = {"model_event": False, "worker": "<unknown>", **event, "@timestamp": event_time(now)}
+    normal.pop("allow_locked", None)
     timestamp = event.get("timestamp")
     normal["timestamp"] = int(timestamp) if isinstance(timestamp, int | float) else now
     if event["type"] == LOG:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from ...store import Doc
@@ -47,9 +46,13 @@ def fold_scalar(last: Mapping[str, Any] | None, event: Doc, *, total: float) -> 
 
 
 def fold_events(doc: Doc, events: list[Doc]) -> Doc:
-    """Return the task (or model) after these events: last metrics, last iteration, statistics."""
+    """Return the task (or model) after these events: last metrics, last iteration, statistics.
+
+    `metric_stats` tells of these events only, as the recorded server's does.
+    """
     metrics = {metric: dict(variants) for metric, variants in doc.get("last_metrics", {}).items()}
-    stats, totals = dict(doc.get("metric_stats") or {}), dict(doc.get(_TOTALS) or {})
+    stats: dict[str, Any] = {}
+    totals = dict(doc.get(_TOTALS) or {})
     last_iteration = int(doc.get("last_iteration") or 0)
     for event in events:
         metric, variant = str(event.get("metric") or ""), str(event.get("variant") or "")
@@ -61,8 +64,7 @@ def fold_events(doc: Doc, events: list[Doc]) -> Doc:
             totals[name] = totals.get(name, 0) + event["value"]
             variants = metrics.setdefault(key_of(metric), {})
             variants[key] = fold_scalar(variants.get(key), event, total=totals[name])
-        else:
-            stats[key_of(metric)] = _fold_statistics(stats.get(key_of(metric)), metric, event)
+        stats[key_of(metric)] = _fold_statistics(stats.get(key_of(metric)), metric, event)
     changed = {"last_metrics": metrics, "metric_stats": stats, "last_iteration": last_iteration}
     return {**doc, **changed, _TOTALS: totals}
 
@@ -71,11 +73,3 @@ def _fold_statistics(last: Mapping[str, Any] | None, metric: str, event: Doc) ->
     by_type = dict((last or {}).get("event_stats_by_type", {}))
     by_type[event["type"]] = {"last_update": event["timestamp"]}
     return {"metric": metric, "event_stats_by_type": by_type}
-
-
-def active_seconds(doc: Doc, now: str) -> int | None:
-    """Return how long a started task has been active, in whole seconds."""
-    started = doc.get("started")
-    if not started:
-        return None
-    return int((datetime.fromisoformat(now) - datetime.fromisoformat(started)).total_seconds())

@@ -105,7 +105,7 @@ def _delete(call: Call, identifier: str) -> Mapping[str, Any]:
             raise maker_published(maker["id"])
     for task in call.tx.scan("task"):
         if _uses(task, identifier, ("input", "output")):
-            call.tx.put("task", _without(task, identifier))
+            call.tx.put("task", _without(call, task, identifier))
     call.tx.delete(KIND, identifier)
     call.tx.delete_events(identifier)
     return {"deleted": True, "url": doc.get("uri")}
@@ -115,10 +115,13 @@ def _uses(task: Doc, identifier: str, sides: tuple[str, ...]) -> bool:
     return any(entry["model"] == identifier for side in sides for entry in task["models"].get(side, ()))
 
 
-def _without(task: Doc, identifier: str) -> Doc:
+def _without(call: Call, task: Doc, identifier: str) -> Doc:
     gone = deleted_reference(identifier)
     models = {
         side: [{**entry, "model": gone} if entry["model"] == identifier else entry for entry in entries]
         for side, entries in task["models"].items()
     }
-    return {**task, "models": models}
+    changed = {**task, "models": models}
+    if _uses(task, identifier, ("output",)):
+        changed["output"] = {**task.get("output", {}), "error": f"model deleted on {call.now}"}
+    return changed

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...call import Call
-from ...projection import present
 from ...store import Doc
 from ..models import rules as models
 from ..projects import rules as projects
@@ -16,11 +15,16 @@ from .entity import KIND
 from .errors import already_queued, invalid_move
 from .status import load, may_move, move
 
+_BEFORE = "_enqueued_from"  # the state a queued task had; the underscore keeps it inside the server
+
 
 def started(call: Call) -> Mapping[str, Any]:
     """Note that a task runs; the start time is that of the latest start."""
     doc = load(call.tx, call.text("task"))
-    begun: dict[str, Any] = {} if doc["status"] == "in_progress" else {"started": call.now}
+    begun: dict[str, Any] = {}
+    if doc["status"] != "in_progress":
+        begun = {"started": call.now}
+        doc = {key: value for key, value in doc.items() if key not in ("completed", "active_duration")}
     fields = move(call, doc, "in_progress", **begun)
     return {"fields": fields, "started": 1, "updated": 1}
 
@@ -97,12 +101,13 @@ def enqueue(call: Call) -> Mapping[str, Any]:
     queue = queues.find(call, call.params.get("queue"), call.params.get("queue_name"))
     if doc["status"] == "queued":
         raise already_queued(doc["id"])
-    before = doc["status"]
     drop_tag(doc, "development")
+    doc[_BEFORE] = doc["status"]
     doc["execution"] = {**doc["execution"], "queue": queue["id"]}
-    fields = move(call, doc, "queued", enqueue_status=before)
+    fields = move(call, doc, "queued")
     queues.append(call, queue, doc["id"])
-    return {"fields": {**fields, "execution.queue": queue["id"]}, "queued": 1, "updated": 1}
+    shown = {"enqueue_status": doc[_BEFORE], "execution.queue": queue["id"]}
+    return {"fields": {**fields, **shown}, "queued": 1, "updated": 1}
 
 
 def dequeue(call: Call) -> Mapping[str, Any]:
@@ -111,9 +116,9 @@ def dequeue(call: Call) -> Mapping[str, Any]:
     if doc["status"] != "queued":
         raise invalid_move(doc["status"], "created")
     queues.discard(call, doc["execution"].get("queue"), doc["id"])
-    target = call.text("new_status") or doc.get("enqueue_status") or "created"
-    fields = move(call, doc, target, force=True, enqueue_status=None)
-    return {"dequeued": 1, "fields": fields, "updated": 1}
+    target = call.text("new_status") or doc.pop(_BEFORE, None) or "created"
+    fields = move(call, doc, target, force=True)
+    return {"dequeued": 1, "fields": {**fields, "enqueue_status": None}, "updated": 1}
 
 
 def ping(call: Call) -> Mapping[str, Any]:
@@ -135,6 +140,7 @@ def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
     doc = load(call.tx, identifier)
     (add_tag if archived else drop_tag)(doc, "archived")
     doc.update(call.stamp(update=False))
+    doc.update(status_reason=call.text("status_reason"), status_message=call.text("status_message"))
     call.tx.put(KIND, doc)
 
 
@@ -167,10 +173,8 @@ def relocate(call: Call) -> Mapping[str, Any]:
 
 
 def make_public(call: Call) -> Mapping[str, Any]:
-    """Say yes: a server with one company has no other readers."""
-    return {"updated": len(list(call.tx.scan(KIND, ids=texts(call.params["ids"]))))}
-
-
-def shown(doc: Doc) -> Doc:
-    """Return a task as `get_by_id` shows it."""
-    return present({key: value for key, value in doc.items() if key != "enqueue_status"})
+    """Take tasks out of their company, for all to read."""
+    docs = list(call.tx.scan(KIND, ids=texts(call.params["ids"])))
+    for doc in docs:
+        call.tx.put(KIND, {**doc, "company": ""})
+    return {"updated": len(docs)}

@@ -8,7 +8,7 @@ from typing import Any
 from ...call import Call
 from ...store import Doc
 from .entity import KIND
-from .status import load, require_created
+from .status import active_seconds, load, require_created
 
 _MODE = "output"
 
@@ -30,7 +30,7 @@ def add_or_update_artifacts(call: Call) -> Mapping[str, Any]:
     current = {_identity(item): item for item in doc["execution"].get("artifacts", ())}
     for artifact in call.params["artifacts"]:
         entry = {key: value for key, value in artifact.items() if value is not None}
-        entry = {"mode": _MODE, "display_data": [], **entry}
+        entry = {"mode": _MODE, **entry, "display_data": sorted(entry.get("display_data") or ())}
         current[_identity(entry)] = entry
     _store_artifacts(call, doc, current)
     return {"updated": 1}
@@ -58,7 +58,8 @@ def add_or_update_model(call: Call) -> Mapping[str, Any]:
         entries[places[0]] = entry
     else:
         entries.append(entry)
-    call.tx.put(KIND, {**doc, "models": {**doc["models"], side: entries}, **call.stamp()})
+    active = {"active_duration": active_seconds(doc, call.now)}
+    call.tx.put(KIND, {**doc, "models": {**doc["models"], side: entries}, **active, **call.stamp()})
     if call.params.get("iteration") is not None:
         _note_iteration(call, doc)
     return {"updated": 1}

@@ -15,7 +15,7 @@ from .entity import KIND, fresh_task
 from .errors import not_deletable
 from .status import load, move
 
-_FORGOTTEN = ("started", "completed", "published", "active_duration", "enqueue_status", "_totals")
+_FORGOTTEN = ("started", "completed", "published", "active_duration", "_enqueued_from", "_totals")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...call import Call, Route
+from ...projection import present
 from ...store import Doc
 from ...validation import Field, flag, listing, mapping, text
 from ..projects.rules import with_children
@@ -20,7 +21,7 @@ def get_by_id(call: Call) -> Mapping[str, Any]:
     doc = call.tx.get(KIND, call.text("task"))
     if doc is None:
         raise invalid_task_ids(call.text("task"))
-    return {"task": lifecycle.shown(doc)}
+    return {"task": present(doc)}
 
 
 def _scoped(call: Call) -> Call:
@@ -60,7 +61,7 @@ _STATUS = (flag("force"), text("status_message"), text("status_reason"), _TASK)
 _PARAMETER = (
     text("name", required=True),
     text("section", required=True),
-    Field(name="value", nullable=False),
+    Field(name="value", required=True, nullable=False),
     text("type"),
     text("description"),
 )

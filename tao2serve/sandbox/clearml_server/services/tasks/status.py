@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from ...call import Call
@@ -66,3 +67,11 @@ def require_created(doc: Doc, *, also_running: bool = False) -> None:
     allowed = ("created", "in_progress") if also_running else ("created",)
     if doc["status"] not in allowed:
         raise not_editable(doc["status"])
+
+
+def active_seconds(doc: Doc, now: str) -> int | None:
+    """Return how long a started task has been active, in whole seconds."""
+    started = doc.get("started")
+    if not started:
+        return None
+    return int((datetime.fromisoformat(now) - datetime.fromisoformat(started)).total_seconds())
