@@ -71,6 +71,8 @@ class DeploymentTask:
             package = Path(scratch) / f"{name}.zip"
             with zipfile.ZipFile(package, "w") as archive:
                 archive.write(artifact.path, PACKAGE_MODEL)
+                for companion in artifact.companions:
+                    archive.write(companion, companion.relative_to(artifact.path.parent))
                 archive.writestr(PACKAGE_PARAMS, json.dumps(params, indent=2))
             with translated(f"artifact {name}", "could not be published to ClearML"):
                 return self._upload(artifact, name, package, trained)

@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+from command_line import CommandLine, processes_of, shared_memory
 from labels import read_kitti, unmatched
 from PIL import Image
-from test_sandbox import processes_of, shared_memory
 
 from tao2serve.sandbox.samples import SAMPLE
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import CommandLine
+from command_line import CommandLine
 from PIL import Image
 
 from tao2serve.sandbox.samples import SAMPLE, pictures

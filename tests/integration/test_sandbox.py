@@ -12,27 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import CommandLine, make_command_line
+from command_line import CommandLine, make_command_line, processes_of, shared_memory
 
 from tao2serve.sandbox.samples import pictures
 
 pytestmark = pytest.mark.integration
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process, however deep, that runs for this home: its environment names it."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TAO2SERVE_HOME") == str(home) and process.pid != os.getpid():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("tao2serve_")}
 
 
 def test_everything_listens_on_loopback_only(sandbox: CommandLine, deployed: dict[str, Any]) -> None:

@@ -23,10 +23,7 @@ TENSORRT = ("input_1", "output_cov/Sigmoid", "output_bbox/BiasAdd")
 def _model(names: tuple[str, str, str], *, open_sizes: bool = False, classes: int = 2) -> onnx.ModelProto:
     """A network of two 1×1 convolutions at stride 2, with the outputs in keras2onnx's order."""
     source, coverage, bbox = names
-    weights = [
-        numpy_helper.from_array(np.ones((n, 3, 1, 1), np.float32), name=f"w{n}")
-        for n in (classes, 4 * classes)
-    ]
+    weights = [numpy_helper.from_array(np.ones((n, 3, 1, 1), np.float32), name=f"w{n}") for n in (classes, 4 * classes)]
     nodes = [
         helper.make_node("Conv", [source, weights[0].name], ["raw"], strides=[2, 2]),
         helper.make_node("Sigmoid", ["raw"], [coverage]),

@@ -47,9 +47,7 @@ def test_a_difference_is_found_and_placed(tmp_path: Path) -> None:
     artifact = export_onnx(source, output=tmp_path / "model.onnx")
     model = onnx.load(str(artifact.path))
     tensor = next(x for x in model.graph.initializer if x.name == "block_1a_conv_1/kernel:0")
-    tensor.CopyFrom(
-        numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.5), name=tensor.name)
-    )
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.5), name=tensor.name))
     onnx.save(model, str(tmp_path / "changed.onnx"))
     changed = accept_onnx(tmp_path / "changed.onnx")
     report = check_parity(changed, source, images=sample_images(artifact.signature))
