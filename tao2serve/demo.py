@@ -18,7 +18,7 @@ from tao2serve.deploy import Deployment, DeployRequest, deploy
 from tao2serve.errors import Tao2ServeError
 from tao2serve.loadtest import LoadPlan, LoadProgress, LoadResult, document, run_load_test, write_report
 from tao2serve.registry.source import Source
-from tao2serve.registry.trained import Selectors, choose_best, find_trained_models
+from tao2serve.registry.trained import Selectors, find_trained_models
 from tao2serve.sandbox import stack
 from tao2serve.sandbox.environment import client_environment
 from tao2serve.sandbox.paths import SandboxPaths
@@ -27,6 +27,7 @@ from tao2serve.sandbox.state import SandboxState
 from tao2serve.serving.client import Answer, ask
 from tao2serve.serving.drawing import save_drawing
 from tao2serve.steps import Step, Steps
+from tao2serve.values import TrainedModel
 
 __all__ = ["DemoResult", "run_demo"]
 
@@ -73,13 +74,12 @@ def run_demo(*, output: Path, home: Path, keep: bool, steps: Steps) -> DemoResul
     """
     output.mkdir(parents=True, exist_ok=True)
     with _sandbox(output, home, keep=keep, steps=steps) as state:
-        with steps.step("look at the trained models in ClearML") as step:
-            selectors = Selectors(project=PROJECT)
-            best = choose_best(find_trained_models(selectors), subject=str(selectors))
-            step.note(f"{best.model.name}: {best.reason}")
+        selectors = Selectors(project=PROJECT)
+        with steps.step("look at the TAO runs in ClearML") as step:
+            step.note("; ".join(_in_words(model) for model in find_trained_models(selectors)))
         picture = pictures()[0]
         body = picture.read_bytes()
-        request = DeployRequest(source=Source(text=best.model.model_id), endpoint=ENDPOINT, image=body)
+        request = DeployRequest(source=Source(selectors=selectors), endpoint=ENDPOINT, image=body)
         deployment = deploy(request, _settings(state), steps=steps)
         with steps.step("ask the endpoint about a picture") as step:
             answer = ask(deployment.endpoint.alias_url, body, media_type="image/jpeg")
@@ -160,6 +160,11 @@ def _keep_logs(home: Path, output: Path, log: Path | None) -> Path | None:
     kept = output / "logs"
     shutil.copytree(logs, kept, dirs_exist_ok=True)
     return kept / log.relative_to(logs)
+
+
+def _in_words(model: TrainedModel) -> str:
+    score = model.mean_average_precision
+    return f"{model.name}, epoch {model.epoch}, mAP {score:.3f}" if score is not None else f"{model.name}, no mAP"
 
 
 def _settings(state: SandboxState) -> Settings:

@@ -139,8 +139,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             parity = check_boxes(LocalDetector(artifact, params).detect(image), smoke, subject=endpoint.url)
             step.note(str(parity))
         with steps.step("switch the alias") as step:
+            undo.pop_all()  # it answers; and a route to a version taken away again would freeze every endpoint
             service.route(endpoint.name, {endpoint.version: 1.0})
-            undo.pop_all()  # from here on it is live
             wait_for_answer(endpoint.alias_url, image, timeout_s=settings.ready_timeout_s, version=endpoint.version)
             step.note(endpoint.alias_url)
         deployment = Deployment(

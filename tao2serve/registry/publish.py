@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from tao2serve.registry.session import clearml, translated
 from tao2serve.values import ModelArtifact, TrainedModel
 
 __all__ = ["DeploymentTask", "PublishedModel"]
+
+log = logging.getLogger(__name__)
 
 PACKAGE_MODEL, PACKAGE_PARAMS = "model.onnx", "params.json"
 
@@ -51,12 +54,18 @@ class DeploymentTask:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._fail(error)
+            return
         with translated(f"ClearML task {self.id}", "could not be closed"):
             self._task.flush(wait_for_uploads=True)
-            if error is None:
-                self._task.mark_completed()
-            else:
-                self._task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
+            self._task.mark_completed()
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self._task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
+        except Exception:  # the error that ended the deployment says more than this one
+            log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
 
     def publish(
         self, artifact: ModelArtifact, *, name: str, params: Mapping[str, Any], trained: TrainedModel | None
