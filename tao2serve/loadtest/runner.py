@@ -104,7 +104,7 @@ def _post(plan: LoadPlan, image: Path) -> tuple[int, str]:
         )
     except httpx.HTTPError as error:
         evidence = f"{type(error).__name__}: {error}"
-        hint = "is it running? `tao2serve status` names the endpoints"
+        hint = "is the inference service up, and is this its URL?"
         raise ServiceError(plan.url, "does not answer", evidence=evidence, hint=hint) from error
     except OSError as error:
         raise InputError(str(image), "cannot be read", evidence=str(error)) from error
