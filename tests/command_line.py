@@ -60,7 +60,8 @@ class CommandLine:
 
 def make_command_line(home: Path, folder: Path, **variables: str) -> CommandLine:
     """A command line whose sandbox lives in `home`; ClearML settings of the caller do not reach it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TAO2SERVE_"))}
+    ours = ("CLEARML_", "TAO2SERVE_", "ORT_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     folder.mkdir(parents=True, exist_ok=True)
     return CommandLine(environment={**kept, "TAO2SERVE_HOME": str(home), **variables}, folder=folder)
 

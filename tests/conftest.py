@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests that import onnxruntime themselves must not report to its maker either.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 _GOLDEN = Path("shared") / "golden"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tao2serve.errors import InputError
+from tao2serve.export.inference import open_session
 from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess, preprocess
 from tao2serve.runtime.values import Float32
 from tao2serve.values import ModelArtifact
@@ -21,9 +22,7 @@ class LocalDetector:
     """An ONNX artifact in onnxruntime on the CPU."""
 
     def __init__(self, artifact: ModelArtifact, params: DetectorParams) -> None:
-        import onnxruntime
-
-        self._session: Any = onnxruntime.InferenceSession(str(artifact.path), providers=["CPUExecutionProvider"])
+        self._session: Any = open_session(artifact.path)
         self._signature = artifact.signature
         self._params = params
 

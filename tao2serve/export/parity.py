@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tao2serve.errors import InputError, ParityError, ToolError
+from tao2serve.errors import InputError, ParityError
+from tao2serve.export.inference import open_session
 from tao2serve.export.reference import Outputs, forward, layer_outputs
 from tao2serve.export.signature import load_onnx, read_signature
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
@@ -151,7 +151,7 @@ def run_model(path: Path, images: Array) -> Outputs:
     signature = read_signature(path)
     _check_images(path, images, signature.input.shape)
     names = [signature.coverage.name, signature.bbox.name]
-    session = _session(path)
+    session = open_session(path)
     typed = images.astype(np.float16 if signature.input.datatype == "FP16" else np.float32)
     results = [session.run(names, {signature.input.name: typed[i : i + 1]}) for i in range(len(images))]
     return _joined([Outputs(coverage=x.astype(np.float32), bbox=y.astype(np.float32)) for x, y in results])
@@ -173,27 +173,6 @@ def _joined(parts: list[Outputs]) -> Outputs:
     )
 
 
-def _session(model: Path | bytes, *, optimized: bool = True) -> Any:
-    """Open a model on the CPU. Raises ToolError without onnxruntime, InputError if it refuses the model."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ToolError(
-            "onnxruntime", "is not installed", evidence=str(error), hint="pip install onnxruntime"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    subject = str(model) if isinstance(model, Path) else "the model"
-    try:
-        return onnxruntime.InferenceSession(
-            subject if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # its exceptions share no base of their own
-        raise InputError(subject, "is refused by onnxruntime", evidence=str(error)[:300]) from error
-
-
 def _first_divergence(path: Path, model: KerasModel, images: Array, tolerance: float) -> str:
     """Return the first layer whose tensor is off, "" if none can be told (names differ, shapes differ)."""
     import onnx
@@ -210,7 +189,7 @@ def _first_divergence(path: Path, model: KerasModel, images: Array, tolerance: f
     proto.graph.output.extend(
         onnx.helper.make_empty_tensor_value_info(name) for name in known.values() if name not in present
     )
-    session = _session(proto.SerializeToString(), optimized=False)
+    session = open_session(proto.SerializeToString(), optimized=False)
     values = session.run(list(known.values()), {signature.input.name: images})
     found = dict(zip(known, values, strict=True))
     for name, wanted in layer_outputs(model, images):

@@ -16,7 +16,10 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, Any]) -> None:
         import json
+        import os
 
+        # onnxruntime's Linux wheels report on models to their maker unless told not to before the import.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
         import triton_python_backend_utils as backend
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shlex
+import site
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,5 +92,7 @@ def child_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, str
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",
         "TMPDIR": str(paths.temporary),  # the SDK leaves lock files and packages in it
+        "HOME": str(paths.temporary),  # and a session file in this one
+        "PYTHONUSERBASE": site.getuserbase(),  # which HOME would move: packages may be installed there
     }
     return {**kept, **client_environment(paths, state), **ours}

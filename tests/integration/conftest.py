@@ -14,8 +14,9 @@ from tao2serve.sandbox.samples import pictures
 
 @pytest.fixture
 def bare(tmp_path: Path) -> CommandLine:
-    """A command line with a home of its own and no sandbox."""
-    return make_command_line(tmp_path / "home", tmp_path / "work")
+    """A command line with a home of its own, an empty user's home, and no sandbox."""
+    (tmp_path / "user").mkdir()
+    return make_command_line(tmp_path / "home", tmp_path / "work", HOME=str(tmp_path / "user"))
 
 
 @pytest.fixture(scope="session")

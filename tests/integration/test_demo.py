@@ -47,6 +47,8 @@ def test_demo_succeeds_twice_and_leaves_only_its_folder(bare: CommandLine) -> No
         assert "<html" in Path(document["report"]).read_text(encoding="utf-8")
     assert leftovers() <= before
     assert not Path(bare.environment["TAO2SERVE_HOME"]).exists()
+    # Neither the ClearML SDK's session file nor onnxruntime's telemetry, which writes a device id.
+    assert not list(Path(bare.environment["HOME"]).iterdir())
 
 
 def test_demo_kept_stays_up_until_it_is_taken_down(bare: CommandLine) -> None:
