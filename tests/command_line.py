@@ -78,5 +78,17 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
+def demo_processes() -> set[int]:
+    """Pids of everything that runs for a demo's own sandbox."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if "/tao2serve-demo-" in process.environ().get("TAO2SERVE_HOME", ""):
+                found.add(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
 def shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("tao2serve_")}

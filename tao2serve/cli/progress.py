@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -40,12 +41,13 @@ class _Board:
     """The live list; rich asks for its picture ten times a second."""
 
     def __init__(self) -> None:
+        from rich.spinner import Spinner
+
+        self._spinner = Spinner("dots")  # one for all: a new one would always show its first picture
         self._rows: list[StepEvent] = []
         self._started: float = 0.0
 
     def see(self, event: StepEvent) -> None:
-        import time
-
         if event.kind == "started":
             self._started = time.monotonic()
             self._rows.append(event)
@@ -53,9 +55,6 @@ class _Board:
             self._rows[-1] = event
 
     def __rich__(self) -> Any:
-        import time
-
-        from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
@@ -66,7 +65,7 @@ class _Board:
         table.add_column(overflow="fold", style="dim")
         for row in self._rows:
             if row.kind in ("started", "news"):
-                mark: Any = Spinner("dots")
+                mark: Any = self._spinner
                 seconds = time.monotonic() - self._started
             else:
                 mark = Text("✓", style="green") if row.kind == "done" else Text("✗", style="bold red")

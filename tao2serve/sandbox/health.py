@@ -58,9 +58,19 @@ def wait_until_healthy(record: ProcessRecord, check: Callable[[], str], *, timeo
         if not reason:
             return
         if not is_alive(record):
-            raise ToolError(record.name, "ended while it was starting", evidence=tail(log), log=log)
+            raise ToolError(
+                record.name,
+                "ended while it was starting",
+                evidence=tail(log),
+                hint="mend what its log says, then run the command again",
+                log=log,
+            )
         if time.monotonic() > deadline:
             raise NotReadyError(
-                record.name, f"is not ready after {timeout_s:g} s: {reason}", evidence=tail(log), log=log
+                record.name,
+                f"is not ready after {timeout_s:g} s: {reason}",
+                evidence=tail(log),
+                hint="on a busy machine run the command again; otherwise its log says what it waits for",
+                log=log,
             )
         time.sleep(0.1)

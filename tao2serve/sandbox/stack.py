@@ -133,7 +133,13 @@ def _seed(paths: SandboxPaths, state: SandboxState) -> SandboxState:
             cwd=paths.logs, timeout=180, check=False,
         )  # fmt: skip
     if done.returncode:
-        raise ToolError("sample runs", "could not be written to ClearML", evidence=tail(output), log=output)
+        raise ToolError(
+            "sample runs",
+            "could not be written to ClearML",
+            evidence=tail(output),
+            hint="mend what the log says, then run the command again",
+            log=output,
+        )
     state = replace(state, service_id=json.loads(result.read_text(encoding="utf-8"))["service_id"])
     write_state(state, paths.state)
     return state

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, processes_of, shared_memory
+from command_line import CommandLine, demo_processes, processes_of, shared_memory
 from labels import read_kitti, unmatched
 from PIL import Image
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.integration
 
 
 def leftovers() -> set[str]:
-    """What a demo could forget outside its folder: temporary files and shared memory."""
+    """What a demo could forget outside its folder: temporary files, shared memory and processes."""
     temporary = {
         path.name
         for path in Path(tempfile.gettempdir()).iterdir()
         if path.name.startswith(("tao2serve", "model_package", "clearml_", "python_env"))
     }
-    return temporary | shared_memory()
+    return temporary | shared_memory() | {f"process {pid}" for pid in demo_processes()}
 
 
 def test_demo_succeeds_twice_and_leaves_only_its_folder(bare: CommandLine) -> None:
