@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SERVER, TRITON, SERVING = "clearml-server", "triton", "clearml-serving"
 # clearml-serving polls in minutes; one second keeps a deployment in the sandbox short.
 POLL_MINUTES = 1 / 60
+SEED_LIMIT_S = 180
 GRACE_S = {SERVING: 5.0, TRITON: 12.0, SERVER: 5.0}
 Report = Callable[[str], None]
 
@@ -127,11 +128,20 @@ def _seed(paths: SandboxPaths, state: SandboxState) -> SandboxState:
     environment = env.child_environment(paths, state)
     environment["TAO2SERVE_SANDBOX_TRITON"] = state.triton_grpc
     environment["TAO2SERVE_SANDBOX_SERVING"] = state.serving_url
-    with output.open("ab") as file:
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            cwd=paths.logs, timeout=180, check=False,
-        )  # fmt: skip
+    try:
+        with output.open("ab") as file:
+            done = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                cwd=paths.logs, timeout=SEED_LIMIT_S, check=False,
+            )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise NotReadyError(
+            "sample runs",
+            f"were not written to ClearML within {SEED_LIMIT_S} s",
+            evidence=tail(output),
+            hint="on a busy machine run the command again",
+            log=output,
+        ) from error
     if done.returncode:
         raise ToolError(
             "sample runs",
