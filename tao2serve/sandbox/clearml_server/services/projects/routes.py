@@ -73,9 +73,12 @@ def _stats(call: Call, identifier: str) -> Mapping[str, Any]:
 
 
 def update(call: Call) -> Mapping[str, Any]:
-    """Change a project's description and tags."""
+    """Change a project's name, description and tags."""
     doc = rules.load(call.tx, call.text("project"))
     fields = {key: call.params[key] for key in _EDITABLE if call.params.get(key) is not None}
+    if "name" in fields:
+        doc = rules.rename(call, doc, fields["name"])
+        fields["name"] = doc["name"]
     if fields:
         call.tx.put(rules.KIND, {**doc, **fields, "last_update": call.now})
     return {"fields": present(fields), "updated": int(bool(fields))}

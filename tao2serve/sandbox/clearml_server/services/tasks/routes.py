@@ -150,6 +150,7 @@ ROUTES = (
     Route(name="tasks.dequeue", handler=lifecycle.dequeue, fields=_STATUS),
     Route(name="tasks.ping", handler=lifecycle.ping, fields=(_TASK,)),
     Route(name="tasks.archive", handler=lifecycle.archive, fields=(listing("tasks", min_items=1),)),
+    Route(name="tasks.unarchive", handler=lifecycle.unarchive, fields=(listing("tasks", min_items=1),)),
     Route(name="tasks.archive_many", handler=lifecycle.archive_many, fields=(_IDS,)),
     Route(name="tasks.unarchive_many", handler=lifecycle.unarchive_many, fields=(_IDS,)),
     Route(name="tasks.move", handler=lifecycle.relocate, fields=(_IDS,)),
