@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.usefixtures("embedded")
+
 Start = Callable[[Path], Any]
 
 

@@ -34,7 +34,7 @@ def _scoped(call: Call) -> Call:
 
 
 def _visible(call: Call, docs: list[Doc]) -> list[Doc]:
-    if call.params.get("search_hidden") is not False or call.params.get("id"):
+    if call.flag("search_hidden") or call.params.get("id"):
         return docs
     return [doc for doc in docs if "hidden" not in doc["system_tags"]]
 
