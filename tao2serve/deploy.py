@@ -11,7 +11,7 @@ from typing import Any
 from tao2serve.config import Settings
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.local import LocalDetector, neutral_picture
-from tao2serve.export.parity import check_parity
+from tao2serve.export.parity import check_parity, sample_images
 from tao2serve.registry.publish import DeploymentTask
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
@@ -107,7 +107,9 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             artifact = export_onnx(source.weights, output=folder / "model.onnx", spec=spec)
             step.note(str(artifact.signature))
         with steps.step("prove parity with the weights") as step:
-            step.note(str(check_parity(artifact, source.weights)))
+            exactness = check_parity(artifact, source.weights, images=sample_images(artifact.signature))
+            exactness.require()
+            step.note(str(exactness))
         with steps.step("find the serving service") as step:
             service = find_service(settings.service)
             placement = place(service, request.endpoint, settings)
@@ -117,9 +119,9 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         with steps.step("publish to ClearML") as step:
             model = task.publish(artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained)
             step.note(f"model {model.model_id}")
+        control = stack.enter_context(TritonControl(placement.triton))
         undo = stack.enter_context(ExitStack())
         with steps.step("load on Triton") as step:
-            control = stack.enter_context(TritonControl(placement.triton))
             undo.callback(remove_model, endpoint.triton_model, repository=placement.repository)
             config = ModelConfig.of(settings, name=endpoint.triton_model, signature=artifact.signature)
             write_model(artifact, config, repository=placement.repository)
@@ -137,8 +139,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             parity = check_boxes(LocalDetector(artifact, params).detect(image), smoke, subject=endpoint.url)
             step.note(str(parity))
         with steps.step("switch the alias") as step:
+            undo.pop_all()  # it answers; and a route to a version taken away again would freeze every endpoint
             service.route(endpoint.name, {endpoint.version: 1.0})
-            undo.pop_all()  # from here on it is live
             wait_for_answer(endpoint.alias_url, image, timeout_s=settings.ready_timeout_s, version=endpoint.version)
             step.note(endpoint.alias_url)
         deployment = Deployment(

@@ -13,10 +13,10 @@ from tao2serve.cli.progress import shown_steps
 
 
 def deploy(
+    endpoint: Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")],
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
     ] = "",
-    endpoint: Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")] = ...,  # type: ignore[assignment]
     project: Project = "",
     task: Task = "",
     tag: Tags = None,

@@ -34,15 +34,13 @@ def export(
     """
     from tao2serve.config import home
     from tao2serve.export.convert import export_onnx
-    from tao2serve.export.parity import check_parity
+    from tao2serve.export.parity import check_parity, sample_images
     from tao2serve.registry.source import Source, resolve
     from tao2serve.registry.trained import Selectors
     from tao2serve.tao.params import to_params
     from tao2serve.tao.spec import read_spec
 
-    wanted = Source(
-        text=source, selectors=Selectors(project=project, task=task, tags=tuple(tag or ())), spec=spec
-    )
+    wanted = Source(text=source, selectors=Selectors(project=project, task=task, tags=tuple(tag or ())), spec=spec)
     with (
         tempfile.TemporaryDirectory(prefix="tao2serve-export-") as folder,
         quiet(home() / "logs" / "export.log") as terminal,
@@ -57,7 +55,8 @@ def export(
             artifact = export_onnx(resolved.weights, output=Path(folder) / "export.onnx", spec=experiment)
             step.note(str(artifact.signature))
         with steps.step("prove parity with the weights") as step:
-            parity = check_parity(artifact, resolved.weights)
+            parity = check_parity(artifact, resolved.weights, images=sample_images(artifact.signature))
+            parity.require()
             step.note(str(parity))
         params_file = Path(folder) / "export.params.json"
         params_file.write_text(json.dumps(params, indent=2) + "\n", encoding="utf-8")

@@ -71,7 +71,9 @@ def summary(result: LoadResult, verdicts: tuple[Verdict, ...]) -> str:
     lines = [f"requests    {result.requests} ({result.failures} failed), {result.throughput_rps:.1f} per second"]
     if result.latency_ms is not None:
         latency = result.latency_ms.to_dict()
-        lines.append("latency     " + "  ".join(f"{name} {latency[name]:.1f} ms" for name in ("p50", "p95", "p99", "max")))
+        lines.append(
+            "latency     " + "  ".join(f"{name} {latency[name]:.1f} ms" for name in ("p50", "p95", "p99", "max"))
+        )
     if result.client.saturated:
         lines.append(f"warning     the client was the bottleneck: {result.client.reason}")
     lines += [f"error       {error.count} x {error.kind}: {error.detail}" for error in result.errors]

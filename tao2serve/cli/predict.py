@@ -50,8 +50,7 @@ def _lines(path: Path, answer: Answer, drawing: Path | None) -> str:
     total = answer.timing_ms.get("total", 0.0)
     head = f"{path}: {len(answer.predictions)} detections, version {answer.version}, {total:.1f} ms on the server"
     boxes = [
-        f"  {prediction.label:<12} {prediction.score:.2f}  "
-        + " ".join(f"{side:7.1f}" for side in prediction.bbox)
+        f"  {prediction.label:<12} {prediction.score:.2f}  " + " ".join(f"{side:7.1f}" for side in prediction.bbox)
         for prediction in answer.predictions
     ]
     return "\n".join([head, *boxes, *([f"  drawn: {drawing}"] if drawing else [])])

@@ -29,10 +29,13 @@ def up(json_output: Json = False) -> None:
     from tao2serve.config import home
     from tao2serve.sandbox import stack
 
-    with quiet(home() / "logs" / "sandbox-up.log") as terminal, shown_steps(terminal) as steps:
-        with steps.step("start the sandbox") as step:
-            state = stack.up(home(), on_step=step.news)
-            step.note(f"ClearML {state.api_url}, endpoints {state.serving_url}")
+    with (
+        quiet(home() / "logs" / "sandbox-up.log") as terminal,
+        shown_steps(terminal) as steps,
+        steps.step("start the sandbox") as step,
+    ):
+        state = stack.up(home(), on_step=step.news)
+        step.note(f"ClearML {state.api_url}, endpoints {state.serving_url}")
     if json_output:
         print_json(_document(state))
     else:
@@ -51,7 +54,7 @@ def status(json_output: Json = False) -> int:
     from tao2serve.sandbox.state import read_state
 
     state = read_state(SandboxPaths(home()).state)
-    document = _document(state) if state else {"running": False, "processes": []}
+    document: dict[str, Any] = _document(state) if state else {"running": False, "processes": []}
     if json_output:
         print_json(document)
     elif state is None:
@@ -106,7 +109,9 @@ def logs(
         raise UsageError(f"log {name!r}", "is not there", evidence=f"logs: {known}")
     chosen = {name: found[name]} if name else found
     if json_output:
-        print_json({key: {"path": str(path), "lines": tail(path, lines=lines).splitlines()} for key, path in chosen.items()})
+        print_json(
+            {key: {"path": str(path), "lines": tail(path, lines=lines).splitlines()} for key, path in chosen.items()}
+        )
     else:
         print_text("\n".join(f"== {path}\n{tail(path, lines=lines)}" for path in chosen.values()))
 

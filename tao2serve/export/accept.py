@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -18,7 +17,6 @@ from tao2serve.values import ModelArtifact
 
 __all__ = ["accept_onnx", "refuse_encrypted"]
 
-logger = logging.getLogger(__name__)
 
 _TAO_IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"
 
@@ -118,5 +116,5 @@ def refuse_encrypted(path: Path, *, spec: ExperimentSpec | None = None) -> NoRet
         str(path),
         "is encrypted; only NVIDIA's TAO container can open it",
         evidence=f"{path.suffix.lower()} files are encrypted with the key of the training run",
-        hint=f"{first}Put that key into the environment variable KEY, run\n  {command}\nand give the .onnx file",
+        hint=f"{first}put that key into the variable KEY, run\n  {command}\nand give the .onnx file",
     )

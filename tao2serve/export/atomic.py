@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -33,4 +34,5 @@ def write_atomically(path: Path, content: bytes) -> None:
             hint="choose another output",
         ) from error
     finally:
-        staged.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone after success; never there if the folder is not one
+            staged.unlink()

@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from tao2serve.tao.keras import KerasLayer
 
-__all__ = ["Fragment", "Value", "constant", "node"]
+__all__ = ["Fragment", "Value", "constant", "node", "only", "padding_of"]
 
 _MAX_ELEMENTS = 1 << 31  # of one activation of one image; more is a damaged file, not a network
 
@@ -70,4 +70,19 @@ def node(
 
 def constant(layer: KerasLayer, role: str, values: Any) -> TensorProto:
     """A constant named `<layer>/<role>:0`, stored as raw little-endian bytes."""
-    return numpy_helper.from_array(np.ascontiguousarray(values), name=f"{layer.name}/{role}:0")
+    return numpy_helper.from_array(np.array(values, order="C"), name=f"{layer.name}/{role}:0")
+
+
+def only(layer: KerasLayer, inputs: tuple[Value, ...]) -> Value:
+    """Return the one input a layer must have."""
+    if len(inputs) != 1:
+        layer.fail("needs exactly one input", evidence=f"it has {len(inputs)}")
+    return inputs[0]
+
+
+def padding_of(layer: KerasLayer) -> str:
+    """Return `same` or `valid`."""
+    padding = layer.text("padding", "valid")
+    if padding not in ("same", "valid"):
+        layer.fail("has an unknown padding", evidence=padding[:100])
+    return padding

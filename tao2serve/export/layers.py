@@ -13,8 +13,9 @@ import numpy as np
 
 from tao2serve.errors import InputError
 from tao2serve.export.activations import activation, clipped_relu
-from tao2serve.export.fragment import Fragment, Value, constant, node
-from tao2serve.export.geometry import Pads, conv_pads, depthwise_pads, pool_pads, window_size
+from tao2serve.export.convolutions import convolution, depthwise
+from tao2serve.export.fragment import Fragment, Value, constant, node, only, padding_of
+from tao2serve.export.geometry import Pads, pool_pads, window_size
 from tao2serve.tao.keras import IDENTITY_CLASSES, KerasLayer
 
 __all__ = ["LAYER_WRITERS", "write_layer"]
@@ -30,7 +31,7 @@ def write_layer(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
             f"{layer.path}: layer {layer.name}",
             f"is a {layer.class_name}, which cannot be exported",
             evidence=f"supported: {', '.join(sorted(LAYER_WRITERS))}",
-            hint="export it with TAO itself (detectnet_v2 export --onnx_route tf2onnx) and give the .onnx file",
+            hint="export it with TAO itself (detectnet_v2 export --onnx_route tf2onnx) and give the .onnx",
         )
     if not inputs:
         layer.fail("has no input")
@@ -39,86 +40,9 @@ def write_layer(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
     return writer(layer, inputs)
 
 
-def convolution(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
-    """Conv2D, and its quantization-aware twin with the raw float kernel, as TAO's exporter does it."""
-    source = _only(layer, inputs)
-    channels, height, width = source.image_shape(layer)
-    kernel, dilation = layer.pair("kernel_size"), layer.pair("dilation_rate", 1)
-    filters = layer.pair("filters")[0]
-    pads = conv_pads(_padding(layer), kernel, dilation)
-    weights = layer.weight(0, (*kernel, channels, filters), "kernel")
-    return _convolve(
-        layer,
-        source,
-        pads,
-        kernel,
-        dilation,
-        weights=np.transpose(weights, (3, 2, 0, 1)),
-        groups=1,
-        tensorflow_op="convolution",
-    )
-
-
-def depthwise(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
-    """DepthwiseConv2D: one group a channel; TensorFlow orders the results channel-major."""
-    source = _only(layer, inputs)
-    channels, height, width = source.image_shape(layer)
-    kernel, dilation = layer.pair("kernel_size"), layer.pair("dilation_rate", 1)
-    multiplier = layer.pair("depth_multiplier", 1)[0]
-    pads = depthwise_pads(_padding(layer), (height, width), kernel, layer.pair("strides", 1), dilation)
-    weights = layer.weight(0, (*kernel, channels, multiplier), "kernel")
-    return _convolve(
-        layer,
-        source,
-        pads,
-        kernel,
-        dilation,
-        weights=np.transpose(weights, (2, 3, 0, 1)).reshape(channels * multiplier, 1, *kernel),
-        groups=channels,
-        tensorflow_op="depthwise",
-    )
-
-
-def _convolve(
-    layer: KerasLayer,
-    source: Value,
-    pads: Pads,
-    kernel: tuple[int, int],
-    dilation: tuple[int, int],
-    *,
-    weights: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    groups: int,
-    tensorflow_op: str,
-) -> Fragment:
-    strides = layer.pair("strides", 1)
-    biased = layer.flag("use_bias", default=True)
-    # QuantizedConv2D keeps the range of its weights behind kernel and bias; a float export has no use for it.
-    if not layer.class_name.startswith("Quantized"):
-        layer.expect_weights(1 + biased)
-    constants = [constant(layer, "kernel", weights)]
-    if biased:
-        constants.append(constant(layer, "bias", layer.weight(1, (weights.shape[0],), "bias")))
-    made = node(
-        layer,
-        "Conv",
-        (source.name, *(x.name for x in constants)),
-        "BiasAdd" if biased else tensorflow_op,
-        (weights.shape[0], *window_size(source.image_shape(layer)[1:], pads, kernel, strides, dilation)),
-        constants=tuple(constants),
-        attributes={
-            "kernel_shape": list(kernel),
-            "strides": list(strides),
-            "dilations": list(dilation),
-            "pads": list(pads),
-            "group": groups,
-        },
-    )
-    return made.then(activation(layer, made.result, layer.text("activation", "linear")))
-
-
 def batch_normalization(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
     """x·s + b with the statistics of training, in float64 until the last step."""
-    source = _only(layer, inputs)
+    source = only(layer, inputs)
     channels = source.shape[0]
     axis = layer.config.get("axis", 1)
     if axis not in (1, [1]):
@@ -162,11 +86,11 @@ def average_pooling(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
 
 def _pool(layer: KerasLayer, inputs: tuple[Value, ...], op_type: str) -> Fragment:
     """Pad with zeros first, then pool: the zeros count in the mean and may win the maximum, as in TAO."""
-    source = _only(layer, inputs)
+    source = only(layer, inputs)
     channels, height, width = source.image_shape(layer)
     pool = layer.pair("pool_size")
     strides = layer.pair("strides") if layer.config.get("strides") is not None else pool
-    pads = pool_pads(_padding(layer), pool)
+    pads = pool_pads(padding_of(layer), pool)
     padded = _pad(layer, source, pads) if any(pads) else Fragment(result=source)
     return padded.then(
         node(
@@ -182,7 +106,7 @@ def _pool(layer: KerasLayer, inputs: tuple[Value, ...], op_type: str) -> Fragmen
 
 def zero_padding(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
     top, bottom, left, right = layer.padding_sides()
-    return _pad(layer, _only(layer, inputs), Pads(top, left, bottom, right))
+    return _pad(layer, only(layer, inputs), Pads(top, left, bottom, right))
 
 
 def _pad(layer: KerasLayer, source: Value, pads: Pads) -> Fragment:
@@ -239,7 +163,7 @@ def concatenation(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
 
 
 def global_average_pooling(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
-    source = _only(layer, inputs)
+    source = only(layer, inputs)
     channels = source.image_shape(layer)[0]
     kept = layer.flag("keepdims", default=False)
     return node(
@@ -254,7 +178,7 @@ def global_average_pooling(layer: KerasLayer, inputs: tuple[Value, ...]) -> Frag
 
 def reshape(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
     """Reshape what is behind N; one open dimension is worked out here, so that only N stays open."""
-    source = _only(layer, inputs)
+    source = only(layer, inputs)
     target = [-1 if item is None else item for item in layer.integers("target_shape")]
     total = int(np.prod(source.shape, dtype=object))
     known = int(np.prod([item for item in target if item != -1], dtype=object))
@@ -267,12 +191,12 @@ def reshape(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
 
 
 def activation_layer(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
-    return activation(layer, _only(layer, inputs), layer.text("activation", "linear"))
+    return activation(layer, only(layer, inputs), layer.text("activation", "linear"))
 
 
 def relu(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
     """ReLU with Keras's extras; the limit 6 comes from quantization-aware training and stays."""
-    source = _only(layer, inputs)
+    source = only(layer, inputs)
     if layer.number("threshold", 0.0):
         layer.fail("has a threshold, which no TAO template does", evidence=str(layer.config.get("threshold")))
     if layer.number("negative_slope", 0.0):
@@ -281,27 +205,14 @@ def relu(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
 
 
 def leaky_relu(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
-    source = _only(layer, inputs)
+    source = only(layer, inputs)
     alpha = layer.number("alpha", 0.3)
     return node(layer, "LeakyRelu", (source.name,), "LeakyRelu", source.shape, attributes={"alpha": alpha})
 
 
 def identity(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
     """Leave out what changes nothing when a trained model is used."""
-    return Fragment(result=_only(layer, inputs))
-
-
-def _only(layer: KerasLayer, inputs: tuple[Value, ...]) -> Value:
-    if len(inputs) != 1:
-        layer.fail("needs exactly one input", evidence=f"it has {len(inputs)}")
-    return inputs[0]
-
-
-def _padding(layer: KerasLayer) -> str:
-    padding = layer.text("padding", "valid")
-    if padding not in ("same", "valid"):
-        layer.fail("has an unknown padding", evidence=padding[:100])
-    return padding
+    return Fragment(result=only(layer, inputs))
 
 
 LAYER_WRITERS: Mapping[str, LayerWriter] = {

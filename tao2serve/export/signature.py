@@ -90,9 +90,7 @@ def check_against_spec(signature: ModelSignature, spec: ExperimentSpec, *, subje
         )
     wanted = (spec.input.channels, spec.input.height, spec.input.width)
     if (channels, height, width) != wanted:
-        differences.append(
-            f"input (channels, height, width): the model has {(channels, height, width)}, the spec has {wanted}"
-        )
+        differences.append(f"input as (C, H, W): the model has {(channels, height, width)}, the spec has {wanted}")
     if differences:
         raise InputError(
             subject,

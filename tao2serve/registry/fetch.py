@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.registry.session import clearml, translated
@@ -35,7 +36,9 @@ def fetch_weights(trained: TrainedModel, *, directory: Path) -> Path:
     if not copy or not Path(copy).is_file():
         raise ServiceError(subject, "could not be downloaded", evidence=trained.uri)
     directory.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(copy, directory / Path(copy).name))
+    # The SDK's cache puts a hash before the name; TAO's own name says more.
+    name = PurePosixPath(unquote(urlsplit(trained.uri).path)).name
+    return Path(shutil.copyfile(copy, directory / name))
 
 
 def fetch_spec(trained: TrainedModel, *, directory: Path) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
+import logging
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from tao2serve.values import ModelArtifact, TrainedModel
 
 __all__ = ["DeploymentTask", "PublishedModel"]
 
-PACKAGE_MODEL = "model.onnx"
+log = logging.getLogger(__name__)
+
+PACKAGE_MODEL, PACKAGE_PARAMS = "model.onnx", "params.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class DeploymentTask:
             self._task: Any = self._sdk.Task.create(project_name=project, task_name=name, task_type="custom")
             self._task.set_tags(["tao2serve"])
             self._task.mark_started()
+            if not self._task.output_uri:
+                self._task.output_uri = True  # the files server that clearml.conf names
 
     @property
     def id(self) -> str:
@@ -49,12 +54,18 @@ class DeploymentTask:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._fail(error)
+            return
         with translated(f"ClearML task {self.id}", "could not be closed"):
             self._task.flush(wait_for_uploads=True)
-            if error is None:
-                self._task.mark_completed()
-            else:
-                self._task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
+            self._task.mark_completed()
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self._task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
+        except Exception:  # the error that ended the deployment says more than this one
+            log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
 
     def publish(
         self, artifact: ModelArtifact, *, name: str, params: Mapping[str, Any], trained: TrainedModel | None
@@ -65,10 +76,13 @@ class DeploymentTask:
         controller renames a single file to `model.bin`, and moves a file it is given by path.
         """
         with tempfile.TemporaryDirectory(prefix="tao2serve-publish-") as scratch:
-            package = Path(scratch) / name
-            package.mkdir()
-            shutil.copyfile(artifact.path, package / PACKAGE_MODEL)
-            (package / "params.json").write_text(json.dumps(params, indent=2), encoding="utf-8")
+            # Packed here and not by the SDK, which leaves its package behind in the temporary folder.
+            package = Path(scratch) / f"{name}.zip"
+            with zipfile.ZipFile(package, "w") as archive:
+                archive.write(artifact.path, PACKAGE_MODEL)
+                for companion in artifact.companions:
+                    archive.write(companion, companion.relative_to(artifact.path.parent))
+                archive.writestr(PACKAGE_PARAMS, json.dumps(params, indent=2))
             with translated(f"artifact {name}", "could not be published to ClearML"):
                 return self._upload(artifact, name, package, trained)
 
@@ -85,7 +99,14 @@ class DeploymentTask:
             tags=["tao2serve", artifact.precision],
             comment=f"{classes} classes, built by tao2serve {__version__}",
         )
-        uri = model.update_weights_package(weights_path=str(package), auto_delete_file=False, async_enable=False)
+        model.update_weights(
+            weights_filename=str(package),
+            auto_delete_file=False,
+            update_comment=False,  # it would hold a path of this machine
+            is_package=True,
+            async_enable=False,
+        )
+        uri = str(model.url or "")
         for key, value in {
             "sha256": artifact.sha256,
             "precision": artifact.precision,
@@ -94,14 +115,14 @@ class DeploymentTask:
             "tao2serve": __version__,
         }.items():
             model.set_metadata(key, value, "str")
-        if not uri or str(uri).startswith("file://"):
+        if not uri or uri.startswith("file://"):
             raise ServiceError(
                 f"artifact {name}",
                 "was not uploaded: ClearML has no storage to put it in",
                 evidence=f"URI {uri!r}",
                 hint="set api.files_server in clearml.conf, or CLEARML_DEFAULT_OUTPUT_URI",
             )
-        return PublishedModel(model_id=str(model.id), uri=str(uri))
+        return PublishedModel(model_id=str(model.id), uri=uri)
 
     def record(self, name: str, document: Mapping[str, Any]) -> None:
         """Keep a JSON document with the task."""

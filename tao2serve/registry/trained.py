@@ -52,15 +52,30 @@ def find_trained_models(selectors: Selectors) -> tuple[TrainedModel, ...]:
     """
     sdk = clearml()
     with translated("ClearML", "did not list the models"):
-        found = sdk.Model.query_models(
-            project_name=f"^{re.escape(selectors.project)}$" if selectors.project else None,
-            tags=["__$all", *selectors.tags] if selectors.tags else None,
-            max_results=500,
-        )
+        found = _query(sdk, selectors)
         tasks: dict[str, Any] = {}
         models = [_describe(sdk, model, tasks) for model in found if _is_trained(model)]
     wanted = [model for model in models if re.search(selectors.task, model.task_name)] if selectors.task else models
     return tuple(sorted(wanted, key=_rank))
+
+
+def _query(sdk: Any, selectors: Selectors) -> list[Any]:
+    try:
+        return list(
+            sdk.Model.query_models(
+                project_name=selectors.project or None,
+                tags=["__$all", *selectors.tags] if selectors.tags else None,
+                max_results=500,
+            )
+        )
+    except ValueError as error:
+        if "No projects found" not in str(error):
+            raise
+        raise InputError(
+            f"ClearML project {selectors.project!r}",
+            "does not exist",
+            hint="project names are exact, parents included: Parent/Child",
+        ) from error
 
 
 def find_trained_model(identifier: str) -> TrainedModel:
@@ -98,9 +113,11 @@ def choose_best(models: Sequence[TrainedModel], *, subject: str) -> BestModel:
     if best.mean_average_precision is None:
         names = ", ".join(f"{model.name} ({model.model_id})" for model in ranked[:5])
         raise InputError(
-            subject, f"has {len(ranked)} trained models and no metric to choose by", evidence=names,
+            subject,
+            f"has {len(ranked)} trained models and no metric to choose by",
+            evidence=names,
             hint="name one by its model id",
-        )  # fmt: skip
+        )
     others = [model.mean_average_precision for model in ranked[1:] if model.mean_average_precision is not None]
     runner_up = f", the next {max(others):.4f}" if others else ""
     at_epoch = f" at epoch {best.epoch}" if best.epoch is not None else ""
@@ -128,7 +145,7 @@ def _describe(sdk: Any, model: Any, tasks: dict[str, Any]) -> TrainedModel:
     tags = tuple(model.tags or ())
     status = _status(task) if task else None
     epoch = _epoch(model, status)
-    score = status.mean_average_precision_at(epoch) if status else None
+    score = _score_at(epoch, status)
     fetchable, reason = _fetchable(model.url)
     return TrainedModel(
         model_id=model.id,
@@ -167,7 +184,16 @@ def _epoch(model: Any, status: TrainingStatus | None) -> int | None:
     named = EPOCH.search(unquote(model.url or ""))
     if named:
         return int(named.group(1))
-    return status.last_epoch if status else None
+    trained = [record.epoch for record in status.records if record.epoch is not None] if status else []
+    return max(trained, default=None)
+
+
+def _score_at(epoch: int | None, status: TrainingStatus | None) -> float | None:
+    """Return the mAP that was measured at the checkpoint's own epoch; another epoch's says nothing of this file."""
+    if status is None:
+        return None
+    scores = [record.mean_average_precision for record in status.evaluations if record.epoch == epoch]
+    return scores[-1] if scores else None
 
 
 def _pruned(tags: Sequence[str], name: str) -> bool | None:

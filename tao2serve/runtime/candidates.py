@@ -83,12 +83,12 @@ def neighbour_pairs(boxes: Candidates, eps: Float64) -> tuple[Index, Index]:
 
 
 def overlap(a: Float64, b: Float64, *, smoothing: float = 0.0, pixel: float = 0.0) -> Float64:
-    """Intersection over union of (N, 4) boxes, row by row; `pixel` is added to every side length."""
-    low = np.maximum(a[:, :2], b[:, :2])
-    high = np.minimum(a[:, 2:], b[:, 2:])
-    intersection = np.maximum(high - low + pixel, 0.0).prod(axis=1)
-    area_a = (a[:, 2:] - a[:, :2] + pixel).prod(axis=1)
-    area_b = (b[:, 2:] - b[:, :2] + pixel).prod(axis=1)
+    """Intersection over union of boxes (…, 4), broadcast over the leading axes; `pixel` is added to every side."""
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., 2:], b[..., 2:])
+    intersection = np.maximum(high - low + pixel, 0.0).prod(axis=-1)
+    area_a = (a[..., 2:] - a[..., :2] + pixel).prod(axis=-1)
+    area_b = (b[..., 2:] - b[..., :2] + pixel).prod(axis=-1)
     union = area_a + area_b - intersection + smoothing
     ratio: Float64 = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return ratio

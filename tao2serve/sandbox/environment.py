@@ -18,7 +18,6 @@ api {{
     api_server: "{api}"
     web_server: "{api}"
     files_server: "{files}"
-    verify_certificate: false
 }}
 sdk {{
     storage.cache.default_base_dir: "{cache}"
@@ -88,4 +87,9 @@ def child_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, str
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_", "TAO2SERVE_"))
     }
-    return {**kept, **client_environment(paths, state), "PYTHONUNBUFFERED": "1"}
+    ours = {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+        "TMPDIR": str(paths.temporary),  # the SDK leaves lock files and packages in it
+    }
+    return {**kept, **client_environment(paths, state), **ours}

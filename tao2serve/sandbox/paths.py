@@ -53,6 +53,10 @@ class SandboxPaths:
         return self.root / "triton-backends"
 
     @property
+    def temporary(self) -> Path:
+        return self.root / "tmp"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-SAMPLE: Final = Path(__file__).with_name("sample")
-PROJECT: Final = "street-detector"
+from tao2serve.sandbox.samples import PROJECT, SAMPLE
+
 SERVICE_PROJECT: Final = "DevOps"
 SERVICE_NAME: Final = "tao2serve sandbox"
 

@@ -24,7 +24,7 @@ from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
 from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
 from tao2serve.triton.repository import check_model
 
-__all__ = ["down", "is_running", "up"]
+__all__ = ["down", "is_running", "is_up", "up"]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,12 @@ def down(home: Path, *, purge: bool = False) -> bool:
     return state is not None
 
 
+def is_up(home: Path) -> bool:
+    """Whether a sandbox of this home is up and ready."""
+    state = read_state(SandboxPaths(home).state)
+    return state is not None and state.ready and is_running(state)
+
+
 def is_running(state: SandboxState) -> bool:
     """Whether every recorded process still runs."""
     return bool(state.processes) and all(is_alive(record) for record in state.processes)
@@ -100,6 +106,7 @@ def _start_all(paths: SandboxPaths, state: SandboxState, on_step: Report) -> San
 
 
 def _start_server(paths: SandboxPaths, state: SandboxState) -> SandboxState:
+    paths.temporary.mkdir(parents=True, exist_ok=True)
     env.make_credentials(paths)
     env.write_clearml_conf(paths, state)
     command = (
@@ -182,6 +189,7 @@ def _end(paths: SandboxPaths, state: SandboxState) -> None:
     for record in sorted(state.processes, key=_stop_order):
         stop(record, grace_s=GRACE_S.get(record.name, 5.0))
     triton_server.clean_shared_memory(state.shared_memory)
+    shutil.rmtree(paths.temporary, ignore_errors=True)
     paths.state.unlink(missing_ok=True)
 
 

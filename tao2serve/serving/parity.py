@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tao2serve.errors import ParityError
 from tao2serve.runtime import Detections
+from tao2serve.runtime.candidates import overlap
 from tao2serve.serving.client import Answer
 
 __all__ = ["BoxParity", "check_boxes", "compare_boxes"]
@@ -57,7 +56,7 @@ def compare_boxes(expected: Detections, answer: Answer) -> BoxParity:
     boxes = np.array([prediction.bbox for prediction in answer.predictions], dtype=np.float64).reshape(-1, 4)
     classes = np.array([prediction.class_id for prediction in answer.predictions], dtype=np.int64)
     scores = np.array([prediction.raw_score for prediction in answer.predictions])
-    shared = _iou(expected.xyxy.astype(np.float64), boxes)
+    shared = overlap(expected.xyxy.astype(np.float64)[:, None], boxes[None])
     shared[expected.class_id[:, None] != classes[None, :]] = 0.0
     matched, worst = 0, 0.0
     while shared.size and shared.max() >= MATCH_IOU:
@@ -67,12 +66,3 @@ def compare_boxes(expected: Detections, answer: Answer) -> BoxParity:
         shared[ours, :] = 0.0
         shared[:, theirs] = 0.0
     return BoxParity(expected=len(expected), found=len(boxes), matched=matched, max_score_difference=worst)
-
-
-def _iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    intersection = np.maximum(high - low, 0.0).prod(axis=2)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=1)[None] - intersection
-    ratio: NDArray[np.float64] = intersection / np.maximum(union, 1e-9)
-    return ratio

@@ -39,7 +39,11 @@ class EndpointVersion:
 
 
 class ServingService:
-    """One serving service; each change is read, made and written in one call."""
+    """One serving service.
+
+    Each change reads the service's configuration anew, since clearml-serving replaces it whole: whoever writes
+    from an old copy takes away what others added.
+    """
 
     def __init__(self, service_id: str) -> None:
         from clearml_serving.serving.model_request_processor import ModelRequestProcessor
@@ -48,7 +52,7 @@ class ServingService:
         with translated(f"serving service {service_id}", "could not be read"):
             self._processor: Any = ModelRequestProcessor(task_id=service_id)
             self._task: Any = self._processor._task
-            self._processor.deserialize(skip_sync=True)
+            self._read()
 
     def setting(self, name: str) -> str:
         """Return one of the service's own settings (`serving_base_url`, `triton_grpc_server`), or ""."""
@@ -66,7 +70,8 @@ class ServingService:
                 "URL of the inference service",
                 "is said neither by a setting nor by the serving service",
                 evidence=f"serving service {self.id}",
-                hint="set TAO2SERVE_SERVING_BASE_URL=http://HOST:PORT/serve, or: clearml-serving config --base-serving-url URL",
+                hint="set TAO2SERVE_SERVING_BASE_URL=http://HOST:PORT/serve, "
+                "or: clearml-serving config --base-serving-url URL",
             )
         return url
 
@@ -116,12 +121,14 @@ class ServingService:
             output_size=[list(tensor.shape) for tensor in outputs],
         )
         with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be registered"):
+            self._read()
             self._processor.add_endpoint(entry, preprocess_code=str(preprocess_code))
             self._write()
 
     def unregister(self, endpoint: EndpointVersion) -> None:
         """Take one endpoint version away again, in an update of its own; not being there is no error."""
         with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be removed"):
+            self._read()
             if self._processor.remove_endpoint(endpoint.name, str(endpoint.version)):
                 self._write()
 
@@ -131,6 +138,8 @@ class ServingService:
         Raises InputError for weights that are not positive and for versions that are not registered:
         clearml-serving 1.3.5 freezes every endpoint when the registered weights of a route add up to zero.
         """
+        with translated(f"serving service {self.id}", "could not be read"):
+            self._read()
         missing = [version for version in weights if version not in self.versions(endpoint)]
         if not weights or missing or any(weight <= 0 for weight in weights.values()):
             raise InputError(
@@ -149,6 +158,10 @@ class ServingService:
         with translated(f"alias {endpoint}", "could not be switched"):
             self._processor.add_canary_endpoint(route)
             self._write()
+
+    def _read(self) -> None:
+        self._task.reload()
+        self._processor.deserialize(skip_sync=True)
 
     def _write(self) -> None:
         self._processor.serialize()

@@ -17,6 +17,7 @@ import numpy as np
 
 from tao2serve.errors import InputError
 from tao2serve.tao.flatten import flatten
+from tao2serve.tao.hdf5_heaps import check_heaps
 from tao2serve.tao.keras import KerasModel, Weight
 from tao2serve.tao.source import sha256_of
 
@@ -57,7 +58,10 @@ def read_keras_hdf5(path: Path) -> KerasModel:
     digest = sha256_of(path)
     import h5py
 
-    with _translated(path), h5py.File(path, "r") as file:
+    with _translated(path):
+        check_heaps(path)
+    # No lock: results often lie on read-only or network mounts, where HDF5 cannot take one.
+    with _translated(path), h5py.File(path, "r", locking=False) as file:
         config, keras_version = _model_config(path, file)
         weights = _read_weights(path, file)
         model = flatten(config, weights, path=path, sha256=digest, keras_version=keras_version)
@@ -105,6 +109,7 @@ def _model_config(path: Path, file: Any) -> tuple[dict[str, Any], str]:
         raise InputError(str(path), "has an oversized model_config", evidence=f"{len(text)} characters")
     try:
         config = json.loads(text)
+        json.dumps(config, ensure_ascii=False).encode()  # half a surrogate pair can go into no ONNX name
     except (ValueError, RecursionError) as error:
         raise InputError(str(path), "has a model_config that is not JSON", evidence=str(error)[:300]) from error
     if not isinstance(config, dict):
@@ -116,7 +121,7 @@ def _text(value: object) -> str:
     """h5py gives str or bytes by its version and by how the attribute was written."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return str(value)
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _read_weights(path: Path, file: Any) -> dict[str, tuple[Weight, ...]]:

@@ -36,7 +36,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KerasLayer:
-    """One layer: its settings as in the file's JSON, the layers that feed it, its weights in Keras's order."""
+    """One layer: its settings as in the file's JSON, what feeds it, its weights in Keras's order."""
 
     name: str
     class_name: str

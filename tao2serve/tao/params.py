@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from tao2serve.errors import InputError
@@ -64,6 +65,19 @@ def _class_params(spec: ExperimentSpec, name: str, handling: ClassHandling) -> d
             str(spec.path),
             f"has a confidence model for class {name} that is not supported",
             evidence=f"{confidence_model}; supported: {', '.join(_CONFIDENCE_MODELS)}",
+        )
+    numbers = (
+        clustering.coverage_threshold,
+        clustering.dbscan_eps,
+        clustering.dbscan_confidence_threshold,
+        clustering.nms_iou_threshold,
+        clustering.nms_confidence_threshold,
+    )
+    if not all(0 <= number < math.inf for number in numbers):
+        raise InputError(
+            str(spec.path),
+            f"has a clustering setting for class {name} that is no usable number",
+            evidence=f"{clustering}",
         )
     return {
         "name": name,

@@ -7,7 +7,6 @@ takes instead is said where it is used (`params.py`). Numbers are float32 in TAO
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +30,6 @@ from tao2serve.tao.spec_values import (
 
 __all__ = ["ExperimentSpec", "read_spec"]
 
-logger = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 _MAX_BYTES = 8 << 20  # the tutorials' specs are 10 KB

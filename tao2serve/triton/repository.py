@@ -85,6 +85,10 @@ def _fill(folder: Path, artifact: ModelArtifact, config: ModelConfig) -> None:
     (folder / CONFIG_FILE).write_text(render_config(config), encoding="utf-8")
     shutil.copyfile(Path(runtime.__file__).with_name("triton_model.py"), version / MODEL_CODE)
     shutil.copyfile(artifact.path, version / MODEL_FILE)
+    for companion in artifact.companions:  # weights that an ONNX file keeps beside itself, found by relative name
+        beside = version / companion.relative_to(artifact.path.parent)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(companion, beside)
     folder.chmod(0o755)  # mkdtemp makes it private, and Triton may run as somebody else
 
 

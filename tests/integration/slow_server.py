@@ -3,8 +3,8 @@
     slow_server.py CONFIG SEEN
 
 CONFIG is JSON: `delay_ms` for each answer, `slow_first` requests that take `slow_ms` instead, `fail_every`
-Nth request that gets 503, `hang_every` Nth that gets no answer. It prints its port, and on SIGTERM writes
-SEEN: one line `milliseconds status` per request that it answered.
+Nth request that gets 503, `fail_from` the number from which all do, `hang_every` Nth that gets no answer. It
+prints its port, and on SIGTERM writes SEEN: one line `milliseconds status` per request that it answered.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     slow = number < CONFIG.get("slow_first", 0)
     await asyncio.sleep((CONFIG["slow_ms"] if slow else CONFIG["delay_ms"]) / 1000)
     failed = number > 0 and number % CONFIG.get("fail_every", 10**9) == 0
+    failed = failed or number >= CONFIG.get("fail_from", 10**9)
     writer.write(answer(failed))
     await writer.drain()
     seen.append(((time.monotonic() - arrived_s) * 1000, 503 if failed else 200))

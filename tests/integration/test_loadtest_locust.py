@@ -178,6 +178,15 @@ def test_an_endpoint_that_does_not_answer_is_no_load_test(images: Path, tmp_path
     assert "ConnectError" in caught.value.evidence
 
 
+def test_an_endpoint_that_refuses_is_no_load_test(images: Path, tmp_path: Path) -> None:
+    """Before any load: ServiceError with the status and what the server said about it."""
+    with slow_server(tmp_path, delay_ms=1, fail_from=0) as server:
+        with pytest.raises(ServiceError, match="answered 503") as caught:
+            run_load_test(LoadPlan(url=server.url, images=images))
+        assert len(server.stop()) == 3
+    assert "queue is full" in caught.value.evidence
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_behind(images: Path, tmp_path: Path, kind: signal.Signals) -> None:
     """Ctrl-C ends locust at once; so does it end itself when we were killed and could not."""

@@ -198,3 +198,11 @@ def test_the_value_is_frozen(training: Path) -> None:
         spec.kind = "other"  # type: ignore[misc]
     with pytest.raises(TypeError):
         spec.handling["x"] = spec.handling["person"]  # type: ignore[index]
+
+
+def test_numbers_that_are_none(tmp_path: Path, training: Path) -> None:
+    """A setting that is not a number is an InputError that names the class."""
+    path = tmp_path / "spec.txt"
+    path.write_text(training.read_text().replace("dbscan_eps: 0.15", "dbscan_eps: nan"))
+    with pytest.raises(InputError, match="class person that is no usable number"):
+        to_params(read_spec(path))

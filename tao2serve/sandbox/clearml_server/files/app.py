@@ -55,15 +55,20 @@ class FileServer:
 
     async def _route(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD"):
-            return self._download(request.scope["path"])
+            return self._download(request.scope["path"], request.scope.get("raw_path", b""))
         if request.method == "POST" and request.scope["path"] == "/":
             return await self._upload(request)
         if request.method == "DELETE":
             return await run_in_threadpool(self._delete, request.scope["path"])
         return PlainTextResponse("method not allowed", status_code=405)
 
-    def _download(self, path: str) -> Response:
-        place = self._existing(path)
+    def _download(self, path: str, raw_path: bytes) -> Response:
+        """Answer with the file.
+
+        clearml 2.1.12 uploads the models of a task named with a colon, as TAO's are, under a name that holds
+        "%3A" literally, and registers them by that same, undecoded name; so that is looked for too.
+        """
+        place = self._existing(path) or self._existing(raw_path.decode("ascii", "replace"))
         return FileResponse(place) if place else PlainTextResponse("not found", status_code=404)
 
     def _existing(self, path: str) -> Path | None:

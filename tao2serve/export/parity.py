@@ -1,0 +1,222 @@
+"""Parity: does an artifact give the numbers of its source, and if not, which tensor and which layer first?"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tao2serve.errors import InputError, ParityError, ToolError
+from tao2serve.export.reference import Outputs, forward, layer_outputs
+from tao2serve.export.signature import load_onnx, read_signature
+from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
+from tao2serve.tao.keras import Array, KerasModel
+from tao2serve.values import ModelArtifact, ModelSignature
+
+__all__ = [
+    "FP32_TOLERANCE",
+    "ParityReport",
+    "TensorDifference",
+    "check_parity",
+    "compare_tensors",
+    "run_model",
+    "sample_images",
+]
+
+logger = logging.getLogger(__name__)
+
+FP32_TOLERANCE = 1e-3  # largest absolute difference; TAO's own tf2onnx route stays below 4e-4 of Keras
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorDifference:
+    """How far one tensor is from its reference; infinite where a value is not a number."""
+
+    name: str
+    shape: tuple[int, ...]
+    max_abs: float
+    mean_abs: float
+    cosine: float  # 1 where both point the same way, also where both are all zero
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport:
+    """The differences over some images; `first_divergence` names a layer, where one could be found."""
+
+    reference: Path
+    candidate: Path
+    images: int
+    tolerance: float
+    tensors: tuple[TensorDifference, ...]
+    first_divergence: str = ""
+
+    @property
+    def worst(self) -> TensorDifference:
+        return max(self.tensors, key=lambda tensor: tensor.max_abs)
+
+    @property
+    def passed(self) -> bool:
+        return self.worst.max_abs <= self.tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"{self.worst.name} within {self.worst.max_abs:.2g} over {self.images} images, {self.tolerance:g} allowed"
+        )
+
+    def require(self) -> None:
+        """Raise ParityError, naming the worst tensor, unless the numbers are the same."""
+        if not self.passed:
+            place = f", first seen in layer {self.first_divergence}" if self.first_divergence else ""
+            raise ParityError(
+                str(self.candidate),
+                f"does not give the numbers of {self.reference}",
+                evidence=f"{self.worst.name} is off by {self.worst.max_abs:.3g} over {self.images} images, "
+                f"{self.tolerance:g} is allowed{place}",
+            )
+
+
+def compare_tensors(reference: Array, candidate: Array, *, name: str) -> TensorDifference:
+    """Compare two tensors of one shape. Raises ParityError where the shapes differ."""
+    if reference.shape != candidate.shape:
+        raise ParityError(
+            name,
+            "has another shape than its reference",
+            evidence=f"reference {reference.shape}, candidate {candidate.shape}",
+        )
+    a, b = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
+    if not np.isfinite(b).all() or not np.isfinite(a).all():
+        infinite = float("inf")
+        return TensorDifference(name=name, shape=reference.shape, max_abs=infinite, mean_abs=infinite, cosine=0.0)
+    distance = np.abs(a - b)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return TensorDifference(
+        name=name,
+        shape=reference.shape,
+        max_abs=float(distance.max(initial=0.0)),
+        mean_abs=float(distance.mean()) if distance.size else 0.0,
+        cosine=float(a @ b) / length if length else float(not a.any() and not b.any()),
+    )
+
+
+def sample_images(signature: ModelSignature, *, count: int = 2, seed: int = 0) -> Array:
+    """Return `count` synthetic images (N, C, H, W) in [0, 1]: soft blobs under noise, always the same."""
+    random = np.random.default_rng(seed)
+    channels, height, width = signature.input.shape
+    coarse = random.random((count, channels, -(-height // 16), -(-width // 16)), dtype=np.float32)
+    blobs = coarse.repeat(16, axis=2).repeat(16, axis=3)[:, :, :height, :width]
+    noise = random.random(blobs.shape, dtype=np.float32)
+    return np.clip(np.float32(0.85) * blobs + np.float32(0.15) * noise, 0, 1)
+
+
+def check_parity(
+    artifact: ModelArtifact, source: Path, *, images: Array, tolerance: float = FP32_TOLERANCE
+) -> ParityReport:
+    """Run artifact and source on the same images (N, C, H, W) in [0, 1] and compare both outputs.
+
+    A `.hdf5` source is run by our own numpy reading of Keras, an `.onnx` source by onnxruntime. The report
+    says whether it passed; `report.require()` raises. Raises InputError for files or images that do not fit.
+    """
+    wanted = run_model(source, images)
+    found = run_model(artifact.path, images)
+    tensors = (
+        compare_tensors(wanted.coverage, found.coverage, name=artifact.signature.coverage.name),
+        compare_tensors(wanted.bbox, found.bbox, name=artifact.signature.bbox.name),
+    )
+    report = ParityReport(
+        reference=source, candidate=artifact.path, images=len(images), tolerance=tolerance, tensors=tensors
+    )
+    logger.info("parity of %s: worst %s %.3g", artifact.path.name, report.worst.name, report.worst.max_abs)
+    if report.passed or not is_hdf5(source):
+        return report
+    return ParityReport(
+        reference=source,
+        candidate=artifact.path,
+        images=len(images),
+        tolerance=tolerance,
+        tensors=tensors,
+        first_divergence=_first_divergence(artifact.path, read_keras_hdf5(source), images[:1], tolerance),
+    )
+
+
+def run_model(path: Path, images: Array) -> Outputs:
+    """Return what a `.hdf5` or `.onnx` model says about images (N, C, H, W), computed one by one."""
+    if is_hdf5(path):
+        model = read_keras_hdf5(path)
+        source = next(layer for layer in model.layers if layer.name == model.inputs[0])
+        _check_images(path, images, source.integers("batch_input_shape")[1:])
+        return _joined([forward(model, images[i : i + 1]) for i in range(len(images))])
+    signature = read_signature(path)
+    _check_images(path, images, signature.input.shape)
+    names = [signature.coverage.name, signature.bbox.name]
+    session = _session(path)
+    typed = images.astype(np.float16 if signature.input.datatype == "FP16" else np.float32)
+    results = [session.run(names, {signature.input.name: typed[i : i + 1]}) for i in range(len(images))]
+    return _joined([Outputs(coverage=x.astype(np.float32), bbox=y.astype(np.float32)) for x, y in results])
+
+
+def _check_images(path: Path, images: Array, shape: tuple[int | None, ...]) -> None:
+    if images.ndim != 4 or not len(images) or images.shape[1:] != shape:
+        raise InputError(
+            str(path),
+            "cannot take these images",
+            evidence=f"images {images.shape}, the model wants (N, {', '.join(map(str, shape))})",
+        )
+
+
+def _joined(parts: list[Outputs]) -> Outputs:
+    return Outputs(
+        coverage=np.concatenate([part.coverage for part in parts]),
+        bbox=np.concatenate([part.bbox for part in parts]),
+    )
+
+
+def _session(model: Path | bytes, *, optimized: bool = True) -> Any:
+    """Open a model on the CPU. Raises ToolError without onnxruntime, InputError if it refuses the model."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ToolError(
+            "onnxruntime", "is not installed", evidence=str(error), hint="pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    subject = str(model) if isinstance(model, Path) else "the model"
+    try:
+        return onnxruntime.InferenceSession(
+            subject if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions share no base of their own
+        raise InputError(subject, "is refused by onnxruntime", evidence=str(error)[:300]) from error
+
+
+def _first_divergence(path: Path, model: KerasModel, images: Array, tolerance: float) -> str:
+    """Return the first layer whose tensor is off, "" if none can be told (names differ, shapes differ)."""
+    import onnx
+
+    proto = load_onnx(path)
+    signature = read_signature(path)
+    last: dict[str, str] = {  # the last tensor below `<layer>/` is the layer's result
+        output.rpartition("/")[0].removesuffix("/batchnorm"): output
+        for node in proto.graph.node
+        for output in node.output
+    }
+    known = {name: last[name] for name in (layer.name for layer in model.layers) if name in last}
+    present = {item.name for item in proto.graph.output}
+    proto.graph.output.extend(
+        onnx.helper.make_empty_tensor_value_info(name) for name in known.values() if name not in present
+    )
+    session = _session(proto.SerializeToString(), optimized=False)
+    values = session.run(list(known.values()), {signature.input.name: images})
+    found = dict(zip(known, values, strict=True))
+    for name, wanted in layer_outputs(model, images):
+        if name not in found or found[name].shape != wanted.shape:
+            continue
+        allowed = tolerance * max(1.0, float(np.abs(wanted).max(initial=0.0)))
+        if not float(np.abs(wanted - found[name]).max(initial=0.0)) <= allowed:
+            return name
+    return ""

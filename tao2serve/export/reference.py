@@ -1,0 +1,254 @@
+"""TAO's Keras forward pass in plain numpy: the fp32 numbers an artifact must equal.
+
+Written from the rules (design notes, TAO.md §3–4) and sharing nothing with the ONNX writer but the reading
+of the file, so that one mistake cannot hide in both. Arrays are (N, C, H, W) float32. A convolution is one
+matrix product for each kernel position: slow beside onnxruntime, fast enough for parity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tao2serve.tao.keras import Array, KerasLayer, KerasModel
+
+__all__ = ["Outputs", "forward", "layer_outputs"]
+
+_Taps = Iterator[tuple[int, int, Array]]  # kernel row, kernel column, what that position sees
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What a detector says about N images: coverage (N, classes, h, w), bbox (N, 4 * classes, h, w)."""
+
+    coverage: Array
+    bbox: Array
+
+
+def forward(model: KerasModel, images: Array) -> Outputs:
+    """Run the model on images (N, C, H, W) in [0, 1]. Raises InputError for a layer it does not know."""
+    coverage = bbox = None
+    for name, value in layer_outputs(model, images):
+        if name == model.coverage:
+            coverage = value
+        if name == model.bbox:
+            bbox = value
+    assert coverage is not None  # KerasModel.coverage names a layer of the model
+    assert bbox is not None
+    return Outputs(coverage=coverage, bbox=bbox)
+
+
+def layer_outputs(model: KerasModel, images: Array) -> Iterator[tuple[str, Array]]:
+    """Yield each layer's name and result in the order they run; results nobody needs any more are let go."""
+    last_use = {name: index for index, layer in enumerate(model.layers) for name in layer.inbound}
+    alive: dict[str, Array] = {}
+    for index, layer in enumerate(model.layers):
+        if layer.class_name == "InputLayer":
+            result = np.asarray(images, dtype=np.float32)
+        else:
+            result = _run(layer, tuple(alive[name] for name in layer.inbound))
+        alive[layer.name] = result
+        yield layer.name, result
+        for name in layer.inbound:
+            if last_use[name] == index:
+                alive.pop(name, None)
+
+
+def _run(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    rule = _RULES.get(layer.class_name)
+    if rule is None:
+        layer.fail(f"is a {layer.class_name}, which the reference does not know")
+    if not inputs:
+        layer.fail("has no input")
+    try:
+        return rule(layer, inputs)
+    except (ValueError, IndexError) as error:  # numpy, when shapes do not fit
+        layer.fail("does not fit its inputs", evidence=f"{[x.shape for x in inputs]}: {error}"[:300])
+
+
+def _zeros_around(x: Array, top: int, bottom: int, left: int, right: int) -> Array:
+    if not (top or bottom or left or right):
+        return x
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+
+
+def _taps(x: Array, kernel: tuple[int, int], strides: tuple[int, int], dilation: tuple[int, int]) -> _Taps:
+    """Slide a window over x without copying: for each position in it, the (N, C, oh, ow) values it meets."""
+    rows = (x.shape[2] - (kernel[0] - 1) * dilation[0] - 1) // strides[0] + 1
+    columns = (x.shape[3] - (kernel[1] - 1) * dilation[1] - 1) // strides[1] + 1
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            top, left = i * dilation[0], j * dilation[1]
+            yield (
+                i,
+                j,
+                x[
+                    :,
+                    :,
+                    top : top + (rows - 1) * strides[0] + 1 : strides[0],
+                    left : left + (columns - 1) * strides[1] + 1 : strides[1],
+                ],
+            )
+
+
+def _conv(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    """TAO's patched `same`: ((k - 1) * dilation + 1) // 2 zeros on both sides, then `valid`."""
+    kernel, strides, dilation = (layer.pair(key, 1) for key in ("kernel_size", "strides", "dilation_rate"))
+    vertical, horizontal = (
+        ((k - 1) * d + 1) // 2 if layer.text("padding", "valid") == "same" else 0
+        for k, d in zip(kernel, dilation, strict=True)
+    )
+    x = _zeros_around(inputs[0], vertical, vertical, horizontal, horizontal)
+    weights = layer.weights[0].values  # (kh, kw, in, out)
+    total: Array | None = None
+    for i, j, seen in _taps(x, kernel, strides, dilation):
+        flat = np.ascontiguousarray(seen).reshape(seen.shape[0], seen.shape[1], -1)
+        product = np.matmul(np.ascontiguousarray(weights[i, j].T), flat)
+        total = product if total is None else np.add(total, product, out=total)
+        shape = (seen.shape[0], weights.shape[3], *seen.shape[2:])
+    assert total is not None  # a kernel has at least one position
+    return _finish(layer, total.reshape(shape))
+
+
+def _depthwise(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    """Not patched: TensorFlow's `same`, where an odd number of zeros puts the larger half at the end."""
+    kernel, strides, dilation = (layer.pair(key, 1) for key in ("kernel_size", "strides", "dilation_rate"))
+    x = inputs[0]
+    if layer.text("padding", "valid") == "same":
+        sides: list[int] = []
+        for size, k, s, d in zip(x.shape[2:], kernel, strides, dilation, strict=True):
+            wanted = int(np.ceil(size / s))
+            missing = max(0, (wanted - 1) * s + (k - 1) * d + 1 - size)
+            sides += [missing // 2, missing - missing // 2]
+        x = _zeros_around(x, *sides)
+    weights = layer.weights[0].values  # (kh, kw, in, multiplier)
+    total: Array | None = None
+    for i, j, seen in _taps(x, kernel, strides, dilation):
+        product = seen[:, :, None] * weights[i, j][None, :, :, None, None]
+        total = product if total is None else np.add(total, product, out=total)
+    assert total is not None
+    n, channels, multiplier, height, width = total.shape
+    return _finish(layer, total.reshape(n, channels * multiplier, height, width))
+
+
+def _finish(layer: KerasLayer, x: Array) -> Array:
+    """Add the bias, then apply the activation a convolution may carry."""
+    if layer.flag("use_bias", default=True):
+        x = x + layer.weights[1].values[None, :, None, None]
+    return _activate(layer, x)
+
+
+def _activate(layer: KerasLayer, x: Array) -> Array:
+    name = layer.text("activation", "linear")
+    if name not in _ACTIVATIONS:
+        layer.fail(f"has an activation the reference does not know: {name[:60]}")
+    return _ACTIVATIONS[name](x)
+
+
+def _sigmoid(x: Array) -> Array:
+    half = np.float32(0.5)  # by tanh, which cannot overflow
+    result: Array = half * (np.tanh(half * x) + np.float32(1))
+    return result
+
+
+def _batch_norm(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, channel by channel."""
+    values = [weight.values for weight in layer.weights]
+    gamma = values.pop(0) if layer.flag("scale", default=True) else np.float32(1)
+    beta = values.pop(0) if layer.flag("center", default=True) else np.float32(0)
+    mean, variance = values
+    epsilon = np.float32(layer.number("epsilon", 1e-3) or 0)
+    factor = np.broadcast_to(gamma / np.sqrt(variance + epsilon), mean.shape)
+    shift = np.broadcast_to(beta, mean.shape)
+    each = (1, -1) + (1,) * (inputs[0].ndim - 2)
+    result: Array = (inputs[0] - mean.reshape(each)) * factor.reshape(each) + shift.reshape(each)
+    return result
+
+
+def _pool(layer: KerasLayer, inputs: tuple[Array, ...], combine: Callable[[Array, Array], Array]) -> Array:
+    """TAO's patched `same`: (p - 1) // 2 zeros on both sides, and they take part like any other value."""
+    pool = layer.pair("pool_size")
+    strides = layer.pair("strides") if layer.config.get("strides") is not None else pool
+    vertical, horizontal = ((p - 1) // 2 if layer.text("padding", "valid") == "same" else 0 for p in pool)
+    x = _zeros_around(inputs[0], vertical, vertical, horizontal, horizontal)
+    total: Array | None = None
+    for _, _, seen in _taps(x, pool, strides, (1, 1)):
+        total = seen.copy() if total is None else combine(total, seen)
+    assert total is not None
+    return total
+
+
+def _max_pool(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    return _pool(layer, inputs, np.maximum)
+
+
+def _average_pool(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    height, width = layer.pair("pool_size")
+    return _pool(layer, inputs, np.add) / np.float32(height * width)
+
+
+def _zero_padding(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    return _zeros_around(inputs[0], *layer.padding_sides())
+
+
+def _leaky_relu(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    alpha = np.float32(layer.number("alpha", 0.3) or 0)
+    return np.where(inputs[0] > 0, inputs[0], alpha * inputs[0])
+
+
+def _relu(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    limit = layer.number("max_value", None)
+    return np.clip(inputs[0], 0, None if limit is None else np.float32(limit))
+
+
+def _reshape(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    target = [-1 if item is None else item for item in layer.integers("target_shape")]
+    return inputs[0].reshape(inputs[0].shape[0], *target)
+
+
+def _add(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    total = inputs[0]
+    for other in inputs[1:]:
+        total = total + other
+    return total
+
+
+def _multiply(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
+    total = inputs[0]
+    for other in inputs[1:]:
+        total = total * other
+    return total
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+    "relu6": lambda x: np.clip(x, np.float32(0), np.float32(6)),
+    "sigmoid": _sigmoid,
+    "swish": lambda x: x * _sigmoid(x),
+    "tanh": np.tanh,
+}
+
+_RULES: Mapping[str, Callable[[KerasLayer, tuple[Array, ...]], Array]] = {
+    "Activation": lambda layer, inputs: _activate(layer, inputs[0]),
+    "Add": _add,
+    "AveragePooling2D": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Concatenate": lambda layer, inputs: np.concatenate(inputs, axis=1),
+    "Conv2D": _conv,
+    "DepthwiseConv2D": _depthwise,
+    "Dropout": lambda layer, inputs: inputs[0],
+    "GlobalAveragePooling2D": lambda layer, inputs: inputs[0].mean(axis=(2, 3)),
+    "LeakyReLU": _leaky_relu,
+    "MaxPooling2D": _max_pool,
+    "Multiply": _multiply,
+    "QDQ": lambda layer, inputs: inputs[0],
+    "QuantizedConv2D": _conv,
+    "QuantizedDepthwiseConv2D": _depthwise,
+    "ReLU": _relu,
+    "Reshape": _reshape,
+    "SpatialDropout2D": lambda layer, inputs: inputs[0],
+    "ZeroPadding2D": _zero_padding,
+}

@@ -1,0 +1,112 @@
+"""A bare installation, without extras: everything imports and every help text answers, fast."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tao2serve
+
+# These run inside other programs and import what is theirs: locust, starlette (extra `sandbox`).
+INSIDE_OTHERS = ("tao2serve.loadtest.locustfile", "tao2serve.sandbox.clearml_server")
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(tao2serve.__path__, "tao2serve.")
+    if not module.name.startswith(INSIDE_OTHERS)
+)
+COMMANDS = (
+    (),
+    ("demo",),
+    ("sandbox",),
+    ("sandbox", "up"),
+    ("sandbox", "status"),
+    ("sandbox", "env"),
+    ("sandbox", "logs"),
+    ("sandbox", "down"),
+    ("models",),
+    ("export",),
+    ("deploy",),
+    ("predict",),
+    ("loadtest",),
+)
+
+
+def tao2serve_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tao2serve", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports(name: str) -> None:
+    """No module needs an extra, a GPU or a server to be imported."""
+    importlib.import_module(name)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "tao2serve")
+def test_every_help_answers(command: tuple[str, ...]) -> None:
+    """`--help` of every command prints what it does, and of every single one an example."""
+    outcome = tao2serve_command(*command, "--help")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "Usage: tao2serve" in outcome.stdout
+    if command and command != ("sandbox",):
+        assert "Example:" in outcome.stdout
+
+
+def test_the_list_of_commands_is_complete() -> None:
+    """Every command the program lists is checked above, and none of those is missing."""
+    listed = set(re.findall(r"^  (\w+)  +\S", tao2serve_command("--help").stdout.split("Commands:")[1], re.MULTILINE))
+    assert listed == {command[0] for command in COMMANDS if command}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """`tao2serve --help` answers before anything slow is imported; that is what keeps it quick."""
+    program = "import sys; sys.argv = ['tao2serve', '--help']; from tao2serve.cli.main import main; main()"
+    assert not {"rich", "clearml", "onnx", "numpy", "httpx", "pydantic"} & loaded_by(program)
+
+
+def loaded_by(program: str) -> set[str]:
+    """Return the top-level packages that a program has imported when it exits."""
+    wrapped = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: sys.stderr.write(' '.join({name.split('.')[0] for name in sys.modules})))\n" + program
+    )
+    outcome = subprocess.run([sys.executable, "-c", wrapped], capture_output=True, text=True, check=True)
+    return set(outcome.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("nonsense",), 2, "nonsense"),
+        (("export",), 2, "SOURCE"),
+        (("export", "missing.hdf5"), 3, "no such file"),
+        (("deploy", "x.hdf5"), 2, "--endpoint"),
+        (("deploy", "missing.hdf5", "--endpoint", "bad-name"), 2, "bad-name"),
+        (("deploy", "missing.hdf5", "--endpoint", "people_4"), 2, "people_4"),
+        (("loadtest", "http://127.0.0.1:9/serve/x", "--images", ".", "--slo", "p42=1ms"), 2, "p42"),
+        (("loadtest", "http://127.0.0.1:9/serve/x", "--images", ".", "--run-time", "soon"), 2, "soon"),
+        (("predict", "http://127.0.0.1:9/serve/x", "missing.jpg"), 3, "missing.jpg"),
+        (("sandbox", "env"), 6, "sandbox up"),
+        (("models",), 2, "not configured"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_wrong_input_gets_one_clear_error(
+    arguments: tuple[str, ...], code: int, words: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong usage and bad input exit with the documented code, name the trouble, and show no traceback."""
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path))
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", f"{tmp_path}/none.conf")
+    for name in ("CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY", "CLEARML_SERVING_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    outcome = tao2serve_command(*arguments)
+    assert outcome.returncode == code, outcome.stderr
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert not outcome.stdout

@@ -1,0 +1,83 @@
+"""The demo, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine, processes_of, shared_memory
+from labels import read_kitti, unmatched
+from PIL import Image
+
+from tao2serve.sandbox.samples import SAMPLE
+
+pytestmark = pytest.mark.integration
+
+
+def leftovers() -> set[str]:
+    """What a demo could forget outside its folder: temporary files and shared memory."""
+    temporary = {
+        path.name
+        for path in Path(tempfile.gettempdir()).iterdir()
+        if path.name.startswith(("tao2serve", "model_package", "clearml_", "python_env"))
+    }
+    return temporary | shared_memory()
+
+
+def test_demo_succeeds_twice_and_leaves_only_its_folder(bare: CommandLine) -> None:
+    """Two demos in a row: the detections match the labels, the load test failed nowhere, all is down again."""
+    before = leftovers()
+    for _ in range(2):
+        document = bare.tao2serve("demo", "--output", "demo", "--json", timeout_s=300).assert_success().document
+        assert document["outcome"] == "ok"
+        assert document["detections"] > 0
+        labels = read_kitti(SAMPLE / "labels" / f"{Path(document['picture']).stem}.txt")
+        missing, surplus = unmatched(labels, document["predictions"])
+        assert not missing
+        assert not surplus
+        assert document["load"]["requests"] > 20
+        assert document["load"]["failures"] == 0
+        with Image.open(document["drawing"]) as drawing:
+            assert drawing.size[0] > 300
+        assert "<html" in Path(document["report"]).read_text(encoding="utf-8")
+    assert leftovers() <= before
+    assert not Path(bare.environment["TAO2SERVE_HOME"]).exists()
+
+
+def test_demo_kept_stays_up_until_it_is_taken_down(bare: CommandLine) -> None:
+    """With --keep the endpoint goes on answering, and the summary's last line takes it down."""
+    home = Path(bare.environment["TAO2SERVE_HOME"])
+    try:
+        outcome = bare.tao2serve("demo", "--keep", "--output", "demo", timeout_s=300).assert_success()
+        assert "tao2serve sandbox down" in outcome.stdout
+        url = next(line.split()[2] for line in outcome.stdout.splitlines() if line.startswith("endpoint"))
+        picture = sorted((SAMPLE / "images").glob("*.jpg"))[0]
+        bare.tao2serve("predict", url, picture).assert_success()
+    finally:
+        bare.tao2serve("sandbox", "down", "--purge").assert_success()
+    assert not processes_of(home)
+
+
+def test_demo_interrupted_takes_everything_down(bare: CommandLine) -> None:
+    """Ctrl-C in the middle, and once more while it tidies up: exit 130, nothing left."""
+    before = leftovers()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tao2serve", "demo", "--output", "demo"],
+        env=dict(bare.environment), cwd=bare.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "export to ONNX" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130
+    assert leftovers() <= before

@@ -1,0 +1,104 @@
+"""The local stack: up, down, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command_line import CommandLine, make_command_line, processes_of, shared_memory
+
+from tao2serve.sandbox.samples import pictures
+
+pytestmark = pytest.mark.integration
+
+
+def test_everything_listens_on_loopback_only(sandbox: CommandLine, deployed: dict[str, Any]) -> None:
+    """No process of the stack, not even Triton's own children, can be reached from another machine."""
+    listening = [
+        connection.laddr
+        for process in processes_of(Path(sandbox.environment["TAO2SERVE_HOME"]))
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 6
+    # gRPC listens on the same address in its IPv6 spelling.
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+
+
+def test_up_again_and_status_say_the_same(sandbox: CommandLine) -> None:
+    """`up` on a running sandbox changes nothing, and `status` exits 0."""
+    first = sandbox.tao2serve("sandbox", "status", "--json").assert_success().document
+    again = sandbox.tao2serve("sandbox", "up", "--json").assert_success().document
+    assert again == first
+    assert first["running"]
+    assert {entry["name"] for entry in first["processes"]} == {"clearml-server", "triton", "clearml-serving"}
+
+
+def test_logs_are_there_to_read(sandbox: CommandLine) -> None:
+    """`logs` prints a named log; a name that is not there lists those that are."""
+    assert "tritonserver" in sandbox.tao2serve("sandbox", "logs", "triton", "-n", "500").assert_success().stdout
+    missing = sandbox.tao2serve("sandbox", "logs", "nginx")
+    assert missing.code == 2
+    assert "triton" in missing.stderr
+
+
+def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
+    sandbox: CommandLine, deployed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Another home has ports and credentials of its own; its data survives down and kill -9; purged, it is gone."""
+    home = tmp_path / "home"
+    plain = make_command_line(home, tmp_path / "work")
+    memory_before = shared_memory()
+    first = plain.tao2serve("sandbox", "up", "--json").assert_success().document
+    try:
+        variables = plain.tao2serve("sandbox", "env", "--json").assert_success().document
+        assert variables["CLEARML_API_HOST"] != sandbox.environment["CLEARML_API_HOST"]
+        assert variables["CLEARML_API_SECRET_KEY"] != sandbox.environment["CLEARML_API_SECRET_KEY"]
+        inside = make_command_line(home, tmp_path / "work", **variables)
+        inside.tao2serve("deploy", "--project", "street-detector", "--endpoint", "street").assert_success()
+
+        plain.tao2serve("sandbox", "down").assert_success()
+        assert not processes_of(home)
+        assert shared_memory() == memory_before
+        assert plain.tao2serve("sandbox", "status").code == 6
+
+        plain.tao2serve("sandbox", "up").assert_success()
+        inside.tao2serve("predict", "street", pictures()[0]).assert_success()
+
+        for entry in plain.tao2serve("sandbox", "status", "--json").document["processes"]:
+            os.kill(entry["pid"], signal.SIGKILL)
+        assert plain.tao2serve("sandbox", "env").code == 6
+        recovered = plain.tao2serve("sandbox", "up", "--json").assert_success().document
+        assert recovered["service_id"] == first["service_id"]
+        assert recovered["urls"] == first["urls"]
+        inside.tao2serve("predict", "street", pictures()[0]).assert_success()
+    finally:
+        plain.tao2serve("sandbox", "down", "--purge").assert_success()
+    assert not processes_of(home)
+    assert not (home / "sandbox").exists()
+    assert shared_memory() == memory_before
+    sandbox.tao2serve("predict", "street", pictures()[0]).assert_success()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C while the stack starts ends what was started, and exits 130."""
+    home = tmp_path / "home"
+    command = make_command_line(home, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tao2serve", "sandbox", "up"],
+        env=dict(command.environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (home / "sandbox" / "logs" / "triton.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 130
+    assert not processes_of(home)

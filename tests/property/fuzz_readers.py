@@ -1,0 +1,98 @@
+"""Mutate model and spec files and read them; run as a program, so that a crash or hang stays in here.
+
+Memory is bounded, because HDF5 believes a damaged length of 4 GiB until the read fails. Prints one line per
+file kind: how many were refused, how many were read. Exits 1 on any exception but InputError.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import random
+import resource
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from tao2serve.errors import InputError
+from tao2serve.export.convert import export_onnx
+from tao2serve.export.signature import read_signature
+from tao2serve.tao.params import to_params
+from tao2serve.tao.spec import read_spec
+from tao2serve.tao.status import read_status
+
+TOKENS = [
+    b"{",
+    b"}",
+    b"\xff",
+    b'"',
+    b":",
+    b"[null]",
+    b"-1",
+    b"1e999",
+    b"\x00" * 8,
+    b"\xff" * 8,
+    b"inf",
+    b"/../",
+]
+
+
+def mutate(content: bytes, chance: random.Random) -> bytes:
+    """Cut, overwrite, insert, delete or repeat a few places."""
+    changed = bytearray(content)
+    for _ in range(chance.choice([1, 1, 2, 5, 20])):
+        if not changed:
+            break
+        place = chance.randrange(len(changed))
+        kind = chance.randrange(6)
+        if kind == 0:
+            changed[place] = chance.randrange(256)
+        elif kind == 1:
+            token = chance.choice(TOKENS)
+            changed[place : place + len(token)] = token
+        elif kind == 2:
+            changed[place:place] = chance.choice(TOKENS)
+        elif kind == 3:
+            del changed[place : place + chance.randrange(1, 64)]
+        elif kind == 4:
+            changed[place:place] = changed[place : place + chance.randrange(1, 256)]
+        else:
+            del changed[place + chance.randrange(len(changed)) :]
+    return bytes(changed)
+
+
+def main(folder: Path, rounds: int, seed: int) -> int:
+    readers: dict[str, Callable[[Path], object]] = {
+        "model.hdf5": lambda path: export_onnx(path, output=folder / "out.onnx"),
+        "spec.txt": lambda path: to_params(read_spec(path)),
+        "model.onnx": read_signature,
+        "status.json": read_status,
+    }
+    failures = 0
+    for name, read in readers.items():
+        content = (folder / name).read_bytes()
+        target = folder / f"mutated{Path(name).suffix}"
+        refused = 0
+        for number in range(rounds):
+            chance = random.Random(f"{seed} {name} {number}")
+            target.write_bytes(mutate(content, chance))
+            faulthandler.dump_traceback_later(15, exit=True)
+            try:
+                read(target)
+            except InputError:
+                refused += 1
+            except Exception:
+                failures += 1
+                print(f"--- {name} seed {seed} round {number}")
+                traceback.print_exc(file=sys.stdout)
+            faulthandler.cancel_dump_traceback_later()
+        print(f"{name}: {refused} refused, {rounds - refused} read")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    logging.disable()
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -1,0 +1,46 @@
+"""Damaged files of every kind end in an InputError or are read: never a traceback, a crash or a hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from keras_files import tiny_resnet
+
+import tao2serve
+from tao2serve.export.convert import export_onnx
+
+SPEC = """
+augmentation_config { preprocessing {
+  output_image_width: 48 output_image_height: 32 output_image_channel: 3 } }
+model_config { arch: "resnet" num_layers: 18 objective_set { bbox { scale: 35.0 offset: 0.5 } cov { } } }
+cost_function_config { target_classes { name: "person" } target_classes { name: "bag" } }
+postprocessing_config { target_class_config { key: "default" value: { clustering_config {
+  clustering_algorithm: DBSCAN coverage_threshold: 0.005 dbscan_eps: 0.15 dbscan_min_samples: 1 } } } }
+"""
+STATUS = [
+    {"date": "5/3/2024", "time": "9:1:2", "status": "STARTED"},
+    {"epoch": 9, "kpi": {"mean average precision": 61.5}, "categorical": {"average_precision": {"car": 1.0}}},
+]
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    """300 mutations of each of a model, a spec, an ONNX file and a status file raise InputError at most."""
+    export_onnx(tiny_resnet(tmp_path / "model.hdf5"), output=tmp_path / "model.onnx")
+    (tmp_path / "spec.txt").write_text(SPEC)
+    (tmp_path / "status.json").write_text("\n".join(json.dumps(line) for line in STATUS))
+    program = Path(__file__).with_name("fuzz_readers.py")
+    package = str(Path(tao2serve.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), "300", "7"],
+        env={**os.environ, "PYTHONPATH": package, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("refused") == 4

@@ -1,0 +1,124 @@
+"""The command line's own parts: steps on a stream, errors as text and JSON, durations, stdout kept clean."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tao2serve.cli.main import run
+from tao2serve.cli.options import seconds
+from tao2serve.cli.output import error_document, print_error, quiet
+from tao2serve.cli.progress import shown_steps
+from tao2serve.errors import InputError, ServiceError, UsageError
+
+
+def test_steps_are_plain_lines_where_there_is_no_terminal() -> None:
+    """Each step begins and ends with a line; a failed one says so and names itself in the error."""
+    stream = io.StringIO()
+    with pytest.raises(InputError) as caught, shown_steps(stream) as steps:
+        with steps.step("first") as step:
+            step.note("went well")
+        with steps.step("second"):
+            raise InputError("file", "is bad")
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["...", "done", "...", "failed"]
+    assert lines[1].endswith("went well")
+    assert caught.value.step == "second"
+    assert [entry["name"] for entry in steps.to_list()] == ["first"]
+
+
+def test_steps_are_a_live_list_on_a_terminal() -> None:
+    """Done steps get a tick, the failed one a cross, with their times."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with pytest.raises(InputError), shown_steps(stream) as steps:
+        with steps.step("first") as step:
+            step.news("half way")
+            step.note("went well")
+        with steps.step("second"):
+            raise InputError("file", "is bad")
+    shown = stream.getvalue()
+    assert "✓" in shown
+    assert "✗" in shown
+    assert "went well" in shown
+
+
+def test_an_error_reads_subject_fact_evidence_hint_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """As text on stderr, as one document on stdout; never both."""
+    error = ServiceError("Triton", "is away", evidence="refused", hint="start it", log=Path("x.log"))
+    error.step = "load"
+    print_error(error, as_json=False)
+    text = capsys.readouterr()
+    assert not text.out
+    assert [line.strip().split(":")[0] for line in text.err.splitlines()] == ["error", "step", "seen", "try", "log"]
+    print_error(error, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document == error_document(error)
+    assert document["exit_code"] == 5
+    assert document["error"] == {
+        "subject": "Triton", "fact": "is away", "evidence": "refused", "hint": "start it", "log": "x.log",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("20s", 20), ("500ms", 0.5), ("2m", 120), ("1.5", 1.5), (" 3 s", 3)])
+def test_durations_are_read(text: str, wanted: float) -> None:
+    """Milliseconds, seconds (also without a unit) and minutes."""
+    assert seconds(text, option="--run-time") == wanted
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1h", "1s2", "nan"])
+def test_other_durations_are_refused(text: str) -> None:
+    """Exit 2 with the option's name."""
+    with pytest.raises(UsageError, match="--run-time"):
+        seconds(text, option="--run-time")
+
+
+def test_chatter_goes_to_the_log_and_errors_name_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What Python code and child processes print inside lands in the log, and stdout is as it was afterwards."""
+    log = tmp_path / "logs" / "x.log"
+    with pytest.raises(ServiceError) as caught, quiet(log) as terminal:
+        os.write(1, b"from a library\n")
+        print("from python", file=sys.stderr)
+        terminal.write("progress\n")
+        raise ServiceError("x", "failed")
+    assert caught.value.log == log
+    os.write(1, b"result\n")
+    out, err = capfd.readouterr()
+    assert out == "result\n"
+    assert "progress" in err
+    assert "from a library" in log.read_text()
+
+
+def test_wrong_usage_with_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also what the parser itself refuses."""
+    assert run(["deploy", "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["outcome"] == "error"
+    assert "--endpoint" in document["error"]["fact"]
+
+
+def test_a_defect_is_reported_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 1, a sentence, and the traceback in a log."""
+    from tao2serve.sandbox import stack
+
+    def broken(_home: Path, **_options: object) -> bool:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path))
+    monkeypatch.setattr(stack, "down", broken)
+    assert run(["sandbox", "down"]) == 1
+    shown = capsys.readouterr().err
+    assert "unforeseen" in shown
+    assert "Traceback" not in shown
+    assert "Traceback" in (tmp_path / "logs" / "defect.log").read_text()

@@ -1,0 +1,207 @@
+"""The sandbox's parts, without starting it: processes, state, credentials, environment, Triton's command line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tao2serve.errors import NotReadyError, ServiceError, Tao2ServeError, ToolError
+from tao2serve.sandbox import stack, triton_server
+from tao2serve.sandbox.environment import child_environment, client_environment, make_credentials, shell_exports
+from tao2serve.sandbox.health import free_ports, is_free, wait_until_healthy
+from tao2serve.sandbox.paths import SandboxPaths
+from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
+from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
+
+PORTS = Ports(api=1, files=2, serving=3, triton_http=4, triton_grpc=5, triton_metrics=6)
+STATE = SandboxState(
+    ports=PORTS, shared_memory="x_", service_id="s", processes=(ProcessRecord(name="triton", pid=1, create_time=2.0),)
+)
+
+
+def run(tmp_path: Path, program: str) -> ProcessRecord:
+    return start("part", [sys.executable, "-c", program], environment=os.environ, log=tmp_path / "part.log")
+
+
+def test_a_stubborn_process_and_its_children_are_ended(tmp_path: Path) -> None:
+    """SIGTERM first; who does not listen, and what it started, gets SIGKILL after the grace period."""
+    child = "import time; time.sleep(100)"
+    program = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    record = run(tmp_path, program)
+    deadline = time.monotonic() + 10
+    while not tail(tmp_path / "part.log") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    grandchild = int(tail(tmp_path / "part.log"))
+    assert is_alive(record)
+    stop(record, grace_s=0.2)
+    assert not is_alive(record)
+    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_reused_pid_is_not_touched(tmp_path: Path) -> None:
+    """A record whose start time does not fit names nobody: neither alive nor ended."""
+    record = run(tmp_path, "import time; time.sleep(100)")
+    try:
+        other = replace(record, create_time=record.create_time - 100)
+        assert not is_alive(other)
+        stop(other, grace_s=0.1)
+        assert is_alive(record)
+    finally:
+        stop(record, grace_s=5)
+
+
+def test_a_program_that_is_not_there_is_a_tool_error(tmp_path: Path) -> None:
+    """Exit 4, naming the part."""
+    with pytest.raises(ToolError, match="part"):
+        start("part", [str(tmp_path / "nothing")], environment={}, log=tmp_path / "part.log")
+
+
+def test_waiting_ends_at_once_when_the_process_does(tmp_path: Path) -> None:
+    """The error holds the process's last words, and does not wait for the time limit."""
+    record = run(tmp_path, "print('no space left'); raise SystemExit(3)")
+    before = time.monotonic()
+    with pytest.raises(ToolError) as caught:
+        wait_until_healthy(record, lambda: "not yet", timeout_s=30, log=tmp_path / "part.log")
+    assert "no space left" in caught.value.evidence
+    assert time.monotonic() - before < 10
+
+
+def test_waiting_too_long_gives_the_last_reason(tmp_path: Path) -> None:
+    """Exit 6 with what the check said last."""
+    record = run(tmp_path, "import time; time.sleep(100)")
+    try:
+        with pytest.raises(NotReadyError, match="still loading"):
+            wait_until_healthy(record, lambda: "still loading", timeout_s=0.3, log=tmp_path / "part.log")
+    finally:
+        stop(record, grace_s=5)
+
+
+def test_state_survives_the_file(tmp_path: Path) -> None:
+    """What is written is read; no file is no state; a damaged file is named."""
+    path = tmp_path / "deep" / "state.json"
+    assert read_state(path) is None
+    write_state(STATE, path)
+    assert read_state(path) == STATE
+    path.write_text('{"ports": 5}')
+    with pytest.raises(Tao2ServeError, match="damaged"):
+        read_state(path)
+
+
+def test_credentials_are_made_once_at_random_and_private(tmp_path: Path) -> None:
+    """Two homes have different keys; one keeps its own; nobody else can read them."""
+    one, two = SandboxPaths(tmp_path / "one"), SandboxPaths(tmp_path / "two")
+    first = make_credentials(one)
+    assert make_credentials(one) == first
+    assert make_credentials(two) != first
+    assert one.credentials.stat().st_mode & 0o777 == 0o600
+    assert len(first.secret_key) >= 32
+
+
+def test_exports_reach_a_shell_unchanged(tmp_path: Path) -> None:
+    """`eval` of the exports sets exactly these values, spaces and quotes in a path included."""
+    paths = SandboxPaths(tmp_path / "it's a home")
+    variables = client_environment(paths, STATE)
+    script = shell_exports(variables) + "\nenv -0"
+    output = subprocess.run(["/bin/sh", "-c", script], env={"PATH": os.defpath}, capture_output=True, check=True).stdout
+    seen = dict(entry.split("=", 1) for entry in output.decode().split("\0") if "=" in entry)
+    assert {name: seen[name] for name in variables} == variables
+    assert shlex.split(shell_exports(variables).splitlines()[0])[0] == "export"
+
+
+def test_the_callers_own_clearml_does_not_reach_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configured ClearML account of the user is not used by the sandbox's processes."""
+    monkeypatch.setenv("CLEARML_API_HOST", "https://example.org")
+    monkeypatch.setenv("CLEARML_DEFAULT_OUTPUT_URI", "s3://bucket")
+    environment = child_environment(SandboxPaths(tmp_path), STATE)
+    assert environment["CLEARML_API_HOST"] == "http://127.0.0.1:1"
+    assert "CLEARML_DEFAULT_OUTPUT_URI" not in environment
+
+
+def test_free_ports_are_free_and_different() -> None:
+    """A port in use is seen as taken."""
+    ports = free_ports(4)
+    assert len(set(ports)) == 4
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", ports[0]))
+        server.listen()
+        assert not is_free(ports[0])
+    assert is_free(ports[1])
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
+    """`up` refuses when another program sits on a port that stored URLs name."""
+    paths = SandboxPaths(tmp_path)
+    stack._ports(paths)
+    taken = stack._ports(paths).files
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", taken))
+        server.listen()
+        with pytest.raises(ServiceError, match=f"port {taken}"):
+            stack.up(tmp_path)
+    assert read_state(paths.state) is None
+
+
+def test_one_command_at_a_time(tmp_path: Path) -> None:
+    """While one command holds the sandbox another exits 6."""
+    paths = SandboxPaths(tmp_path)
+    paths.root.mkdir(parents=True)
+    with stack._locked(paths), pytest.raises(NotReadyError, match="another command"):
+        stack.down(tmp_path)
+
+
+def test_down_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    """No sandbox: False, and no folder appears."""
+    assert stack.down(tmp_path / "home") is False
+    assert not (tmp_path / "home").exists()
+
+
+def test_triton_is_told_loopback_and_explicit_mode() -> None:
+    """Every address is loopback, models load only when asked for, and the shared memory carries our name."""
+    ports = triton_server.TritonPorts(http=1, grpc=2, metrics=3)
+    command = triton_server.triton_command(Path("/r"), Path("/b"), ports, shared_memory="mine_")
+    addresses = [word for word in command if "-address=" in word]
+    assert len(addresses) == 3
+    assert all(word.endswith("=127.0.0.1") for word in addresses)
+    assert "--model-control-mode=explicit" in command
+    assert any("shm-region-prefix-name=mine_" in word for word in command)
+
+
+def test_triton_finds_this_interpreter_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its python backend runs whichever python comes first on PATH."""
+    environment = triton_server.triton_environment({"PATH": "/usr/bin"})
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_a_missing_libpython_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4 with the apt line."""
+    monkeypatch.setattr(triton_server, "_python_library_is_found", lambda _version: False)
+    with pytest.raises(ToolError) as caught:
+        triton_server.prepare_backends(tmp_path)
+    assert "apt-get install libpython3." in caught.value.hint
+
+
+def test_only_our_shared_memory_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of another sandbox stay."""
+    ours, other = Path("/dev/shm/tao2serve_test1_a"), Path("/dev/shm/tao2serve_test2_a")
+    for path in (ours, other):
+        path.write_bytes(b"x")
+    try:
+        triton_server.clean_shared_memory("tao2serve_test1_")
+        assert not ours.exists()
+        assert other.exists()
+    finally:
+        other.unlink()

@@ -1,0 +1,115 @@
+"""A model repository never shows a partial model and never changes one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tao2serve import runtime
+from tao2serve.errors import InputError
+from tao2serve.triton.config import ModelConfig, parse_config, render_config
+from tao2serve.triton.repository import check_model, remove_model, write_model
+from tao2serve.values import ModelArtifact, ModelSignature, Tensor
+
+SIGNATURE = ModelSignature(
+    input=Tensor(name="input_1:0", datatype="FP32", shape=(3, 192, 320)),
+    coverage=Tensor(name="output_cov/Sigmoid:0", datatype="FP32", shape=(2, 12, 20)),
+    bbox=Tensor(name="output_bbox/BiasAdd:0", datatype="FP32", shape=(8, 12, 20)),
+)
+CONFIG = ModelConfig(name="street_1", signature=SIGNATURE, max_batch_size=4, instances=2, intra_op_threads=1)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> ModelArtifact:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"onnx")
+    return ModelArtifact(format="onnx", path=path, sha256="0", precision="fp32", signature=SIGNATURE, source_sha256="1")
+
+
+def test_config_says_what_was_asked() -> None:
+    """Names, shapes, batching, instances and threads come back from Triton's own parser."""
+    message = parse_config(render_config(CONFIG), source=Path("config.pbtxt"))
+    assert (message.name, message.backend, message.max_batch_size) == ("street_1", "python", 4)
+    assert [tuple(tensor.dims) for tensor in (*message.input, *message.output)] == [
+        (3, 192, 320),
+        (2, 12, 20),
+        (8, 12, 20),
+    ]
+    assert [tensor.name for tensor in message.output] == ["output_cov/Sigmoid:0", "output_bbox/BiasAdd:0"]
+    assert message.instance_group[0].count == 2
+    assert message.parameters["intra_op_threads"].string_value == "1"
+    assert message.HasField("dynamic_batching")
+
+
+def test_written_model_is_whole(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """Configuration, the runtime's own model code and the ONNX file lie where Triton looks, and nothing besides."""
+    model = write_model(artifact, CONFIG, repository=tmp_path / "repository")
+    files = sorted(path.relative_to(model.path).as_posix() for path in model.path.rglob("*") if path.is_file())
+    assert files == ["1/model.onnx", "1/model.py", "config.pbtxt"]
+    assert (model.path / "1/model.py").read_text() == Path(runtime.__file__).with_name("triton_model.py").read_text()
+    assert [path.name for path in (tmp_path / "repository").iterdir()] == ["street_1"]
+    check_model(model.path, name="street_1")
+
+
+def test_weights_beside_the_onnx_file_travel_with_it(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """ONNX external data keeps its name relative to the model file."""
+    weights = tmp_path / "weights" / "model.data"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    model = write_model(
+        dataclasses.replace(artifact, companions=(weights,)), CONFIG, repository=tmp_path / "repository"
+    )
+    assert (model.path / "1" / "weights" / "model.data").read_bytes() == b"weights"
+
+
+def test_same_content_again_is_accepted_other_content_refused(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """A model that is there is never rewritten: equal is fine, different is an error that changes nothing."""
+    repository = tmp_path / "repository"
+    first = write_model(artifact, CONFIG, repository=repository)
+    before = (first.path / "1/model.onnx").stat().st_mtime_ns
+    write_model(artifact, CONFIG, repository=repository)
+    artifact.path.write_bytes(b"other")
+    with pytest.raises(InputError, match="never rewritten"):
+        write_model(artifact, CONFIG, repository=repository)
+    assert (first.path / "1/model.onnx").stat().st_mtime_ns == before
+    assert [path.name for path in repository.iterdir()] == ["street_1"]
+
+
+def test_a_failure_leaves_no_trace(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """When the artifact is empty, nothing of the model appears."""
+    artifact.path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"no 1/model\.onnx"):
+        write_model(artifact, CONFIG, repository=tmp_path / "repository")
+    assert not list((tmp_path / "repository").iterdir())
+
+
+@pytest.mark.parametrize("missing", ["config.pbtxt", "1/model.py", "1/model.onnx"])
+def test_check_names_what_is_missing(artifact: ModelArtifact, tmp_path: Path, missing: str) -> None:
+    """A missing file, which can hang Triton for good, is found first."""
+    model = write_model(artifact, CONFIG, repository=tmp_path / "repository")
+    (model.path / missing).unlink()
+    with pytest.raises(InputError, match=missing):
+        check_model(model.path, name="street_1")
+
+
+def test_check_finds_a_damaged_or_foreign_configuration(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """Text that is no configuration, and one of another model, are named with their place."""
+    model = write_model(artifact, CONFIG, repository=tmp_path / "repository")
+    with pytest.raises(InputError, match="is named 'street_1'"):
+        check_model(model.path, name="street_2")
+    (model.path / "config.pbtxt").write_text("name: {")
+    with pytest.raises(InputError, match="no Triton model configuration"):
+        check_model(model.path, name="street_1")
+
+
+def test_remove_takes_one_model_away(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """Only the named folder goes; a name that leads elsewhere, or is not there, does nothing."""
+    repository = tmp_path / "repository"
+    write_model(artifact, CONFIG, repository=repository)
+    for name in ("../repository", "street_9", ""):
+        remove_model(name, repository=repository)
+    assert [path.name for path in repository.iterdir()] == ["street_1"]
+    remove_model("street_1", repository=repository)
+    assert not list(repository.iterdir())
