@@ -1,4 +1,8 @@
-"""The sandbox server as a process, and what a client needs to reach it."""
+"""The sandbox server as a process, and what a client needs to reach it.
+
+With TAO2SERVE_LIVE_CLEARML=1 the tests of the SDK and of clearml-serving run against the ClearML server that
+CLEARML_API_HOST, CLEARML_WEB_HOST, CLEARML_FILES_HOST and the two keys name; tests of the process itself skip.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +37,16 @@ class Server:
     """A running sandbox server."""
 
     data: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None = None
     api: str
     files: str
     log: Path
     keys: tuple[str, str] = _KEYS
+
+    def watch(self) -> None:
+        """Forget the calls that were counted so far."""
+        with self.client() as client:
+            client.delete("/_control/unhandled")
 
     def client(self) -> httpx.Client:
         """Return a client with the server's credentials."""
@@ -61,6 +70,31 @@ class Server:
         """Fail if a call found no route, or met a defect of the server."""
         report = self.unhandled()
         assert (report["count"], report["defects"]) == (0, {}), (report, self.log.read_text()[-4000:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveServer(Server):
+    """A real ClearML server: it has no control API and is nobody's process."""
+
+    def watch(self) -> None:
+        """Do nothing: a real server counts nothing for us."""
+
+    def assert_answered(self) -> None:
+        """Do nothing: a real server has no calls it does not know."""
+
+
+def live_server(environ: Mapping[str, str]) -> LiveServer | None:
+    """Return the real server that the environment asks the tests to run against, if any."""
+    if environ.get("TAO2SERVE_LIVE_CLEARML") != "1":
+        return None
+    nowhere = Path(os.devnull)
+    return LiveServer(
+        data=nowhere,
+        api=environ["CLEARML_API_HOST"],
+        files=environ["CLEARML_FILES_HOST"],
+        log=nowhere,
+        keys=(environ["CLEARML_API_ACCESS_KEY"], environ["CLEARML_API_SECRET_KEY"]),
+    )
 
 
 def write_credentials(folder: Path) -> Path:
@@ -109,7 +143,14 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> Mappin
 
 
 @pytest.fixture
-def start_server() -> Callable[[Path], Any]:
+def embedded() -> None:
+    """Skip when the tests run against a real ClearML server."""
+    if live_server(os.environ):
+        pytest.skip("TAO2SERVE_LIVE_CLEARML=1: this test is about the embedded server itself")
+
+
+@pytest.fixture
+def start_server(embedded: None) -> Callable[[Path], Any]:
     """Start servers of one's own: `with start_server(folder) as server`."""
     return running_server
 
@@ -117,6 +158,10 @@ def start_server() -> Callable[[Path], Any]:
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that leave each other's projects alone."""
+    live = live_server(os.environ)
+    if live:
+        yield live
+        return
     with running_server(tmp_path_factory.mktemp("clearml")) as server:
         yield server
 
@@ -124,8 +169,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[Server]:
     """The shared server; the test fails if a call found no route."""
-    with shared_server.client() as client:
-        client.delete("/_control/unhandled")
+    shared_server.watch()
     yield shared_server
     shared_server.assert_answered()
 
@@ -139,7 +183,7 @@ def client_environment(shared_server: Server, tmp_path_factory: pytest.TempPathF
     return {
         **server_environment(),
         "CLEARML_API_HOST": shared_server.api,
-        "CLEARML_WEB_HOST": shared_server.api,
+        "CLEARML_WEB_HOST": os.environ.get("CLEARML_WEB_HOST", shared_server.api),
         "CLEARML_FILES_HOST": shared_server.files,
         "CLEARML_API_ACCESS_KEY": shared_server.keys[0],
         "CLEARML_API_SECRET_KEY": shared_server.keys[1],

@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.usefixtures("embedded")
+
 Start = Callable[[Path], Any]
 
 
@@ -240,3 +242,13 @@ def test_files_are_served_whole_and_cannot_run_in_a_browser(server: Any, tmp_pat
     assert (head.status_code, head.headers["content-length"]) == (200, str(len(content)))
     assert httpx.delete(server.files + name, auth=server.keys, timeout=10).status_code == 200
     assert httpx.delete(server.files + name, auth=server.keys, timeout=10).status_code == 404
+
+
+def test_names_that_hold_an_escape_are_found_as_the_sdk_asks_for_them(server: Any) -> None:
+    """The SDK uploads a colon in a task's name as a literal "%3A" and asks for that URL: it is found, and deleted."""
+    sent = httpx.post(server.files, files={"/run%3A1/w.bin": ("f", b"weights")}, auth=server.keys, timeout=10)
+    assert sent.json() == ["run%3A1/w.bin"]
+    for url in (f"{server.files}/run%3A1/w.bin", f"{server.files}/run%253A1/w.bin"):
+        assert httpx.get(url, auth=server.keys, timeout=10).content == b"weights"
+    assert httpx.delete(f"{server.files}/run%3A1/w.bin", auth=server.keys, timeout=10).text == "run%3A1/w.bin"
+    assert httpx.get(f"{server.files}/run%3A1/w.bin", auth=server.keys, timeout=10).status_code == 404

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.usefixtures("embedded")
+
 
 def test_files_are_answered_as_recorded(golden: Path, server: Any) -> None:
     """Uploads answer with their paths, downloads with the bytes, deletion with the path."""

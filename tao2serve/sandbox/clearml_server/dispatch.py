@@ -16,7 +16,7 @@ from .routes import is_known, route_table
 from .services.auth.tokens import Gate
 from .store import Store
 from .validation import check
-from .wire import UNREADABLE, envelope, parse_lines, parse_object, parse_path, parse_query
+from .wire import UNREADABLE, Target, envelope, parse_lines, parse_object, parse_path, parse_query
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Dispatcher:
         target, actual = UNREADABLE, None
         try:
             target = parse_path(request.path)
-            route = self._find(target.name)
+            route = self._find(target)
             actual = route.version
             if not route.public:
                 self.gate.check(request.authorization)
@@ -104,14 +104,14 @@ class Dispatcher:
             return Answer(status=500, body=envelope(target, actual=actual, data={}, error=defect))
         return Answer(status=200, body=envelope(target, actual=actual, data=data))
 
-    def _find(self, name: str) -> Route:
-        route = self._routes.get(name)
+    def _find(self, target: Target) -> Route:
+        route = self._routes.get(target.name)
         if route is not None:
             return route
-        self.tally.unhandled(name)
-        if is_known(name):
-            raise unsupported(name)
-        raise ApiError(404, 0, f"Unable to find endpoint for name {name} and version 2.34")
+        self.tally.unhandled(target.name)
+        if is_known(target.name):
+            raise unsupported(target.name)
+        raise ApiError(404, 0, f"Unable to find endpoint for name {target.name} and version {target.version}")
 
     def _run(self, route: Route, request: Request) -> Mapping[str, Any]:
         items = parse_lines(request.body) if route.batch else ()

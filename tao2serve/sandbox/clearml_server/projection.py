@@ -8,6 +8,7 @@ from typing import Any
 
 from .entity import Entity, Shape, Struct, check_path
 from .store import Doc
+from .validation import names_in
 
 Resolve = Callable[[str, str], Doc | None]
 
@@ -24,9 +25,8 @@ def present(doc: Mapping[str, Any]) -> Doc:
 
 
 def asked_fields(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the paths of `only_fields`; a bare string is read letter by letter, as ClearML does."""
-    fields = params.get("only_fields") or params.get("projection") or ()
-    return tuple(fields)
+    """Return the paths of `only_fields`, or of its older name `projection`."""
+    return names_in(params, "only_fields") or names_in(params, "projection")
 
 
 def project(entity: Entity, doc: Doc, fields: Sequence[str]) -> Doc:

@@ -11,6 +11,7 @@ from .clock import parse_time
 from .entity import Entity, check_path, lookup
 from .errors import ApiError, validation
 from .store import Doc
+from .validation import names_in, number_in
 
 Test = Callable[[Doc], bool]
 
@@ -159,7 +160,7 @@ def _comparison(condition: str) -> Callable[[Any], bool]:
 
 
 def _search_test(value: Mapping[str, Any], *, every: bool) -> Test:
-    fields = tuple(value.get("fields") or ())
+    fields = names_in(value, "fields")
     if "pattern" not in value:
         return lambda doc: True
     pattern = compile_pattern(str(value["pattern"]), ignore_case=True)
@@ -170,11 +171,11 @@ def _search_test(value: Mapping[str, Any], *, every: bool) -> Test:
 def _filters_test(value: Mapping[str, Any]) -> Test:
     tests: list[tuple[str, ListFilter]] = []
     for field, rules in value.items():
-        for operator, rule in (rules or {}).items():
+        for operator, rule in rules.items() if isinstance(rules, dict) else ():
             if operator in ("any", "all") and isinstance(rule, dict):
                 parsed = ListFilter(
-                    include=tuple(rule.get("include") or ()),
-                    exclude=tuple(rule.get("exclude") or ()),
+                    include=names_in(rule, "include"),
+                    exclude=names_in(rule, "exclude"),
                     every=operator == "all",
                     joined=operator == "any",
                 )
@@ -183,8 +184,8 @@ def _filters_test(value: Mapping[str, Any]) -> Test:
 
 
 def order_fields(entity: Entity, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the checked order; a bare string is read letter by letter, as ClearML does."""
-    fields = tuple(params.get("order_by") or ())
+    """Return the fields of `order_by`, checked; orders by text score mean nothing here."""
+    fields = names_in(params, "order_by")
     for field in fields:
         if not field.lstrip("-").startswith("@"):
             check_path(entity, field.removeprefix("-"))
@@ -217,12 +218,10 @@ def _rank(value: object) -> tuple[int, Any]:
 
 def page(docs: list[Doc], params: Mapping[str, Any]) -> list[Doc]:
     """Return the slice that `page`/`page_size` or `start`/`size` ask for; past the end it is empty."""
-    number, size = params.get("page"), params.get("page_size")
-    if number is not None and int(number) < 0:
+    number, size = number_in(params, "page"), number_in(params, "page_size")
+    if number is not None and number < 0:
         raise ApiError(400, 12, "Validation error", detail="page must be >=0", values={"field": "page"})
     if size:
-        start = int(number or 0) * int(size)
-        return docs[start : start + int(size)]
-    if params.get("start") is not None and params.get("size"):
-        return docs[int(params["start"]) : int(params["start"]) + int(params["size"])]
-    return docs
+        return docs[(number or 0) * size :][:size]
+    first, count = number_in(params, "start"), number_in(params, "size")
+    return docs[first : first + count] if first is not None and count else docs

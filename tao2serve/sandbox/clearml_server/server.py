@@ -107,6 +107,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; the addresses are in ``DATA/address.json`` once it listens."""
     check_loopback(settings.host)
+    os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)

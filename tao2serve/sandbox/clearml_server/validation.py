@@ -23,7 +23,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One parameter: its type, and for lists of objects the fields of an item."""
+    """One parameter: its type, and for lists whether items are texts or objects with fields."""
 
     name: str
     type: str = "str"
@@ -31,6 +31,7 @@ class Field:
     choices: tuple[str, ...] = ()
     min_items: int = 0
     items: tuple[Field, ...] = ()
+    of_texts: bool = False
     nullable: bool = True
 
 
@@ -44,14 +45,19 @@ def listing(name: str, *, required: bool = False, min_items: int = 0, items: tup
     return Field(name=name, type="list", required=required, min_items=min_items, items=items)
 
 
+def names(name: str, *, min_items: int = 0) -> Field:
+    """A list of texts."""
+    return Field(name=name, type="list", min_items=min_items, of_texts=True)
+
+
 def flag(name: str) -> Field:
     """A boolean parameter."""
     return Field(name=name, type="bool")
 
 
-def mapping(name: str) -> Field:
+def mapping(name: str, *, required: bool = False) -> Field:
     """An object parameter."""
-    return Field(name=name, type="dict")
+    return Field(name=name, type="dict", required=required)
 
 
 def check(fields: tuple[Field, ...], params: Mapping[str, Any]) -> None:
@@ -68,6 +74,25 @@ def check(fields: tuple[Field, ...], params: Mapping[str, Any]) -> None:
             raise validation(f"error for field '{field.name}'. {_too_few('[]', field)}")
 
 
+def names_in(params: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a parameter that lists names; a bare text is read letter by letter, as ClearML does."""
+    value = params.get(name) or ()
+    if not isinstance(value, str | list | tuple) or not all(isinstance(item, str) for item in value):
+        raise validation(f"error for field '{name}': ('value is wrong, expected type \"list\"', {value!r}).")
+    return tuple(value)
+
+
+def number_in(params: Mapping[str, Any], name: str) -> int | None:
+    """Return a whole number, also one written as text, as in a query."""
+    value = params.get(name)
+    if value is None:
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise validation(f"error for field '{name}': ('value is wrong, expected type \"int\"', {value!r}).") from error
+
+
 def missing_fields(*names: str) -> ApiError:
     """Parameters that a call cannot do without."""
     return ApiError(400, 11, "Missing required fields", values={"missing": f"({', '.join(names)})"})
@@ -80,6 +105,9 @@ def _problem(field: Field, value: Any) -> str:
         return f"value {value!r} is not a valid choice."
     if field.min_items and len(value) < field.min_items:
         return _too_few(repr(value), field)
+    wrong = [item for item in value if not isinstance(item, str)] if field.of_texts else []
+    if wrong:
+        return f"('value is wrong, expected type \"str\"', {wrong[0]!r})"
     for item in value if field.items else ():
         problem = _item_problem(field.items, item)
         if problem:

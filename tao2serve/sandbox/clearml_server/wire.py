@@ -79,9 +79,12 @@ def parse_lines(body: bytes) -> tuple[Any, ...]:
 
 def _loads(text: bytes) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if b"\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise ApiError(400, 0, _BAD_BODY) from error
+    return value
 
 
 def envelope(target: Target, *, actual: str | None, data: Mapping[str, Any], error: ApiError | None = None) -> bytes:

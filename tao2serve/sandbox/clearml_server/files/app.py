@@ -55,32 +55,30 @@ class FileServer:
 
     async def _route(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD"):
-            return self._download(request.scope["path"], request.scope.get("raw_path", b""))
+            found = self._find(request)
+            return FileResponse(found) if found else PlainTextResponse("not found", status_code=404)
         if request.method == "POST" and request.scope["path"] == "/":
             return await self._upload(request)
         if request.method == "DELETE":
-            return await run_in_threadpool(self._delete, request.scope["path"])
+            return await run_in_threadpool(self._delete, request)
         return PlainTextResponse("method not allowed", status_code=405)
 
-    def _download(self, path: str, raw_path: bytes) -> Response:
-        """Answer with the file.
+    def _find(self, request: Request) -> Path | None:
+        """Return the file that a request names.
 
         clearml 2.1.12 uploads the models of a task named with a colon, as TAO's are, under a name that holds
         "%3A" literally, and registers them by that same, undecoded name; so that is looked for too.
         """
-        place = self._existing(path) or self._existing(raw_path.decode("ascii", "replace"))
-        return FileResponse(place) if place else PlainTextResponse("not found", status_code=404)
+        raw: bytes = request.scope.get("raw_path", b"")
+        places = (locate(self._root, path) for path in (request.scope["path"], raw.decode("ascii", "replace")))
+        return next((place for place in places if place.is_file()), None)
 
-    def _existing(self, path: str) -> Path | None:
-        place = locate(self._root, path)
-        return place if place.is_file() else None
-
-    def _delete(self, path: str) -> Response:
-        place = self._existing(path)
+    def _delete(self, request: Request) -> Response:
+        place = self._find(request)
         if place is None:
             return PlainTextResponse("not found", status_code=404)
         place.unlink()
-        return PlainTextResponse("/".join(safe_parts(path)))
+        return PlainTextResponse(str(place.relative_to(self._root)))
 
     async def _upload(self, request: Request) -> Response:
         boundary = boundary_of(request.headers.get("content-type", ""))

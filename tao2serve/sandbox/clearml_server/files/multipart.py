@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 _NAME = re.compile(r'\bname="((?:[^"\\]|\\.)*)"')
@@ -55,46 +55,91 @@ def _field_name(head: bytes) -> str:
     raise MultipartError("a part has no field name")
 
 
+class _Reader:
+    """Takes bytes in any cut and gives the pieces that are complete so far."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._first = b"--" + boundary
+        self._mark = b"\r\n" + self._first
+        self._buffer = b"\r\n"
+        self._step: Callable[[], tuple[list[Piece], bool]] = self._preamble
+
+    @property
+    def complete(self) -> bool:
+        """Say whether the last boundary was seen."""
+        return self._step == self._epilogue
+
+    def feed(self, chunk: bytes) -> Iterator[Piece]:
+        """Yield what the new bytes complete."""
+        self._buffer += chunk
+        more = True
+        while more:
+            pieces, more = self._step()
+            yield from pieces
+
+    def _preamble(self) -> tuple[list[Piece], bool]:
+        _, found = self._up_to_mark()
+        if found:
+            self._step = self._boundary
+        return [], found
+
+    def _boundary(self) -> tuple[list[Piece], bool]:
+        if len(self._buffer) < 2:
+            return [], False
+        if self._buffer.startswith(b"--"):
+            self._step = self._epilogue
+        elif self._buffer.startswith(b"\r\n"):
+            self._buffer, self._step = self._buffer[2:], self._head
+        else:
+            raise MultipartError("a boundary is malformed")
+        return [], True
+
+    def _head(self) -> tuple[list[Piece], bool]:
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            if len(self._buffer) > _LONGEST_HEAD:
+                raise MultipartError("the head of a part is too long")
+            return [], False
+        # The line break before a boundary may be the one that ended the head, when the part is empty.
+        self._buffer, self._step = b"\r\n" + rest, self._empty_or_content
+        return [PartStart(_field_name(head))], True
+
+    def _empty_or_content(self) -> tuple[list[Piece], bool]:
+        if len(self._buffer) < len(self._mark) and self._mark.startswith(self._buffer):
+            return [], False
+        if not self._buffer.startswith(self._mark):
+            self._buffer = self._buffer[2:]
+        self._step = self._content
+        return [], True
+
+    def _content(self) -> tuple[list[Piece], bool]:
+        content, found = self._up_to_mark()
+        pieces: list[Piece] = [PartBytes(content)] if content else []
+        if found:
+            pieces.append(PartEnd())
+            self._step = self._boundary
+        return pieces, found
+
+    def _epilogue(self) -> tuple[list[Piece], bool]:
+        self._buffer = b""
+        return [], False
+
+    def _up_to_mark(self) -> tuple[bytes, bool]:
+        """Take the bytes before the boundary, or as many as cannot be part of one."""
+        before, found, rest = self._buffer.partition(self._mark)
+        if found:
+            self._buffer = rest
+            return before, True
+        keep = len(self._mark) - 1
+        taken, self._buffer = self._buffer[:-keep], self._buffer[-keep:]
+        return taken, False
+
+
 async def read_parts(body: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[Piece]:
     """Yield the pieces of a multipart body; raise MultipartError when it breaks off."""
-    mark = b"\r\n--" + boundary
-    buffer = b"\r\n"
-    state = "preamble"
+    reader = _Reader(boundary)
     async for chunk in body:
-        buffer += chunk
-        while True:
-            if state == "head":
-                head, found, rest = buffer.partition(b"\r\n\r\n")
-                if not found:
-                    if len(buffer) > _LONGEST_HEAD:
-                        raise MultipartError("the head of a part is too long")
-                    break
-                yield PartStart(_field_name(head))
-                buffer, state = b"\r\n" + rest if rest.startswith(b"--" + boundary) else rest, "content"
-            elif state == "boundary":
-                if len(buffer) < 2:
-                    break
-                if buffer.startswith(b"--"):
-                    state = "end"
-                elif buffer.startswith(b"\r\n"):
-                    buffer, state = buffer[2:], "head"
-                else:
-                    raise MultipartError("a boundary is malformed")
-            elif state == "end":
-                buffer = b""
-                break
-            else:
-                content, found, rest = buffer.partition(mark)
-                if not found:
-                    keep = len(mark) - 1
-                    if state == "content" and len(buffer) > keep:
-                        yield PartBytes(buffer[:-keep])
-                    buffer = buffer[-keep:]
-                    break
-                if state == "content":
-                    if content:
-                        yield PartBytes(content)
-                    yield PartEnd()
-                buffer, state = rest, "boundary"
-    if state != "end":
+        for piece in reader.feed(chunk):
+            yield piece
+    if not reader.complete:
         raise MultipartError("the body ends before its last boundary")

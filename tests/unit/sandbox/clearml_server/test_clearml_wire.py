@@ -50,6 +50,9 @@ def test_bodies() -> None:
     assert parse_query("id=x&only_fields[]=a&only_fields[]=b") == {"id": "x", "only_fields": ["a", "b"]}
     with pytest.raises(ApiError, match="Data should be a dict"):
         parse_object(b"[1]")
+    with pytest.raises(ApiError):
+        parse_object(b'{"name": "\\ud800"}')
+    assert parse_object(b'{"name": "\\ud83d\\ude00"}') == {"name": "\U0001f600"}
 
 
 @given(st.binary())

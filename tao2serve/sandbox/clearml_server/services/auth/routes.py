@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...call import COMPANY, COMPANY_NAME, Call, Route
-from ...errors import ApiError, forbidden
-from ...validation import mapping
+from ...errors import forbidden
+from ...validation import mapping, number_in
 from .errors import protected_identity
 from .tokens import Gate
 
@@ -19,11 +19,7 @@ def routes(gate: Gate) -> tuple[Route, ...]:
 
     def login(call: Call) -> Mapping[str, Any]:
         """Exchange credentials for a token."""
-        try:
-            seconds = int(call.params.get("expiration_sec") or 0)
-        except (TypeError, ValueError) as error:
-            raise ApiError(400, 12, "Validation error", detail="expiration_sec is no number") from error
-        return {"token": gate.issue(seconds)}
+        return {"token": gate.issue(number_in(call.params, "expiration_sec"))}
 
     def get_credentials(call: Call) -> Mapping[str, Any]:
         """List access keys; secrets never leave."""
@@ -113,6 +109,6 @@ USER_ROUTES = (
     Route(
         name="users.set_preferences",
         handler=set_preferences,
-        fields=(mapping("preferences"),),
+        fields=(mapping("preferences", required=True),),
     ),
 )

@@ -56,11 +56,12 @@ class Gate:
     def issue(self, expiration_s: int | None = None) -> str:
         """Return a fresh token; clients read the versions out of it without verifying it."""
         now = int(time.time())
+        lifetime = expiration_s if expiration_s and 0 < expiration_s < _LIFETIME_S else _LIFETIME_S
         claims = {
             "auth_type": "Bearer",
             "identity": {"user": self.user, "company": self.company, "role": "user"},
             "iat": now,
-            "exp": now + min(expiration_s or _LIFETIME_S, _LIFETIME_S),
+            "exp": now + lifetime,
             "api_version": API_VERSION,
             "server_version": SERVER_VERSION,
             "server_build": "",

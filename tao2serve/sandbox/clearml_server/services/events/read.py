@@ -8,6 +8,7 @@ from typing import Any
 from ...call import Call
 from ...clock import event_time, new_id
 from ...store import Doc
+from ...validation import number_in
 from ..reading import texts
 from .ingest import IMAGE, LOG, PLOT
 from .metrics import SCALAR, SINGLE_VALUE_ITERATION
@@ -23,10 +24,10 @@ def task_log(call: Call) -> Mapping[str, Any]:
     events = call.tx.events(call.text("task"), LOG)
     total = len(events)
     earlier = call.flag("navigate_earlier", default=True)
-    limit = call.params.get("from_timestamp")
+    limit = number_in(call.params, "from_timestamp")
     if limit is not None:
         events = [event for event in events if (event["timestamp"] < limit if earlier else event["timestamp"] > limit)]
-    size = int(call.params.get("batch_size") or _LOG_BATCH)
+    size = number_in(call.params, "batch_size") or _LOG_BATCH
     batch = events[-size:] if earlier else events[:size]
     if call.text("order", "desc" if earlier else "asc") == "desc":
         batch.reverse()
@@ -38,7 +39,7 @@ def task_events(call: Call) -> Mapping[str, Any]:
     events = call.tx.events(call.text("task"), call.params.get("event_type"))
     if call.text("order", "asc") == "desc":
         events.reverse()
-    page, scroll = _page(call, events, int(call.params.get("batch_size") or _EVENT_BATCH))
+    page, scroll = _page(call, events, number_in(call.params, "batch_size") or _EVENT_BATCH)
     return {"returned": len(page), "total": len(events), "scroll_id": scroll, "events": page}
 
 
@@ -101,7 +102,7 @@ def _points(events: Sequence[Doc], key: str, samples: int) -> Mapping[str, list[
 
 def scalar_histogram(call: Call) -> Mapping[str, Any]:
     """Return every scalar curve of a task."""
-    samples, key = int(call.params.get("samples") or _CURVE_POINTS), call.text("key", "iter")
+    samples, key = number_in(call.params, "samples") or _CURVE_POINTS, call.text("key", "iter")
     curves = _curves(call, call.text("task"), _wanted(call))
     return {
         metric: {variant: {"name": variant, **_points(events, key, samples)} for variant, events in variants.items()}
@@ -152,7 +153,7 @@ def task_plots(call: Call) -> Mapping[str, Any]:
     """Return the latest plots of a task."""
     test = _wanted(call)
     events = [event for event in call.tx.events(call.text("task"), PLOT) if test(event)]
-    plots = _latest(events, int(call.params.get("iters") or 1))
+    plots = _latest(events, number_in(call.params, "iters") or 1)
     return {"plots": plots, "returned": len(plots), "total": len(plots), "scroll_id": None}
 
 
@@ -162,7 +163,7 @@ def multi_task_plots(call: Call) -> Mapping[str, Any]:
     total = 0
     for identifier in texts(call.params.get("tasks")):
         owner = call.tx.get("task", identifier) or {}
-        plots = _latest(call.tx.events(identifier, PLOT), int(call.params.get("iters") or 1))
+        plots = _latest(call.tx.events(identifier, PLOT), number_in(call.params, "iters") or 1)
         total += len(plots)
         for plot in plots:
             node = tree.setdefault(plot["metric"], {}).setdefault(plot["variant"], {})
@@ -184,7 +185,7 @@ def debug_images(call: Call) -> Mapping[str, Any]:
             for event in call.tx.events(str(item.get("task")), IMAGE)
             if item.get("metric") in (None, event.get("metric")) and (not variants or event.get("variant") in variants)
         ]
-        found.setdefault(str(item.get("task")), []).extend(_latest(events, int(call.params.get("iters") or 1)))
+        found.setdefault(str(item.get("task")), []).extend(_latest(events, number_in(call.params, "iters") or 1))
     metrics = [{"task": task, "iterations": _by_iteration(events)} for task, events in found.items() if events]
     return {"metrics": metrics, **({"scroll_id": new_id()} if metrics else {})}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...call import Call, Route
 from ...projection import present
-from ...validation import flag, listing, mapping, text
+from ...validation import flag, listing, mapping, names, text
 from ..reading import distinct, get_all, get_all_ex
 from . import edit, lifecycle
 from .entity import KIND, MODEL
@@ -48,12 +48,13 @@ def update_for_task(call: Call) -> Mapping[str, Any]:
 
 
 _MODEL = text("model", required=True)
-_IDS = listing("ids", min_items=1)
+_IDS = names("ids", min_items=1)
+_PLACE = (text("project"), text("project_name"))
 _METADATA = (text("key", required=True), text("type", required=True), text("value", required=True))
 _FIELDS = (
     *(text(name) for name in ("comment", "framework", "project", "parent", "task")),
-    listing("tags"),
-    listing("system_tags"),
+    names("tags"),
+    names("system_tags"),
     flag("ready"),
 )
 _NEW = (
@@ -89,7 +90,7 @@ ROUTES = (
     Route(name="models.publish_many", handler=lifecycle.publish_many, fields=(_IDS,)),
     Route(name="models.archive_many", handler=lifecycle.archive_many, fields=(_IDS,)),
     Route(name="models.unarchive_many", handler=lifecycle.unarchive_many, fields=(_IDS,)),
-    Route(name="models.move", handler=lifecycle.relocate, fields=(_IDS,)),
+    Route(name="models.move", handler=lifecycle.relocate, fields=(_IDS, *_PLACE)),
     Route(name="models.delete", handler=lifecycle.delete, fields=(_MODEL,)),
     Route(name="models.delete_many", handler=lifecycle.delete_many, fields=(_IDS,)),
     Route(name="models.get_by_task_id", handler=get_by_task_id),

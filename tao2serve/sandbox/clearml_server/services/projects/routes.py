@@ -8,7 +8,7 @@ from typing import Any
 from ...call import Call, Route
 from ...projection import present
 from ...store import Doc
-from ...validation import missing_fields, text
+from ...validation import missing_fields, names, text
 from ..reading import distinct, get_all, get_all_ex
 from . import removal, rules
 from .entity import PROJECT
@@ -73,9 +73,12 @@ def _stats(call: Call, identifier: str) -> Mapping[str, Any]:
 
 
 def update(call: Call) -> Mapping[str, Any]:
-    """Change a project's description and tags."""
+    """Change a project's name, description and tags."""
     doc = rules.load(call.tx, call.text("project"))
     fields = {key: call.params[key] for key in _EDITABLE if call.params.get(key) is not None}
+    if "name" in fields:
+        doc = rules.rename(call, doc, fields["name"])
+        fields["name"] = doc["name"]
     if fields:
         call.tx.put(rules.KIND, {**doc, **fields, "last_update": call.now})
     return {"fields": present(fields), "updated": int(bool(fields))}
@@ -123,15 +126,21 @@ def metric_variants(call: Call) -> Mapping[str, Any]:
     return {"metrics": metrics}
 
 
+_FIELDS = (
+    *(text(name) for name in ("name", "description", "default_output_destination")),
+    names("tags"),
+    names("system_tags"),
+)
+
 ROUTES = (
-    Route(name="projects.create", handler=create),
+    Route(name="projects.create", handler=create, fields=_FIELDS),
     Route(name="projects.get_by_id", handler=get_by_id, fields=(text("project", required=True),)),
     Route(name="projects.get_all", handler=list_projects),
     Route(name="projects.get_all_ex", handler=list_projects_ex),
-    Route(name="projects.update", handler=update, fields=(text("project", required=True),)),
+    Route(name="projects.update", handler=update, fields=(text("project", required=True), *_FIELDS)),
     Route(name="projects.delete", handler=removal.delete, fields=(text("project", required=True),)),
-    Route(name="projects.get_task_tags", handler=task_tags, version="2.8"),
-    Route(name="projects.get_model_tags", handler=model_tags, version="2.8"),
+    Route(name="projects.get_task_tags", handler=task_tags, fields=(names("projects"),), version="2.8"),
+    Route(name="projects.get_model_tags", handler=model_tags, fields=(names("projects"),), version="2.8"),
     Route(name="projects.get_hyper_parameters", handler=hyper_parameters, version="2.9"),
     Route(name="projects.get_unique_metric_variants", handler=metric_variants),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...call import COMPANY, Call
 from ...clock import new_id
-from ...errors import invalid_reference
+from ...errors import invalid_reference, validation
 from ...store import Doc, Tx
 from .errors import blank_name, duplicate, invalid_name, invalid_project_id
 
@@ -72,6 +72,26 @@ def _insert(call: Call, path: str, fields: dict[str, Any]) -> Doc:
         call.tx.put(KIND, {**parent, "last_update": call.now})
     call.tx.put(KIND, doc)
     return doc
+
+
+def rename(call: Call, doc: Doc, name: str) -> Doc:
+    """Give a project another name in the same place; the names of all below it follow.
+
+    Raises 400/12 for a name in another place, 400/801 if the name is taken.
+    """
+    path = normal_name(name)
+    if path == doc["name"]:
+        return doc
+    if path.rpartition("/")[0] != doc["name"].rpartition("/")[0]:
+        raise validation("A project keeps its place when it is renamed")
+    if len(path.rpartition("/")[2]) < _SHORTEST:
+        raise blank_name()
+    if call.tx.by_name(KIND, path):
+        raise duplicate(path)
+    for child in call.tx.scan(KIND):
+        if doc["id"] in (child.get("path") or ()):
+            call.tx.put(KIND, {**child, "name": path + child["name"][len(doc["name"]) :]})
+    return {**doc, "name": path, "basename": path.rpartition("/")[2]}
 
 
 def touch(call: Call, identifier: str | None) -> None:

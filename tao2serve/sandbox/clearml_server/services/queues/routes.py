@@ -7,7 +7,7 @@ from typing import Any
 
 from ...call import Call, Route
 from ...projection import present
-from ...validation import text
+from ...validation import names, text
 from ..reading import get_all, get_all_ex
 from . import rules
 from .errors import already_queued, not_empty
@@ -107,14 +107,15 @@ def num_entries(call: Call) -> Mapping[str, Any]:
 
 _QUEUE = text("queue", required=True)
 _TASK = text("task", required=True)
+_TAGS = (names("tags"), names("system_tags"))
 
 ROUTES = (
-    Route(name="queues.create", handler=create, fields=(text("name", required=True),), version="2.4"),
+    Route(name="queues.create", handler=create, fields=(text("name", required=True), *_TAGS), version="2.4"),
     Route(name="queues.get_by_id", handler=get_by_id, fields=(_QUEUE,), version="2.4"),
     Route(name="queues.get_default", handler=get_default, version="2.4"),
     Route(name="queues.get_all", handler=list_queues, version="2.4"),
     Route(name="queues.get_all_ex", handler=list_queues_ex, version="2.4"),
-    Route(name="queues.update", handler=update, fields=(_QUEUE,), version="2.4"),
+    Route(name="queues.update", handler=update, fields=(_QUEUE, text("name"), *_TAGS), version="2.4"),
     Route(name="queues.delete", handler=delete, fields=(_QUEUE,), version="2.4"),
     Route(name="queues.add_task", handler=add_task, fields=(_QUEUE, _TASK), version="2.4"),
     Route(name="queues.remove_task", handler=remove_task, fields=(_QUEUE, _TASK), version="2.4"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...call import Call
-from ...errors import invalid_reference, too_short
+from ...errors import invalid_reference, too_short, validation
 from ...projection import present
 from ...store import Doc
 from ..projects import rules as projects
@@ -49,6 +49,9 @@ def _validated_new(call: Call) -> Doc:
 def _check(call: Call, fields: Mapping[str, Any]) -> None:
     if "name" in fields and len(fields["name"]) < _SHORTEST:
         raise too_short("name")
+    for section in fields.get("hyperparams", {}).values():
+        if not isinstance(section, dict):
+            raise validation(f"error for field 'hyperparams': ('value is wrong, expected type \"dict\"', {section!r}).")
     projects.check_reference(call, fields.get("project"))
     parent = fields.get("parent")
     if parent and call.tx.get(KIND, parent) is None:

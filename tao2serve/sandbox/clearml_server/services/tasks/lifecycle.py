@@ -111,9 +111,12 @@ def enqueue(call: Call) -> Mapping[str, Any]:
 
 
 def dequeue(call: Call) -> Mapping[str, Any]:
-    """Take a task out of its queue; it returns to the state it had, or to `new_status`."""
+    """Take a task out of its queue; it returns to the state it had, or to `new_status`.
+
+    An agent that took the task from the queue names the new state, so the task need not be queued then.
+    """
     doc = load(call.tx, call.text("task"))
-    if doc["status"] != "queued":
+    if doc["status"] != "queued" and not call.text("new_status"):
         raise invalid_move(doc["status"], "created")
     queues.discard(call, doc["execution"].get("queue"), doc["id"])
     target = call.text("new_status") or doc.pop(_BEFORE, None) or "created"
@@ -142,6 +145,14 @@ def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
     doc.update(call.stamp(update=False))
     doc.update(status_reason=call.text("status_reason"), status_message=call.text("status_message"))
     call.tx.put(KIND, doc)
+
+
+def unarchive(call: Call) -> Mapping[str, Any]:
+    """Take tasks out of the archive; an unknown id changes none."""
+    identifiers = texts(call.params["tasks"])
+    for identifier in identifiers:
+        _set_archived(call, identifier, archived=False)
+    return {"unarchived": len(identifiers)}
 
 
 def archive_many(call: Call) -> Mapping[str, Any]:

@@ -30,7 +30,8 @@ class Cleanup:
 
 def _cleanup(call: Call, doc: Doc, *, children: bool) -> Cleanup:
     made = [model for model in call.tx.scan(models.KIND) if model.get("task") == doc["id"]]
-    drafts = [model for model in made if not model.get("ready")]
+    used = _used_elsewhere(call, doc)
+    drafts = [model for model in made if not model.get("ready") and model["id"] not in used]
     doomed = drafts if call.flag("delete_output_models", default=True) else []
     for model in doomed:
         call.tx.delete(models.KIND, model["id"])
@@ -50,6 +51,12 @@ def _cleanup(call: Call, doc: Doc, *, children: bool) -> Cleanup:
         deleted_models=len(doomed),
         urls=urls,
     )
+
+
+def _used_elsewhere(call: Call, doc: Doc) -> set[str]:
+    """Return the models that other tasks name as input."""
+    others = (task for task in call.tx.scan(KIND) if task["id"] != doc["id"])
+    return {entry["model"] for task in others for entry in task["models"].get("input", ())}
 
 
 def _artifact_urls(doc: Doc) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from ...call import Call, Route
 from ...projection import present
 from ...store import Doc
-from ...validation import Field, flag, listing, mapping, text
+from ...validation import Field, flag, listing, mapping, names, text
 from ..projects.rules import with_children
 from ..reading import distinct, get_all, get_all_ex
 from . import edit, lifecycle, outputs, parameters, removal
@@ -34,7 +34,7 @@ def _scoped(call: Call) -> Call:
 
 
 def _visible(call: Call, docs: list[Doc]) -> list[Doc]:
-    if call.params.get("search_hidden") is not False or call.params.get("id"):
+    if call.flag("search_hidden") or call.params.get("id"):
         return docs
     return [doc for doc in docs if "hidden" not in doc["system_tags"]]
 
@@ -56,7 +56,8 @@ def get_types(call: Call) -> Mapping[str, Any]:
 
 
 _TASK = text("task", required=True)
-_IDS = listing("ids", min_items=1)
+_IDS = names("ids", min_items=1)
+_PLACE = (text("project"), text("project_name"))
 _STATUS = (flag("force"), text("status_message"), text("status_reason"), _TASK)
 _PARAMETER = (
     text("name", required=True),
@@ -72,8 +73,8 @@ _NEW = (
     text("project"),
     text("parent"),
     text("comment"),
-    listing("tags"),
-    listing("system_tags"),
+    names("tags"),
+    names("system_tags"),
     mapping("script"),
     mapping("hyperparams"),
     mapping("configuration"),
@@ -82,10 +83,18 @@ _EDIT = (
     _TASK,
     *(text(name) for name in ("name", "comment", "project", "parent", "output_dest")),
     text("type", choices=TYPES),
-    listing("tags"),
-    listing("system_tags"),
+    names("tags"),
+    names("system_tags"),
     *(mapping(name) for name in ("script", "execution", "runtime", "container")),
     *(mapping(name) for name in ("hyperparams", "configuration", "models")),
+)
+_CLONE = (
+    _TASK,
+    *(text(f"new_task_{name}") for name in ("name", "comment", "parent", "project")),
+    text("new_project_name"),
+    names("new_task_tags"),
+    names("new_task_system_tags"),
+    *(mapping(f"new_task_{name}") for name in ("container", "hyperparams", "configuration")),
 )
 _MODEL = (
     text("model", required=True),
@@ -94,6 +103,7 @@ _MODEL = (
     text("type", required=True, choices=("input", "output")),
 )
 _PARAMETERS = Field(name="hyperparams", type="list", items=_PARAMETER)
+_NAMED_PARAMETERS = Field(name="hyperparams", type="list", items=(text("name"), text("section", required=True)))
 
 ROUTES = (
     Route(name="tasks.create", handler=edit.create, fields=_NEW),
@@ -106,10 +116,10 @@ ROUTES = (
     Route(name="tasks.update", handler=edit.update, fields=_EDIT),
     Route(name="tasks.edit", handler=edit.edit, fields=_EDIT),
     Route(name="tasks.set_requirements", handler=edit.set_requirements, fields=(mapping("requirements"), _TASK)),
-    Route(name="tasks.clone", handler=edit.clone, fields=(_TASK,)),
+    Route(name="tasks.clone", handler=edit.clone, fields=_CLONE),
     Route(name="tasks.get_hyper_params", handler=parameters.get_hyper_params),
     Route(name="tasks.edit_hyper_params", handler=parameters.edit_hyper_params, fields=(_PARAMETERS, _TASK)),
-    Route(name="tasks.delete_hyper_params", handler=parameters.delete_hyper_params, fields=(_TASK,)),
+    Route(name="tasks.delete_hyper_params", handler=parameters.delete_hyper_params, fields=(_NAMED_PARAMETERS, _TASK)),
     Route(name="tasks.get_configurations", handler=parameters.get_configurations),
     Route(name="tasks.get_configuration_names", handler=parameters.get_configuration_names),
     Route(name="tasks.edit_configuration", handler=parameters.edit_configuration, fields=(_TASK,)),
@@ -135,7 +145,7 @@ ROUTES = (
     Route(
         name="tasks.delete_models",
         handler=outputs.delete_models,
-        fields=(listing("models", required=True, min_items=1, items=_MODEL[1:2]), _TASK),
+        fields=(listing("models", required=True, min_items=1, items=(_MODEL[1], _MODEL[3])), _TASK),
         version="2.13",
     ),
     Route(name="tasks.started", handler=lifecycle.started, fields=_STATUS),
@@ -146,13 +156,14 @@ ROUTES = (
     Route(name="tasks.close", handler=lifecycle.close, fields=_STATUS),
     Route(name="tasks.publish", handler=lifecycle.publish, fields=_STATUS),
     Route(name="tasks.publish_many", handler=lifecycle.publish_many, fields=(_IDS,)),
-    Route(name="tasks.enqueue", handler=lifecycle.enqueue, fields=_STATUS),
-    Route(name="tasks.dequeue", handler=lifecycle.dequeue, fields=_STATUS),
+    Route(name="tasks.enqueue", handler=lifecycle.enqueue, fields=(*_STATUS, text("queue"), text("queue_name"))),
+    Route(name="tasks.dequeue", handler=lifecycle.dequeue, fields=(*_STATUS, text("new_status"))),
     Route(name="tasks.ping", handler=lifecycle.ping, fields=(_TASK,)),
-    Route(name="tasks.archive", handler=lifecycle.archive, fields=(listing("tasks", min_items=1),)),
+    Route(name="tasks.archive", handler=lifecycle.archive, fields=(names("tasks", min_items=1),)),
+    Route(name="tasks.unarchive", handler=lifecycle.unarchive, fields=(names("tasks", min_items=1),)),
     Route(name="tasks.archive_many", handler=lifecycle.archive_many, fields=(_IDS,)),
     Route(name="tasks.unarchive_many", handler=lifecycle.unarchive_many, fields=(_IDS,)),
-    Route(name="tasks.move", handler=lifecycle.relocate, fields=(_IDS,)),
+    Route(name="tasks.move", handler=lifecycle.relocate, fields=(_IDS, *_PLACE)),
     Route(name="tasks.make_public", handler=lifecycle.make_public, fields=(_IDS,), version="2.9"),
     Route(name="tasks.reset", handler=removal.reset, fields=_STATUS),
     Route(name="tasks.delete", handler=removal.delete, fields=_STATUS),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...call import COMPANY, COMPANY_NAME, Call, Route
-from ...validation import text
+from ...validation import names, text
 
 _KIND = "worker"
 _TIMEOUT_S = 600
@@ -59,7 +59,7 @@ def runtime_properties(call: Call) -> Mapping[str, Any]:
     return {"runtime_properties": []}
 
 
-_WORKER = (text("worker", required=True),)
+_WORKER = (text("worker", required=True), text("task"), names("queues"))
 
 ROUTES = (
     Route(name="workers.register", handler=register, fields=_WORKER, version="2.4"),
