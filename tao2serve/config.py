@@ -17,6 +17,7 @@ __all__ = ["Origin", "Settings", "home", "load_settings", "origins"]
 Origin: TypeAlias = Literal["flag", "environment", "tao2serve.toml", "default"]
 FILE: Final = "tao2serve.toml"
 PREFIX: Final = "TAO2SERVE_"
+SERVICE_VARIABLE: Final = "CLEARML_SERVING_TASK_ID"
 
 
 def home() -> Path:
@@ -43,7 +44,8 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(64_000_000, gt=0, description="most pixels the endpoint decodes")
     max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")
     instances: int = Field(1, ge=1, le=64, description="instances of the detector on Triton")
-    ready_timeout_s: float = Field(120.0, gt=0, description="how long deploy waits for an endpoint to answer")
+    # clearml-serving looks for changes every five minutes unless told otherwise.
+    ready_timeout_s: float = Field(420.0, gt=0, description="how long deploy waits for an endpoint to answer")
 
     @classmethod
     def settings_customise_sources(
@@ -73,8 +75,8 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     except ValueError as error:  # tomllib's error is one
         raise UsageError(FILE, "is no TOML file", evidence=str(error)) from error
     # clearml-serving's own variable counts too, so that its users need not say it twice.
-    if not settings.service and os.environ.get("CLEARML_SERVING_TASK_ID"):
-        return settings.model_copy(update={"service": os.environ["CLEARML_SERVING_TASK_ID"]})
+    if not settings.service and os.environ.get(SERVICE_VARIABLE):
+        return settings.model_copy(update={"service": os.environ[SERVICE_VARIABLE]})
     return settings
 
 
@@ -87,6 +89,8 @@ def origins(flags: Mapping[str, Any] | None = None) -> dict[str, Origin]:
         if name in given:
             return "flag"
         if PREFIX + name.upper() in os.environ:
+            return "environment"
+        if name == "service" and "service" not in in_file and os.environ.get(SERVICE_VARIABLE):
             return "environment"
         return "tao2serve.toml" if name in in_file else "default"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tao2serve.config import Settings, load_settings
+from tao2serve.config import load_settings
 from tao2serve.deploy import Deployment, DeployRequest, deploy
 from tao2serve.errors import Tao2ServeError
 from tao2serve.loadtest import LoadPlan, LoadProgress, LoadResult, document, run_load_test, write_report
@@ -80,7 +80,7 @@ def run_demo(*, output: Path, home: Path, keep: bool, steps: Steps) -> DemoResul
         picture = pictures()[0]
         body = picture.read_bytes()
         request = DeployRequest(source=Source(selectors=selectors), endpoint=ENDPOINT, image=body)
-        deployment = deploy(request, _settings(state), steps=steps)
+        deployment = deploy(request, load_settings(), steps=steps)
         with steps.step("ask the endpoint about a picture") as step:
             answer = ask(deployment.endpoint.alias_url, body, media_type="image/jpeg")
             drawing = save_drawing(body, answer.predictions, path=output / "detections.png")
@@ -139,8 +139,8 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Point the ClearML SDK of this process at the sandbox; it reads its variables when it is imported."""
-    removed = [name for name in os.environ if name.startswith(("CLEARML_", "TRAINS_"))]
+    """Point this process at the sandbox alone; the ClearML SDK reads its variables when it is imported."""
+    removed = [name for name in os.environ if name.startswith(("CLEARML_", "TRAINS_", "TAO2SERVE_"))]
     before = {name: os.environ.pop(name) for name in removed}
     before |= {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
@@ -165,10 +165,6 @@ def _keep_logs(home: Path, output: Path, log: Path | None) -> Path | None:
 def _in_words(model: TrainedModel) -> str:
     score = model.mean_average_precision
     return f"{model.name}, epoch {model.epoch}, mAP {score:.3f}" if score is not None else f"{model.name}, no mAP"
-
-
-def _settings(state: SandboxState) -> Settings:
-    return load_settings({"service": state.service_id})
 
 
 def _load_plan(deployment: Deployment) -> LoadPlan:

@@ -17,11 +17,11 @@ from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.serving.client import Answer, wait_for_answer
 from tao2serve.serving.names import check_endpoint_name
-from tao2serve.serving.package import write_package
+from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import BoxParity, check_boxes
 from tao2serve.serving.placement import place
 from tao2serve.serving.service import EndpointVersion, find_service
-from tao2serve.steps import Steps
+from tao2serve.steps import Steps, attempt
 from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import read_spec
 from tao2serve.triton.config import ModelConfig
@@ -105,6 +105,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             spec = read_spec(source.spec)
             params = DetectorParams.from_dict(to_params(spec))
             artifact = export_onnx(source.weights, output=folder / "model.onnx", spec=spec)
+            check_servable(artifact)
             step.note(str(artifact.signature))
         with steps.step("prove parity with the weights") as step:
             exactness = check_parity(artifact, source.weights, images=sample_images(artifact.signature))
@@ -122,26 +123,28 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         control = stack.enter_context(TritonControl(placement.triton))
         undo = stack.enter_context(ExitStack())
         with steps.step("load on Triton") as step:
-            undo.callback(remove_model, endpoint.triton_model, repository=placement.repository)
             config = ModelConfig.of(settings, name=endpoint.triton_model, signature=artifact.signature)
-            write_model(artifact, config, repository=placement.repository)
-            undo.callback(control.unload, endpoint.triton_model)
+            written = write_model(artifact, config, repository=placement.repository)
+            if written.created:
+                undo.callback(attempt, lambda: remove_model(written.name, repository=written.repository))
+                undo.callback(attempt, lambda: control.unload(written.name))
             control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)
             step.note(f"{endpoint.triton_model} on {placement.triton}")
         with steps.step("register the endpoint version") as step:
             code = write_package(endpoint, model, artifact, params, settings, directory=folder / "preprocess")
-            undo.callback(service.unregister, endpoint)
+            undo.callback(attempt, lambda: service.unregister(endpoint))
             service.register(endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code)
             step.note(endpoint.url)
         with steps.step("ask it, and compare with the artifact") as step:
             image = request.image or neutral_picture(params)
-            smoke = wait_for_answer(endpoint.url, image, timeout_s=settings.ready_timeout_s)
+            limit_s = settings.ready_timeout_s
+            smoke = wait_for_answer(endpoint.url, image, timeout_s=limit_s, on_news=step.news)
             parity = check_boxes(LocalDetector(artifact, params).detect(image), smoke, subject=endpoint.url)
             step.note(str(parity))
         with steps.step("switch the alias") as step:
             undo.pop_all()  # it answers; and a route to a version taken away again would freeze every endpoint
             service.route(endpoint.name, {endpoint.version: 1.0})
-            wait_for_answer(endpoint.alias_url, image, timeout_s=settings.ready_timeout_s, version=endpoint.version)
+            wait_for_answer(endpoint.alias_url, image, timeout_s=limit_s, version=endpoint.version, on_news=step.news)
             step.note(endpoint.alias_url)
         deployment = Deployment(
             endpoint=endpoint, source=source, artifact=artifact, model_id=model.model_id, task_id=task.id,

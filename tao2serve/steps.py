@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 from tao2serve.errors import Tao2ServeError
 
-__all__ = ["Step", "StepEvent", "Steps"]
+__all__ = ["Step", "StepEvent", "Steps", "attempt"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +71,11 @@ class Steps:
     def to_list(self) -> list[dict[str, Any]]:
         """Return the `steps` member of a JSON document."""
         return [{"name": event.name, "detail": event.detail, "seconds": round(event.seconds, 3)} for event in self.done]
+
+
+def attempt(undo: Callable[[], object]) -> None:
+    """Undo something after a failure; failing at it is logged, since the first failure is what the user must see."""
+    try:
+        undo()
+    except Tao2ServeError as error:
+        log.warning("not undone: %s", error)

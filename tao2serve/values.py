@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-__all__ = ["ModelArtifact", "ModelSignature", "Tensor", "TrainedModel", "TritonModel"]
+__all__ = ["IMAGE_MEDIA_TYPES", "ModelArtifact", "ModelSignature", "Tensor", "TrainedModel", "TritonModel"]
+
+# What an endpoint takes, by the ending of a file's name; the endpoint itself looks at the bytes.
+IMAGE_MEDIA_TYPES: Final = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".bmp": "image/bmp",
+    ".webp": "image/webp",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +82,6 @@ class TrainedModel:
     epoch: int | None = None
     mean_average_precision: float | None = None  # ratio in [0, 1]
     metric_source: str = ""  # where the mAP was read: scalar | status.json
-    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +93,7 @@ class TritonModel:
     repository: Path
     signature: ModelSignature
     max_batch_size: int
+    created: bool  # False when the same content was there already
 
     @property
     def path(self) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,7 +56,7 @@ app.command("loadtest")(loadtest.loadtest)
 
 
 def main() -> None:
-    """Run the command line and exit with its code (DESIGN: 0 ok … 8 gate failed, 130 interrupted)."""
+    """Run the command line and exit with its code (tao2serve.errors; 130 when interrupted)."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -89,11 +91,7 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
         wrong = UsageError(command, f"was not understood: {message()}", hint=f"{command} --help")
         print_error(wrong, as_json=as_json)
         return wrong.exit_code
-    from tao2serve.config import home
-
-    log = home() / "logs" / "defect.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    log = _keep_traceback(error)
     defect = Tao2ServeError(
         "tao2serve",
         "has a defect, sorry",
@@ -103,3 +101,16 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
     )
     print_error(defect, as_json=as_json)
     return defect.exit_code
+
+
+def _keep_traceback(error: Exception) -> Path | None:
+    """Write the traceback where logs go, or to the temporary folder if that cannot be written."""
+    from tao2serve.config import home
+
+    for folder in (home() / "logs", Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            log = folder / "tao2serve-defect.log"
+            log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            return log
+    return None

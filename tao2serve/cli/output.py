@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from tao2serve.errors import Tao2ServeError
+from tao2serve.errors import Tao2ServeError, UsageError
 
 __all__ = ["error_document", "print_error", "print_json", "print_text", "quiet"]
 
@@ -59,7 +59,13 @@ def quiet(log: Path) -> Iterator[IO[str]]:
     The ClearML SDK prints to both, and stdout belongs to the command's result. Errors of ours that name no
     log are given this one.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        raise UsageError(
+            str(log.parent), "cannot be written", evidence=str(error), hint="choose another -o DIR or TAO2SERVE_HOME"
+        ) from error
     sys.stdout.flush()
     sys.stderr.flush()
     kept_out, kept_err = os.dup(1), os.dup(2)

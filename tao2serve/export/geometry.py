@@ -1,7 +1,7 @@
 """TAO's padding and sizes. TAO patches Keras, so a stock reading of `same` gives wrong numbers.
 
-Sizes recorded in the file come from Keras's unpatched shape inference and are not used (design notes,
-TAO.md §4): on odd inputs they are off by one. Everything is (height, width).
+Sizes recorded in the file come from Keras's unpatched shape inference and are not used (docs/tao.md): on odd
+inputs they are off by one. Everything is (height, width).
 """
 
 from __future__ import annotations

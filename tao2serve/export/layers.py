@@ -1,6 +1,6 @@
 """One function for each Keras layer class: the layer and its inputs in, a piece of ONNX graph out.
 
-Tensor names are those TensorFlow 1.15 gives (design notes, TAO.md §5). BatchNormalization stays a
+Tensor names are those TensorFlow 1.15 gives (docs/tao.md). BatchNormalization stays a
 multiplication and an addition of its own, as in TAO's tf2onnx route: int8 scales exist for its output, and
 TensorRT and onnxruntime fold it into the convolution by themselves.
 """

@@ -1,6 +1,6 @@
 """TAO's Keras forward pass in plain numpy: the fp32 numbers an artifact must equal.
 
-Written from the rules (design notes, TAO.md §3–4) and sharing nothing with the ONNX writer but the reading
+Written from the rules (docs/tao.md) and sharing nothing with the ONNX writer but the reading
 of the file, so that one mistake cannot hide in both. Arrays are (N, C, H, W) float32. A convolution is one
 matrix product for each kernel position: slow beside onnxruntime, fast enough for parity.
 """

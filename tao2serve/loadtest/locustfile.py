@@ -29,8 +29,9 @@ from locust import FastHttpUser, constant, events
 from locust.exception import StopUser
 
 from tao2serve.errors import InputError
-from tao2serve.loadtest.plan import CONTENT_TYPES, find_images
+from tao2serve.loadtest.plan import find_images
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, RequestRecord, write_records
+from tao2serve.values import IMAGE_MEDIA_TYPES
 
 _DETAIL_LIMIT = 300  # characters of a server's text that are worth a row in a report
 _PROGRESS_INTERVAL_S = 0.5
@@ -163,7 +164,8 @@ def _server_timing(content: bytes) -> dict[str, float] | None:
 
 def _load_images(paths: tuple[Path, ...]) -> tuple[_Image, ...]:
     return tuple(
-        _Image(body=path.read_bytes(), headers={"Content-Type": CONTENT_TYPES[path.suffix.lower()]}) for path in paths
+        _Image(body=path.read_bytes(), headers={"Content-Type": IMAGE_MEDIA_TYPES[path.suffix.lower()]})
+        for path in paths
     )
 
 
@@ -202,7 +204,7 @@ def _chosen_images(source: str) -> tuple[_Image, ...]:
 
     picture = io.BytesIO()
     Image.linear_gradient("L").resize((960, 544)).convert("RGB").save(picture, "JPEG")
-    return (_Image(body=picture.getvalue(), headers={"Content-Type": CONTENT_TYPES[".jpg"]}),)
+    return (_Image(body=picture.getvalue(), headers={"Content-Type": IMAGE_MEDIA_TYPES[".jpg"]}),)
 
 
 def _open_session(environment: Any, images: tuple[_Image, ...]) -> None:

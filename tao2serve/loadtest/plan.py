@@ -8,16 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tao2serve.errors import InputError, UsageError
+from tao2serve.values import IMAGE_MEDIA_TYPES
 
-__all__ = ["CONTENT_TYPES", "LoadPlan", "LoadProgress", "find_images"]
-
-CONTENT_TYPES = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".bmp": "image/bmp",
-    ".webp": "image/webp",
-}
+__all__ = ["LoadPlan", "LoadProgress", "find_images"]
 
 # The images are held in memory by the load generator, so that reading files is no part of the measurement.
 _IMAGES_LIMIT_BYTES = 256 * 2**20
@@ -79,7 +72,7 @@ def find_images(source: Path) -> tuple[Path, ...]:
     chosen: list[Path] = []
     total_bytes = 0
     for path in candidates:
-        if path.suffix.lower() not in CONTENT_TYPES or not path.is_file():
+        if path.suffix.lower() not in IMAGE_MEDIA_TYPES or not path.is_file():
             continue
         size_bytes = path.stat().st_size
         if size_bytes == 0 or (chosen and total_bytes + size_bytes > _IMAGES_LIMIT_BYTES):
@@ -90,7 +83,7 @@ def find_images(source: Path) -> tuple[Path, ...]:
         raise InputError(
             str(source),
             "no image there",
-            evidence=f"{len(candidates)} entries, none a non-empty {', '.join(sorted(CONTENT_TYPES))}",
+            evidence=f"{len(candidates)} entries, none a non-empty {', '.join(sorted(IMAGE_MEDIA_TYPES))}",
             hint="name a directory of images",
         )
     return tuple(chosen)

@@ -24,10 +24,11 @@ from pathlib import Path
 import tao2serve
 from tao2serve.errors import InputError, ServiceError, ToolError
 from tao2serve.loadtest.machine import describe_machine
-from tao2serve.loadtest.plan import CONTENT_TYPES, LoadPlan, LoadProgress, find_images
+from tao2serve.loadtest.plan import LoadPlan, LoadProgress, find_images
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.summary import CpuSample, summarise
+from tao2serve.values import IMAGE_MEDIA_TYPES
 
 __all__ = ["run_load_test"]
 
@@ -96,7 +97,7 @@ def _post(plan: LoadPlan, image: Path) -> tuple[int, str]:
     """Return status and text of the answer to one image."""
     import httpx
 
-    headers = {"Content-Type": CONTENT_TYPES[image.suffix.lower()]}
+    headers = {"Content-Type": IMAGE_MEDIA_TYPES[image.suffix.lower()]}
     try:
         # trust_env: locust asks no proxy either
         response = httpx.post(

@@ -86,8 +86,8 @@ def find_trained_model(identifier: str) -> TrainedModel:
             model = sdk.Model(model_id=identifier)
             if model.id and model.url:
                 return _describe(sdk, model, {})
-        except ValueError:
-            pass  # the SDK's word for: no such model
+        except (ValueError, AttributeError):
+            pass  # how clearml 2.1.12 says that there is no such model
         task = sdk.Task.get_task(task_id=identifier) if _task_exists(sdk, identifier) else None
         if task is None:
             raise InputError(
@@ -100,7 +100,7 @@ def find_trained_model(identifier: str) -> TrainedModel:
 
 
 def choose_best(models: Sequence[TrainedModel], *, subject: str) -> BestModel:
-    """Choose by mean average precision at the checkpoint's own epoch; of equals, the smaller file.
+    """Choose by mean average precision at the checkpoint's own epoch; of equals, the pruned one.
 
     Raises InputError if there is none, or if several have no metric to choose by.
     """
@@ -128,9 +128,9 @@ def choose_best(models: Sequence[TrainedModel], *, subject: str) -> BestModel:
     )
 
 
-def _rank(model: TrainedModel) -> tuple[bool, float, int, str]:
+def _rank(model: TrainedModel) -> tuple[bool, float, bool, str]:
     score = model.mean_average_precision
-    return score is None, -(score or 0.0), model.size_bytes or 0, model.model_id
+    return score is None, -(score or 0.0), not model.pruned, model.model_id
 
 
 def _is_trained(model: Any) -> bool:

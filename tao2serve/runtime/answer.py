@@ -12,8 +12,6 @@ from .preprocess import MAX_BYTES, ImageError
 from .values import Detections, DetectorParams
 
 MAX_IMAGES: Final = 16
-# base64 takes 4 characters for 3 bytes; checked before decoding.
-MAX_BASE64_CHARACTERS: Final = MAX_BYTES * 4 // 3 + 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +33,11 @@ class Timing:
     total: float
 
 
-def images_of(body: Any) -> tuple[tuple[bytes, ...], bool]:
+def images_of(body: Any, *, max_bytes: int = MAX_BYTES) -> tuple[tuple[bytes, ...], bool]:
     """Return (the image bytes of a request body, whether they were sent as a list).
 
     A body is the image's bytes, or `{"image": base64}`, or `{"images": [base64, …]}`. Raises ImageError with
-    one sentence for anything else. A URL is never fetched.
+    one sentence for anything else. A URL is never fetched, and a member "format" is not needed: the bytes say it.
     """
     if body is None:
         return (b"",), False
@@ -48,22 +46,22 @@ def images_of(body: Any) -> tuple[tuple[bytes, ...], bool]:
     if not isinstance(body, Mapping):
         raise ImageError('the body is neither image bytes nor a JSON object with "image" or "images"')
     if "image" in body:
-        return (_decode(body["image"], "image"),), False
+        return (_decode(body["image"], "image", max_bytes),), False
     images = body.get("images")
     if not isinstance(images, list) or not images:
         raise ImageError('the JSON object has neither "image" nor a non-empty list "images"')
     if len(images) > MAX_IMAGES:
         raise ImageError(f"the request has {len(images)} images, and the limit is {MAX_IMAGES}")
-    return tuple(_decode(image, f"images[{index}]") for index, image in enumerate(images)), True
+    return tuple(_decode(image, f"images[{index}]", max_bytes) for index, image in enumerate(images)), True
 
 
-def _decode(text: Any, name: str) -> bytes:
+def _decode(text: Any, name: str, max_bytes: int) -> bytes:
     if not isinstance(text, str):
         raise ImageError(f'"{name}" is not a string of base64')
     if text.startswith(("http://", "https://", "file://")):
         raise ImageError(f'"{name}" is a URL, and URLs are not fetched; send the image itself as base64')
-    if len(text) > MAX_BASE64_CHARACTERS:
-        raise ImageError(f'"{name}" is longer than the limit of {MAX_BYTES:,} bytes')
+    if len(text) > max_bytes * 4 // 3 + 4:  # base64 takes 4 characters for 3 bytes; checked before decoding
+        raise ImageError(f'"{name}" is longer than the limit of {max_bytes:,} bytes')
     try:
         return base64.b64decode(text.encode("ascii"), validate=True)
     except (UnicodeEncodeError, binascii.Error) as error:

@@ -64,7 +64,7 @@ class Preprocess:
         Exceptions would be wrapped and logged to ClearML for each request.
         """
         try:
-            images, is_list = images_of(data)
+            images, is_list = images_of(data, max_bytes=self._settings.max_bytes)
             answers = [await self._detect(image) for image in images]
         except ImageError as error:
             return _refusal(UNPROCESSABLE, str(error))

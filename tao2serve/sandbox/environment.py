@@ -70,11 +70,14 @@ def client_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, st
         "CLEARML_API_SECRET_KEY": credentials.secret_key,
         "CLEARML_CONFIG_FILE": str(paths.clearml_conf),
         "CLEARML_CACHE_DIR": str(paths.clearml_cache),
+        # All that a deployment asks for, so that no tao2serve.toml of the user's leads it elsewhere.
         "TAO2SERVE_MODEL_REPOSITORY": str(paths.repository),
+        "TAO2SERVE_SERVING_BASE_URL": state.serving_url,
+        "TAO2SERVE_TRITON_GRPC": state.triton_grpc,
         "TAO2SERVE_HOME": str(paths.home),
     }
     if state.service_id:
-        variables["CLEARML_SERVING_TASK_ID"] = state.service_id
+        variables["CLEARML_SERVING_TASK_ID"] = variables["TAO2SERVE_SERVICE"] = state.service_id
     return variables
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +11,16 @@ from typing import Any, Final
 import httpx
 
 from tao2serve.errors import InputError, NotReadyError, ServiceError
+from tao2serve.values import IMAGE_MEDIA_TYPES
 
 __all__ = ["Answer", "Prediction", "ask", "media_type_of", "read_image", "wait_for_answer"]
 
 OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
-MEDIA_TYPES: Final = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".bmp": "image/bmp"}
+FAULT_LIMIT_S: Final = 60.0
+
+
+class NotFoundError(ServiceError):
+    """The inference service knows no endpoint of that name, or not yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ def ask(url: str, image: bytes, *, media_type: str = "application/octet-stream",
     if response.status_code == UNPROCESSABLE:
         raise InputError(url, "refused the image", evidence=_detail(response))
     if response.status_code == NOT_FOUND:
-        raise ServiceError(
+        raise NotFoundError(
             url, "is not an endpoint there", evidence=_detail(response), hint="list them: clearml-serving model list"
         )
     if response.status_code != OK:
@@ -81,31 +86,45 @@ def read_image(path: Path) -> bytes:
 
 def media_type_of(path: Path) -> str:
     """Return the media type by file name; the endpoint itself looks at the bytes."""
-    return MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    return IMAGE_MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
-def wait_for_answer(url: str, image: bytes, *, timeout_s: float, version: int | None = None) -> Answer:
+def wait_for_answer(
+    url: str,
+    image: bytes,
+    *,
+    timeout_s: float,
+    version: int | None = None,
+    on_news: Callable[[str], None] = lambda _: None,
+) -> Answer:
     """Post the image until the endpoint answers, from `version` if one is named.
 
-    404 means that the inference service has not polled yet, 422 and 5xx that Triton or the preprocess code is
-    not ready; raises NotReadyError with the last of these.
+    404 or another version means that the inference service has not polled yet, which may take minutes; any
+    other fault (422, 5xx, no connection) ends the wait when it lasts for FAULT_LIMIT_S. Raises NotReadyError
+    with the last of these.
     """
-    deadline = time.monotonic() + timeout_s
+    start = time.monotonic()
+    fault_since: float | None = None
     while True:
         try:
             answer = ask(url, image, media_type="image/jpeg", timeout_s=min(30.0, timeout_s))
             if version is None or answer.version == str(version):
                 return answer
-            reason = f"version {answer.version} still answers, not {version}"
+            reason, fault_since = f"version {answer.version} still answers, not {version}", None
+        except NotFoundError as error:
+            reason, fault_since = f"{error.fact}: {error.evidence}", None
         except (ServiceError, InputError) as error:
-            reason = f"{error.fact}: {error.evidence}"
-        if time.monotonic() > deadline:
+            reason, fault_since = f"{error.fact}: {error.evidence}", fault_since or time.monotonic()
+        now = time.monotonic()
+        if now - start > timeout_s or (fault_since is not None and now - fault_since > FAULT_LIMIT_S):
             raise NotReadyError(
                 url,
-                f"does not answer as it should after {timeout_s:g} s",
+                f"does not answer as it should after {now - start:.0f} s",
                 evidence=reason,
-                hint="look into the inference service's log; it may poll only every few minutes",
+                hint="look into the inference service's log; if it polls less often than that, set "
+                "TAO2SERVE_READY_TIMEOUT_S",
             )
+        on_news(f"waiting {now - start:.0f} s: {reason}")
         time.sleep(0.25)
 
 

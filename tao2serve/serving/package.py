@@ -10,6 +10,7 @@ from typing import Final
 
 from tao2serve import runtime
 from tao2serve.config import Settings
+from tao2serve.errors import InputError
 from tao2serve.registry.publish import PublishedModel
 from tao2serve.runtime import DetectorParams
 from tao2serve.runtime.answer import ServedModel
@@ -17,9 +18,22 @@ from tao2serve.runtime.endpoint import PARAMS_FILE, SETTINGS_FILE, EndpointSetti
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.values import ModelArtifact
 
-__all__ = ["write_package"]
+__all__ = ["check_servable", "write_package"]
 
 SHIPPED: Final = "*.py"
+
+
+def check_servable(artifact: ModelArtifact) -> None:
+    """Raise InputError for a network whose input or outputs the endpoint cannot carry: it speaks float32 alone."""
+    signature = artifact.signature
+    for tensor in (signature.input, signature.coverage, signature.bbox):
+        if tensor.datatype != "FP32":
+            raise InputError(
+                str(artifact.path),
+                "cannot be served yet: its input and outputs must be float32",
+                evidence=f"{tensor.name} is {tensor.datatype}",
+                hint="export it with float32 input and outputs; the tensors inside may be of any type",
+            )
 
 
 def write_package(

@@ -32,6 +32,8 @@ class BoxParity:
         return self.matched / total if total else 1.0
 
     def __str__(self) -> str:
+        if not self.expected and not self.found:
+            return "no box on either side; a picture that shows some says more: --image FILE"
         return (
             f"{self.matched} of {self.expected} boxes matched, {self.found - self.matched} besides, "
             f"scores within {self.max_score_difference:.2g}"

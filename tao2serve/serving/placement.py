@@ -8,6 +8,7 @@ from pathlib import Path
 from tao2serve.config import Settings
 from tao2serve.errors import UsageError
 from tao2serve.serving.service import EndpointVersion, ServingService
+from tao2serve.triton.repository import last_version
 
 __all__ = ["Placement", "place"]
 
@@ -41,5 +42,7 @@ def place(service: ServingService, name: str, settings: Settings) -> Placement:
             "is not known",
             hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with",
         )
-    endpoint = EndpointVersion(name=name, version=service.next_version(name), base_url=base_url)
+    # The repository may hold versions of a service that is no more; theirs are not used again either.
+    version = max(service.next_version(name), last_version(name, repository=settings.model_repository) + 1)
+    endpoint = EndpointVersion(name=name, version=version, base_url=base_url)
     return Placement(endpoint=endpoint, triton=triton, repository=settings.model_repository)

@@ -1,6 +1,6 @@
 """What kind of TAO model a Keras file holds: template, depth, pruned or not.
 
-The file does not say (design notes, TAO.md §2), so it is told by the layers: which classes occur, and
+The file does not say (docs/tao.md), so it is told by the layers: which classes occur, and
 whether the channel counts are those the template starts with. Pruning leaves irregular ones behind.
 """
 

@@ -1,6 +1,6 @@
 """Read a TAO Keras HDF5 file into frozen values. Nothing is unpickled, nothing outside the file is opened.
 
-Layout: TAO.md §2 in the design notes, Keras 2.2.4 `saving.py`. The settings are one JSON attribute; each
+Layout: docs/tao.md, Keras 2.2.4 `saving.py`. The settings are one JSON attribute; each
 layer's arrays are listed, in order, by the `weight_names` attribute of its group.
 """
 

@@ -13,7 +13,7 @@ __all__ = ["to_params"]
 
 logger = logging.getLogger(__name__)
 
-# What TAO itself takes where the file is silent (design notes, TAO.md §6–7).
+# What TAO itself takes where the file is silent (docs/tao.md).
 _BBOX_SCALE = 35.0
 _BBOX_OFFSET = 0.5
 _NMS_IOU_THRESHOLD = 0.3

@@ -1,7 +1,7 @@
 """The part of TAO's experiment spec we read, as protobuf messages built in code (no protoc step).
 
 Text format knows fields by name alone, so the field numbers here are our own. Whatever is not listed is
-skipped by the parser, as `allow_unknown_field` promises. Names and types: design notes, TAO.md §6.
+skipped by the parser, as `allow_unknown_field` promises. Names and types: docs/tao.md.
 """
 
 from __future__ import annotations

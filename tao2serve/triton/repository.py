@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from tao2serve.errors import InputError, ServiceError
 from tao2serve.triton.config import CONFIG_FILE, ModelConfig, parse_config, render_config
 from tao2serve.values import ModelArtifact, TritonModel
 
-__all__ = ["check_model", "remove_model", "write_model"]
+__all__ = ["check_model", "last_version", "remove_model", "write_model"]
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,15 @@ def write_model(artifact: ModelArtifact, config: ModelConfig, *, repository: Pat
     InputError. Layout: `<name>/config.pbtxt`, `<name>/1/model.py`, `<name>/1/model.onnx`.
     """
     target = repository / config.name
-    repository.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{config.name}.", dir=repository))
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{config.name}.", dir=repository))
+    except OSError as error:
+        raise ServiceError(f"Triton repository {repository}", "cannot be written", evidence=str(error)) from error
     try:
         _fill(staging, artifact, config)
         check_model(staging, name=config.name)
-        _put(staging, target)
+        created = _put(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return TritonModel(
@@ -44,6 +48,7 @@ def write_model(artifact: ModelArtifact, config: ModelConfig, *, repository: Pat
         repository=repository,
         signature=artifact.signature,
         max_batch_size=config.max_batch_size,
+        created=created,
     )
 
 
@@ -69,6 +74,13 @@ def check_model(folder: Path, *, name: str) -> None:
                 raise InputError(f"Triton model {name}", f"has no {version.name}/{file_name}", evidence=str(folder))
 
 
+def last_version(endpoint: str, *, repository: Path) -> int:
+    """Return the highest N of the folders `<endpoint>_N`, 0 if there is none."""
+    pattern = re.compile(rf"{re.escape(endpoint)}_(\d+)")
+    names = [path.name for path in repository.iterdir()] if repository.is_dir() else []
+    return max((int(match.group(1)) for name in names if (match := pattern.fullmatch(name))), default=0)
+
+
 def remove_model(name: str, *, repository: Path) -> None:
     """Remove a model's folder, if it is there; unload it first."""
     target = repository / name
@@ -92,11 +104,12 @@ def _fill(folder: Path, artifact: ModelArtifact, config: ModelConfig) -> None:
     folder.chmod(0o755)  # mkdtemp makes it private, and Triton may run as somebody else
 
 
-def _put(staging: Path, target: Path) -> None:
+def _put(staging: Path, target: Path) -> bool:
+    """Move the staged folder into place; False if the same content is there already."""
     if target.exists():
         if _digest(staging) == _digest(target):
             log.info("%s is there already, unchanged", target.name)
-            return
+            return False
         raise InputError(
             f"Triton model {target.name}",
             "is in the repository with other content, and a model is never rewritten",
@@ -107,12 +120,14 @@ def _put(staging: Path, target: Path) -> None:
         staging.rename(target)
     except OSError as error:
         raise ServiceError(f"Triton repository {target.parent}", "cannot be written", evidence=str(error)) from error
+    return True
 
 
 def _digest(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        # Python leaves its compiled model.py in the folder once Triton has loaded it.
+        if path.is_file() and path.parent.name != "__pycache__":
             total.update(path.relative_to(folder).as_posix().encode())
             total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

@@ -28,7 +28,7 @@ _PACKAGE_ROOT = Path(tao2serve.__file__).parents[1]
 _START_S = 20.0
 _FLOW_S = 90.0
 _KEYS = ("contract-access", "contract-secret")
-# CLEARML.md: the reporter's subprocess costs seconds at every close; the environment cannot switch it off.
+# docs/clearml.md: the reporter's subprocess costs seconds at every close; the environment cannot switch it off.
 _CLIENT_CONF = "sdk { development { report_use_subprocess: false } }\n"
 
 

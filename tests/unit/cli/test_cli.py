@@ -121,4 +121,4 @@ def test_a_defect_is_reported_without_a_traceback(
     shown = capsys.readouterr().err
     assert "unforeseen" in shown
     assert "Traceback" not in shown
-    assert "Traceback" in (tmp_path / "logs" / "defect.log").read_text()
+    assert "Traceback" in (tmp_path / "logs" / "tao2serve-defect.log").read_text()
