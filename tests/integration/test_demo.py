@@ -32,6 +32,10 @@ def leftovers() -> set[str]:
 def test_demo_succeeds_twice_and_leaves_only_its_folder(bare: CommandLine) -> None:
     """Two demos in a row: the detections match the labels, the load test failed nowhere, all is down again."""
     before = leftovers()
+    # Settings for the user's own servers, which a demo must not touch.
+    (bare.folder / "tao2serve.toml").write_text(
+        'triton_grpc = "127.0.0.1:9"\nserving_base_url = "http://127.0.0.1:9"\n'
+    )
     for _ in range(2):
         document = bare.tao2serve("demo", "--output", "demo", "--json", timeout_s=300).assert_success().document
         assert document["outcome"] == "ok"

@@ -68,6 +68,13 @@ def test_predict_names_what_is_registered(sandbox: CommandLine, deployed: dict[s
     assert "street" in outcome.document["error"]["evidence"]
 
 
+def test_an_id_that_does_not_exist_exits_3(sandbox: CommandLine) -> None:
+    """Neither a file nor anything ClearML knows: bad input, and where to look."""
+    outcome = sandbox.tao2serve("deploy", "0123456789abcdef0123456789abcdef", "--endpoint", "nothing", "--json")
+    assert outcome.code == 3
+    assert "tao2serve models" in outcome.document["error"]["hint"]
+
+
 def test_loadtest_measures_and_judges(sandbox: CommandLine, deployed: dict[str, Any], tmp_path: Path) -> None:
     """A gate within reach passes, one out of reach exits 8 with the normal document; the report is there."""
     arguments = ("street", "--images", PICTURE.parent, "--run-time", "3s", "--warmup", "1s", "--users", "2")

@@ -15,6 +15,7 @@ from tao2serve.cli.options import seconds
 from tao2serve.cli.output import error_document, print_error, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
+from tao2serve.steps import attempt
 
 
 def test_steps_are_plain_lines_where_there_is_no_terminal() -> None:
@@ -96,6 +97,23 @@ def test_chatter_goes_to_the_log_and_errors_name_it(tmp_path: Path, capfd: pytes
     assert out == "result\n"
     assert "progress" in err
     assert "from a library" in log.read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_wrong_usage(tmp_path: Path) -> None:
+    """Exit 2 naming the folder, not a defect."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"), quiet(tmp_path / "file" / "x.log"):
+        pass
+
+
+def test_undoing_never_hides_the_first_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be undone is logged; what undoing is for goes on."""
+
+    def broken() -> None:
+        raise ServiceError("Triton", "is away")
+
+    attempt(broken)
+    assert "Triton: is away" in caplog.text
 
 
 def test_wrong_usage_with_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from tao2serve.serving import client
 from tao2serve.serving.client import Answer, Prediction, ask, wait_for_answer
 from tao2serve.serving.drawing import draw, save_drawing
 from tao2serve.serving.names import check_endpoint_name
-from tao2serve.serving.package import write_package
+from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import check_boxes, compare_boxes
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.values import ModelArtifact, ModelSignature, Tensor
@@ -112,6 +112,17 @@ def test_waiting_too_long_says_what_was_seen_last(respond) -> None:
     assert "endpoint was not found" in caught.value.evidence
 
 
+def test_a_lasting_fault_ends_the_wait_before_the_poll_could(respond, monkeypatch: pytest.MonkeyPatch) -> None:
+    """404 may last a whole poll, but a service that answers 503 does not get minutes."""
+    monkeypatch.setattr(client, "FAULT_LIMIT_S", 0.3)
+    respond(httpx.Response(404), httpx.Response(503, text="Triton cannot run street_3"))
+    news: list[str] = []
+    with pytest.raises(NotReadyError) as caught:
+        wait_for_answer("http://x/serve/street", b"jpeg", timeout_s=60, on_news=news.append)
+    assert "cannot run street_3" in caught.value.evidence
+    assert "not an endpoint" in news[0]
+
+
 def answer_of(*boxes: tuple[float, float, float, float], class_id: int = 0) -> Answer:
     predictions = tuple(Prediction(bbox=box, score=0.5, raw_score=1.0, class_id=class_id, label="car") for box in boxes)
     return Answer(width=100, height=100, endpoint="e", version="1", predictions=predictions, timing_ms={}, document={})
@@ -168,6 +179,23 @@ def test_a_drawing_that_cannot_be_saved_is_an_error_of_ours(tmp_path: Path) -> N
         save_drawing(jpeg(20, 20), [], path=tmp_path / "file" / "x.png")
 
 
+def artifact_of(folder: Path, *, datatype: str = "FP32") -> ModelArtifact:
+    signature = ModelSignature(
+        input=Tensor(name="i", datatype=datatype, shape=(3, 64, 96)),
+        coverage=Tensor(name="c", datatype="FP32", shape=(1, 4, 6)),
+        bbox=Tensor(name="b", datatype="FP32", shape=(4, 4, 6)),
+    )
+    return ModelArtifact(format="onnx", path=folder, sha256="", precision="fp32", signature=signature, source_sha256="")
+
+
+def test_only_float32_in_and_out_can_be_served(tmp_path: Path) -> None:
+    """A network with half-precision input is refused before anything is published, naming the tensor."""
+    check_servable(artifact_of(tmp_path))
+    with pytest.raises(InputError) as caught:
+        check_servable(artifact_of(tmp_path, datatype="FP16"))
+    assert "i is FP16" in caught.value.evidence
+
+
 def test_the_package_is_the_runtime_with_its_two_files(tmp_path: Path) -> None:
     """What is handed to ClearML Serving loads as it loads it, and knows its model, names and limits."""
     import importlib.util
@@ -176,17 +204,14 @@ def test_the_package_is_the_runtime_with_its_two_files(tmp_path: Path) -> None:
         {"family": "detectnet_v2", "input": {"channels": 3, "height": 64, "width": 96}, "bbox_scale": 35.0,
          "bbox_offset": 0.5, "classes": [{"name": "car"}]}
     )  # fmt: skip
-    signature = ModelSignature(
-        input=Tensor(name="i", datatype="FP32", shape=(3, 64, 96)),
-        coverage=Tensor(name="c", datatype="FP32", shape=(1, 4, 6)),
-        bbox=Tensor(name="b", datatype="FP32", shape=(4, 4, 6)),
-    )
-    artifact = ModelArtifact(
-        format="onnx", path=tmp_path, sha256="", precision="fp32", signature=signature, source_sha256=""
-    )
     endpoint = EndpointVersion(name="street", version=3, base_url="http://x/serve")
     folder = write_package(
-        endpoint, PublishedModel(model_id="abc", uri="u"), artifact, params, Settings(), directory=tmp_path / "package"
+        endpoint,
+        PublishedModel(model_id="abc", uri="u"),
+        artifact_of(tmp_path),
+        params,
+        Settings(),
+        directory=tmp_path / "package",
     )
     assert json.loads((folder / "endpoint.json").read_text())["triton_model"] == "street_3"
     name = "py_code_street_3"

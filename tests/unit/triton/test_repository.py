@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tao2serve import runtime
-from tao2serve.errors import InputError
+from tao2serve.errors import InputError, ServiceError
 from tao2serve.triton.config import ModelConfig, parse_config, render_config
-from tao2serve.triton.repository import check_model, remove_model, write_model
+from tao2serve.triton.repository import check_model, last_version, remove_model, write_model
 from tao2serve.values import ModelArtifact, ModelSignature, Tensor
 
 SIGNATURE = ModelSignature(
@@ -68,8 +68,11 @@ def test_same_content_again_is_accepted_other_content_refused(artifact: ModelArt
     """A model that is there is never rewritten: equal is fine, different is an error that changes nothing."""
     repository = tmp_path / "repository"
     first = write_model(artifact, CONFIG, repository=repository)
+    assert first.created
     before = (first.path / "1/model.onnx").stat().st_mtime_ns
-    write_model(artifact, CONFIG, repository=repository)
+    (first.path / "1/__pycache__").mkdir()
+    (first.path / "1/__pycache__/model.pyc").write_bytes(b"left by Triton")
+    assert not write_model(artifact, CONFIG, repository=repository).created
     artifact.path.write_bytes(b"other")
     with pytest.raises(InputError, match="never rewritten"):
         write_model(artifact, CONFIG, repository=repository)
@@ -102,6 +105,21 @@ def test_check_finds_a_damaged_or_foreign_configuration(artifact: ModelArtifact,
     (model.path / "config.pbtxt").write_text("name: {")
     with pytest.raises(InputError, match="no Triton model configuration"):
         check_model(model.path, name="street_1")
+
+
+def test_the_last_version_counts_folders_of_this_endpoint_only(tmp_path: Path) -> None:
+    """Numbers already in the repository are not used again, whoever wrote them."""
+    assert last_version("street", repository=tmp_path / "missing") == 0
+    for name in ("street_2", "street_10", "street_x", "my_street_40", ".street_50.abc", "streets_60"):
+        (tmp_path / name).mkdir()
+    assert last_version("street", repository=tmp_path) == 10
+
+
+def test_a_repository_that_cannot_be_written_is_named(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """Exit 5 with the folder."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServiceError, match="cannot be written"):
+        write_model(artifact, CONFIG, repository=tmp_path / "file" / "repository")
 
 
 def test_remove_takes_one_model_away(artifact: ModelArtifact, tmp_path: Path) -> None:
