@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from tao2serve.registry.source import Source
 from tao2serve.registry.trained import Selectors, find_trained_models
 from tao2serve.sandbox import stack
 from tao2serve.sandbox.environment import client_environment
+from tao2serve.sandbox.interrupts import deferred_interrupts
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.samples import PROJECT, pictures
 from tao2serve.sandbox.state import SandboxState
@@ -116,25 +115,10 @@ def _sandbox(output: Path, home: Path, *, keep: bool, steps: Steps) -> Iterator[
 
 
 def _take_down(home: Path, steps: Steps, *, purge: bool) -> None:
-    with _uninterrupted(), steps.step("take the sandbox down"):
+    with deferred_interrupts(), steps.step("take the sandbox down"):
         stack.down(home, purge=purge)
         if purge:
             shutil.rmtree(home, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let nobody's second Ctrl-C stop the tidying up, which takes a few seconds."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

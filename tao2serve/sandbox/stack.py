@@ -19,6 +19,7 @@ from tao2serve.errors import NotReadyError, ServiceError, ToolError
 from tao2serve.sandbox import environment as env
 from tao2serve.sandbox import triton_server
 from tao2serve.sandbox.health import free_ports, http_answer, is_free, wait_until_healthy
+from tao2serve.sandbox.interrupts import deferred_interrupts
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
 from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
@@ -188,9 +189,10 @@ def _start_serving(paths: SandboxPaths, state: SandboxState) -> SandboxState:
 def _launch(
     paths: SandboxPaths, state: SandboxState, name: str, command: tuple[str, ...], environment: dict[str, str]
 ) -> SandboxState:
-    record = start(name, command, environment=environment, log=paths.log(name))
-    state = replace(state, processes=(*state.processes, record))
-    write_state(state, paths.state)
+    with deferred_interrupts():  # what is started is recorded, whatever happens in between
+        record = start(name, command, environment=environment, log=paths.log(name))
+        state = replace(state, processes=(*state.processes, record))
+        write_state(state, paths.state)
     log.info("%s started, pid %d", name, record.pid)
     return state
 
@@ -202,11 +204,12 @@ def _wait(paths: SandboxPaths, state: SandboxState, name: str, url: str, *, time
 
 def _end(paths: SandboxPaths, state: SandboxState) -> None:
     """End in reverse order: the inference service would not end while the ClearML server is already gone."""
-    for record in sorted(state.processes, key=_stop_order):
-        stop(record, grace_s=GRACE_S.get(record.name, 5.0))
-    triton_server.clean_shared_memory(state.shared_memory)
-    shutil.rmtree(paths.temporary, ignore_errors=True)
-    paths.state.unlink(missing_ok=True)
+    with deferred_interrupts():
+        for record in sorted(state.processes, key=_stop_order):
+            stop(record, grace_s=GRACE_S.get(record.name, 5.0))
+        triton_server.clean_shared_memory(state.shared_memory)
+        shutil.rmtree(paths.temporary, ignore_errors=True)
+        paths.state.unlink(missing_ok=True)
 
 
 def _stop_order(record: ProcessRecord) -> int:

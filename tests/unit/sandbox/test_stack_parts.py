@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tao2serve.errors import NotReadyError, ServiceError, Tao2ServeError, ToolEr
 from tao2serve.sandbox import stack, triton_server
 from tao2serve.sandbox.environment import child_environment, client_environment, make_credentials, shell_exports
 from tao2serve.sandbox.health import free_ports, is_free, wait_until_healthy
+from tao2serve.sandbox.interrupts import deferred_interrupts
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
 from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
@@ -205,3 +207,25 @@ def test_only_our_shared_memory_is_removed(monkeypatch: pytest.MonkeyPatch) -> N
         assert other.exists()
     finally:
         other.unlink()
+
+
+def test_an_interrupt_waits_for_the_end_of_a_stretch() -> None:
+    """Both signals, and a second Ctrl-C, wait; then one KeyboardInterrupt is raised and the handlers are back."""
+    done = []
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        done.append("to the end")
+    assert done
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_process_started_in_such_a_stretch_hears_signals(tmp_path: Path) -> None:
+    """Neither ignoring nor blocking is handed on to it."""
+    with deferred_interrupts():
+        record = run(tmp_path, "import time; time.sleep(100)")
+    before = time.monotonic()
+    stop(record, grace_s=20)
+    assert time.monotonic() - before < 10
