@@ -73,3 +73,9 @@ def test_nothing_is_unpickled() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         assert not {package for package, _ in imports(path)} & {"pickle", "dill", "joblib", "marshal", "shelve"}
         assert "allow_pickle=True" not in path.read_text(encoding="utf-8")
+
+
+def test_the_tests_run_unpatched() -> None:
+    """gevent has not patched this process: threads, sockets and gRPC are the ones the product runs with."""
+    patched = sys.modules.get("gevent.monkey")
+    assert patched is None or not patched.saved
