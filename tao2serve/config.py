@@ -26,7 +26,7 @@ def home() -> Path:
     if named:
         return Path(named).expanduser().absolute()
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "tao2serve"
+    return Path(state).absolute() / "tao2serve"
 
 
 class Settings(BaseSettings):
@@ -72,8 +72,8 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
             f"is {first['input']!r}: {first['msg']}",
             hint=f"mend the flag, {PREFIX}{name.upper()} or {FILE}",
         ) from error
-    except ValueError as error:  # tomllib's error is one
-        raise UsageError(FILE, "is no TOML file", evidence=str(error)) from error
+    except (ValueError, OSError) as error:  # tomllib's error is a ValueError
+        raise UsageError(FILE, "cannot be read as TOML", evidence=str(error)) from error
     # clearml-serving's own variable counts too, so that its users need not say it twice.
     if not settings.service and os.environ.get(SERVICE_VARIABLE):
         return settings.model_copy(update={"service": os.environ[SERVICE_VARIABLE]})

@@ -14,12 +14,12 @@ from typing import Any, Final
 from tao2serve.config import load_settings
 from tao2serve.deploy import Deployment, DeployRequest, deploy
 from tao2serve.errors import Tao2ServeError
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.loadtest import LoadPlan, LoadProgress, LoadResult, document, run_load_test, write_report
 from tao2serve.registry.source import Source
 from tao2serve.registry.trained import Selectors, find_trained_models
 from tao2serve.sandbox import stack
 from tao2serve.sandbox.environment import client_environment
-from tao2serve.sandbox.interrupts import deferred_interrupts
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.samples import PROJECT, pictures
 from tao2serve.sandbox.state import SandboxState
@@ -106,8 +106,10 @@ def _sandbox(output: Path, home: Path, *, keep: bool, steps: Steps) -> Iterator[
         with _environment(client_environment(SandboxPaths(own), state)):
             yield state
         finished = True
-    except Tao2ServeError as error:
-        error.log = _keep_logs(own, output, error.log)
+    except Exception as error:
+        kept = _keep_logs(own, output)
+        if isinstance(error, Tao2ServeError) and error.log is not None and own in error.log.parents:
+            error.log = kept / error.log.name
         raise
     finally:
         if not was_up and not (keep and finished):
@@ -136,14 +138,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _keep_logs(home: Path, output: Path, log: Path | None) -> Path | None:
-    """Copy the logs out of a sandbox that is about to vanish; return where `log` lies then."""
-    logs = SandboxPaths(home).logs
-    if log is None or logs not in log.parents:
-        return log
-    kept = output / "logs"
-    shutil.copytree(logs, kept, dirs_exist_ok=True)
-    return kept / log.relative_to(logs)
+def _keep_logs(home: Path, output: Path) -> Path:
+    """Copy the logs out of a sandbox that is about to vanish, and return the folder where they lie then."""
+    logs, kept = SandboxPaths(home).logs, output / "logs"
+    if logs.is_dir():
+        shutil.copytree(logs, kept, dirs_exist_ok=True)
+    return kept
 
 
 def _in_words(model: TrainedModel) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from tao2serve.config import Settings
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.local import LocalDetector, neutral_picture
-from tao2serve.export.parity import check_parity, sample_images
+from tao2serve.export.parity import prove_parity
 from tao2serve.registry.publish import DeploymentTask
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
@@ -21,7 +21,7 @@ from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import BoxParity, check_boxes
 from tao2serve.serving.placement import place
 from tao2serve.serving.service import EndpointVersion, find_service
-from tao2serve.steps import Steps, attempt
+from tao2serve.steps import Steps, attempt, undone_on_failure
 from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import read_spec
 from tao2serve.triton.config import ModelConfig
@@ -108,9 +108,10 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             check_servable(artifact)
             step.note(str(artifact.signature))
         with steps.step("prove parity with the weights") as step:
-            exactness = check_parity(artifact, source.weights, images=sample_images(artifact.signature))
-            exactness.require()
-            step.note(str(exactness))
+            step.note(prove_parity(artifact, source.weights))
+            image = request.image or neutral_picture(params)
+            limits = (settings.max_image_bytes, settings.max_image_pixels)
+            expected = LocalDetector(artifact, params, limits=limits).detect(image, subject="the picture")
         with steps.step("find the serving service") as step:
             service = find_service(settings.service)
             placement = place(service, request.endpoint, settings)
@@ -121,7 +122,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             model = task.publish(artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained)
             step.note(f"model {model.model_id}")
         control = stack.enter_context(TritonControl(placement.triton))
-        undo = stack.enter_context(ExitStack())
+        undo = stack.enter_context(undone_on_failure())
         with steps.step("load on Triton") as step:
             config = ModelConfig.of(settings, name=endpoint.triton_model, signature=artifact.signature)
             written = write_model(artifact, config, repository=placement.repository)
@@ -136,10 +137,9 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             service.register(endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code)
             step.note(endpoint.url)
         with steps.step("ask it, and compare with the artifact") as step:
-            image = request.image or neutral_picture(params)
             limit_s = settings.ready_timeout_s
             smoke = wait_for_answer(endpoint.url, image, timeout_s=limit_s, on_news=step.news)
-            parity = check_boxes(LocalDetector(artifact, params).detect(image), smoke, subject=endpoint.url)
+            parity = check_boxes(expected, smoke, subject=endpoint.url)
             step.note(str(parity))
         with steps.step("switch the alias") as step:
             undo.pop_all()  # it answers; and a route to a version taken away again would freeze every endpoint

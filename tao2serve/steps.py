@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from tao2serve.errors import Tao2ServeError
+from tao2serve.interrupts import deferred_interrupts
 
-__all__ = ["Step", "StepEvent", "Steps", "attempt"]
+__all__ = ["Step", "StepEvent", "Steps", "attempt", "undone_on_failure"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Step:
         self.detail = detail
 
     def news(self, detail: str) -> None:
-        self.watch(StepEvent(kind="news", name=self.name, detail=detail))
+        _tell(self.watch, StepEvent(kind="news", name=self.name, detail=detail))
 
 
 @dataclass(slots=True)
@@ -54,28 +55,52 @@ class Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         step = Step(name=name, watch=self.watch)
-        self.watch(StepEvent(kind="started", name=name))
+        _tell(self.watch, StepEvent(kind="started", name=name))
         start = time.monotonic()
         try:
             yield step
         except BaseException as error:
             seconds = time.monotonic() - start
-            self.watch(StepEvent(kind="failed", name=name, detail=str(error), seconds=seconds))
-            if isinstance(error, Tao2ServeError) and not error.step:
-                error.step = name
+            _tell(self.watch, StepEvent(kind="failed", name=name, detail=str(error), seconds=seconds))
+            if isinstance(error, Tao2ServeError):
+                error.step = error.step or name
+            else:
+                error.add_note(f"step: {name}")
             raise
         event = StepEvent(kind="done", name=name, detail=step.detail, seconds=time.monotonic() - start)
         self.done.append(event)
-        self.watch(event)
+        _tell(self.watch, event)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return the `steps` member of a JSON document."""
         return [{"name": event.name, "detail": event.detail, "seconds": round(event.seconds, 3)} for event in self.done]
 
 
+@contextmanager
+def undone_on_failure() -> Iterator[ExitStack]:
+    """Yield a stack of things to undo, last first, if the block fails; `pop_all()` makes them stay.
+
+    An interrupt waits until all is undone. What cannot be undone is logged: the first failure is what the user
+    must see.
+    """
+    undo = ExitStack()
+    try:
+        yield undo
+    except BaseException:
+        with deferred_interrupts():
+            undo.close()
+        raise
+
+
 def attempt(undo: Callable[[], object]) -> None:
-    """Undo something after a failure; failing at it is logged, since the first failure is what the user must see."""
+    """Do what undoes something; failing at it is logged."""
     try:
         undo()
-    except Tao2ServeError as error:
-        log.warning("not undone: %s", error)
+    except Exception:
+        log.warning("not undone", exc_info=True)
+
+
+def _tell(watch: Watch, event: StepEvent) -> None:
+    """Watchers only look on: a terminal or pipe that is gone stops no work, and no tidying up."""
+    with suppress(OSError):
+        watch(event)

@@ -90,5 +90,6 @@ def demo_processes() -> set[int]:
     return found
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("tao2serve_")}
+def shared_memory(prefix: str = "tao2serve_") -> set[str]:
+    """Shared-memory segments whose name begins so."""
+    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(prefix)}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tao2serve.cli.options import Json, Project, Service, Spec, Tags, Task
+from tao2serve.cli.options import Json, Project, Service, Spec, Tags, Task, selectors
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 
@@ -39,14 +39,13 @@ def deploy(
     from tao2serve.deploy import DeployRequest
     from tao2serve.deploy import deploy as run
     from tao2serve.registry.source import Source
-    from tao2serve.registry.trained import Selectors
     from tao2serve.serving.client import read_image
 
     settings = load_settings({"service": service})
     request = DeployRequest(
         source=Source(
             text=source,
-            selectors=Selectors(project=project, task=task, tags=tuple(tag or ())),
+            selectors=selectors(project, task, tag),
             spec=spec,
             weights=weights,
         ),

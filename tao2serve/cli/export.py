@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tao2serve.cli.options import Json, Project, Spec, Tags, Task
+from tao2serve.cli.options import Json, Project, Spec, Tags, Task, selectors
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import UsageError
+from tao2serve.export.atomic import write_atomically
 
 
 def export(
@@ -34,13 +35,12 @@ def export(
     """
     from tao2serve.config import home
     from tao2serve.export.convert import export_onnx
-    from tao2serve.export.parity import check_parity, sample_images
+    from tao2serve.export.parity import prove_parity
     from tao2serve.registry.source import Source, resolve
-    from tao2serve.registry.trained import Selectors
     from tao2serve.tao.params import to_params
     from tao2serve.tao.spec import read_spec
 
-    wanted = Source(text=source, selectors=Selectors(project=project, task=task, tags=tuple(tag or ())), spec=spec)
+    wanted = Source(text=source, selectors=selectors(project, task, tag), spec=spec)
     with (
         tempfile.TemporaryDirectory(prefix="tao2serve-export-") as folder,
         quiet(home() / "logs" / "export.log") as terminal,
@@ -55,13 +55,12 @@ def export(
             artifact = export_onnx(resolved.weights, output=Path(folder) / "export.onnx", spec=experiment)
             step.note(str(artifact.signature))
         with steps.step("prove parity with the weights") as step:
-            parity = check_parity(artifact, resolved.weights, images=sample_images(artifact.signature))
-            parity.require()
-            step.note(str(parity))
-        params_file = Path(folder) / "export.params.json"
-        params_file.write_text(json.dumps(params, indent=2) + "\n", encoding="utf-8")
-        onnx_path = _put(artifact.path, output / f"{resolved.weights.stem}.onnx", force=force)
-        params_path = _put(params_file, output / "params.json", force=force)
+            step.note(prove_parity(artifact, resolved.weights))
+        onnx_path, params_path = output / f"{resolved.weights.stem}.onnx", output / "params.json"
+        contents = {onnx_path: artifact.path.read_bytes(), params_path: (json.dumps(params, indent=2) + "\n").encode()}
+        for companion in artifact.companions:  # weights that an ONNX file keeps beside itself
+            contents[output / companion.relative_to(artifact.path.parent)] = companion.read_bytes()
+        _put(contents, force=force)
     document = {
         "outcome": "ok",
         "artifacts": [
@@ -81,17 +80,12 @@ def export(
         print_text(f"{onnx_path}  {artifact.precision}  {artifact.signature}\n{params_path}")
 
 
-def _put(source: Path, target: Path, *, force: bool) -> Path:
-    """Move a finished file into place in one step; raises UsageError rather than replace what differs."""
-    if target.exists() and filecmp.cmp(source, target, shallow=False):
-        return target
-    if target.exists() and not force:
-        raise UsageError(str(target), "is there already, with other content", hint="add --force, or another -o DIR")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = target.with_name(f".{target.name}.new")
-        staged.write_bytes(source.read_bytes())
-        staged.replace(target)
-    except OSError as error:
-        raise UsageError(str(target), "cannot be written", evidence=str(error)) from error
-    return target
+def _put(contents: Mapping[Path, bytes], *, force: bool) -> None:
+    """Write all files, each in one step; raises UsageError, before any is written, rather than replace what differs."""
+    for target, content in contents.items():
+        if target.is_dir():
+            raise UsageError(str(target), "is a folder, and a file must go there", hint="choose another -o DIR")
+        if not force and target.is_file() and target.read_bytes() != content:
+            raise UsageError(str(target), "is there already, with other content", hint="add --force, or another -o DIR")
+    for target, content in contents.items():
+        write_atomically(target, content)

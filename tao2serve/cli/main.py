@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
+import os
 import sys
 import tempfile
 import traceback
@@ -14,8 +14,9 @@ import typer
 
 from tao2serve import __version__
 from tao2serve.cli import demo, deploy, export, loadtest, models, predict, sandbox
-from tao2serve.cli.output import print_error
+from tao2serve.cli.output import error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, UsageError
+from tao2serve.interrupts import end_on_signals
 
 INTERRUPTED = 130
 
@@ -57,29 +58,42 @@ app.command("loadtest")(loadtest.loadtest)
 
 def main() -> None:
     """Run the command line and exit with its code (tao2serve.errors; 130 when interrupted)."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the result has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; nothing but KeyboardInterrupt's code and ours leaves here."""
     as_json = "--json" in arguments
-    with contextlib.suppress(ValueError):  # not in the main thread: then signals are the caller's affair
-        signal.signal(signal.SIGTERM, _interrupt)
+    end_on_signals()
     try:
         outcome: Any = app(arguments, prog_name="tao2serve", standalone_mode=False)
     except Tao2ServeError as error:
         print_error(error, as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted\n")
-        return INTERRUPTED
+        return _interrupted(as_json=as_json)
+    except BrokenPipeError:
+        return Tao2ServeError.exit_code
     except Exception as error:
         return _unexpected(error, as_json=as_json)
+    if outcome == INTERRUPTED:  # how the parser passes KeyboardInterrupt on
+        return _interrupted(as_json=as_json)
     return outcome if isinstance(outcome, int) else 0
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupted(*, as_json: bool) -> int:
+    with contextlib.suppress(OSError):  # a closed terminal is one way to be interrupted
+        if as_json:
+            stopped = Tao2ServeError("tao2serve", "was interrupted", hint="run it again")
+            print_json({**error_document(stopped), "exit_code": INTERRUPTED})
+        else:
+            sys.stderr.write("interrupted\n")
+    return INTERRUPTED
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:
@@ -99,6 +113,7 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
         hint="report it with the log",
         log=log,
     )
+    defect.step = next((note[6:] for note in getattr(error, "__notes__", ()) if note.startswith("step: ")), "")
     print_error(defect, as_json=as_json)
     return defect.exit_code
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tao2serve.cli.options import Json, Project, Tags, Task
+from tao2serve.cli.options import Json, Project, Tags, Task, selectors
 from tao2serve.cli.output import print_json, print_text, quiet
 
 if TYPE_CHECKING:
@@ -21,21 +21,21 @@ def models(project: Project = "", task: Task = "", tag: Tags = None, json_output
     """
     from tao2serve.config import home
     from tao2serve.errors import InputError
-    from tao2serve.registry.trained import Selectors, choose_best, find_trained_models
+    from tao2serve.registry.trained import choose_best, find_trained_models
 
-    selectors = Selectors(project=project, task=task, tags=tuple(tag or ()))
+    chosen = selectors(project, task, tag)
     with quiet(home() / "logs" / "models.log"):
-        found = find_trained_models(selectors)
+        found = find_trained_models(chosen)
         best = None
         if found:
             try:
-                best = choose_best(found, subject=str(selectors))
+                best = choose_best(found, subject=str(chosen))
             except InputError:
                 best = None  # several, and nothing to choose by: the list says so
     if json_output:
         print_json(models_document(found, best))
     else:
-        print_text(_table(found, best) if found else f"No trained TAO model in {selectors}.")
+        print_text(_table(found, best) if found else f"No trained TAO model in {chosen}.")
 
 
 def models_document(found: Sequence[TrainedModel], best: BestModel | None) -> dict[str, Any]:

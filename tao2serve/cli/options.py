@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from tao2serve.errors import UsageError
+
+if TYPE_CHECKING:
+    from tao2serve.registry.trained import Selectors
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
 Spec = Annotated[
@@ -20,6 +23,18 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", help="ClearML tag; may 
 Service = Annotated[
     str | None, typer.Option("--service", metavar="ID", help="Serving service; default: the only one that runs.")
 ]
+
+
+def selectors(project: str, task: str, tags: list[str] | None) -> Selectors:
+    """Gather the options that select trained models; raises UsageError if --task is no regular expression."""
+    from tao2serve.registry.trained import Selectors
+
+    try:
+        re.compile(task)
+    except re.error as error:
+        raise UsageError("--task", f"is {task!r}, not a regular expression", evidence=str(error)) from error
+    return Selectors(project=project, task=task, tags=tuple(tags or ()))
+
 
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m)?")
 SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}

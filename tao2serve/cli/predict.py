@@ -38,12 +38,19 @@ def predict(
     results: list[dict[str, Any]] = []
     for path, body in bodies:
         answer = ask(url, body, media_type=media_type_of(path))
-        drawing = save_drawing(body, answer.predictions, path=output / f"{path.stem}.png") if output else None
+        drawing = save_drawing(body, answer.predictions, path=_place(output, path, results)) if output else None
         results.append({"file": str(path), "drawing": str(drawing) if drawing else None, **answer.document})
         if not json_output:
             print_text(_lines(path, answer, drawing))
     if json_output:
         print_json({"outcome": "ok", "endpoint": url, "results": results})
+
+
+def _place(folder: Path, image: Path, earlier: list[dict[str, Any]]) -> Path:
+    """Return where a picture's drawing goes; pictures of the same name get a number."""
+    taken = {entry["drawing"] for entry in earlier}
+    names = (f"{image.stem}{number}.png" for number in ("", *(f"-{count}" for count in range(2, len(earlier) + 3))))
+    return next(folder / name for name in names if str(folder / name) not in taken)
 
 
 def _lines(path: Path, answer: Answer, drawing: Path | None) -> str:

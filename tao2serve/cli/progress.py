@@ -20,8 +20,13 @@ def shown_steps(stream: IO[str]) -> Iterator[Steps]:
         from rich.live import Live
 
         board = _Board()
-        with Live(board, console=Console(file=stream), refresh_per_second=10):
+        live = Live(board, console=Console(file=stream), refresh_per_second=10)
+        live.start()
+        try:
             yield Steps(watch=board.see)
+        finally:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                live.stop()
     else:
         yield Steps(watch=lambda event: _plain(event, stream))
 

@@ -22,6 +22,7 @@ __all__ = [
     "TensorDifference",
     "check_parity",
     "compare_tensors",
+    "prove_parity",
     "run_model",
     "sample_images",
 ]
@@ -139,6 +140,15 @@ def check_parity(
         tensors=tensors,
         first_divergence=_first_divergence(artifact.path, read_keras_hdf5(source), images[:1], tolerance),
     )
+
+
+def prove_parity(artifact: ModelArtifact, source: Path) -> str:
+    """Return in one line how the artifact compares with its source on synthetic images; raises ParityError."""
+    if artifact.path == source:
+        return "the file is served as it is"
+    report = check_parity(artifact, source, images=sample_images(artifact.signature))
+    report.require()
+    return str(report)
 
 
 def run_model(path: Path, images: Array) -> Outputs:

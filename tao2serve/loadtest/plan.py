@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from tao2serve.errors import InputError, UsageError
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
-__all__ = ["LoadPlan", "LoadProgress", "find_images"]
+__all__ = ["LoadPlan", "LoadProgress", "find_images", "make_directory"]
 
 # The images are held in memory by the load generator, so that reading files is no part of the measurement.
 _IMAGES_LIMIT_BYTES = 256 * 2**20
@@ -35,8 +35,12 @@ class LoadPlan:
     model: str = ""  # for the report only
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:  # an unclosed bracket
+            usable = False
+        if not usable:
             raise UsageError("endpoint URL", f"{self.url!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME")
         if self.users < 1:
             raise UsageError("users", f"{self.users} is not a number of users", hint="at least 1")
@@ -68,7 +72,10 @@ def find_images(source: Path) -> tuple[Path, ...]:
     """
     if not source.exists():
         raise InputError(str(source), "no such file or directory", hint="name a directory of images")
-    candidates = sorted(source.iterdir()) if source.is_dir() else [source]
+    try:
+        candidates = sorted(source.iterdir()) if source.is_dir() else [source]
+    except OSError as error:
+        raise InputError(str(source), "cannot be read", evidence=str(error)) from error
     chosen: list[Path] = []
     total_bytes = 0
     for path in candidates:
@@ -87,3 +94,13 @@ def find_images(source: Path) -> tuple[Path, ...]:
             hint="name a directory of images",
         )
     return tuple(chosen)
+
+
+def make_directory(directory: Path) -> None:
+    """Make the folder for what a test leaves; raises UsageError if that cannot be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            str(directory), "cannot be written to", evidence=str(error), hint="choose another -o DIR"
+        ) from error

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tao2serve.errors import InputError
+from tao2serve.errors import UsageError
 from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gates import Verdict, document, passed
+from tao2serve.loadtest.plan import make_directory
 from tao2serve.loadtest.result import LoadResult
 
 __all__ = ["write_report"]
@@ -43,12 +44,12 @@ def write_report(result: LoadResult, *, verdicts: Sequence[Verdict] = (), direct
     page = _page(result, verdicts)
     told = json.dumps(document(result, verdicts, report=report), indent=2) + "\n"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         _replace(report.with_name("requests.csv"), _requests_csv(result))
         _replace(report.with_name("result.json"), told)
         _replace(report, page)
     except OSError as error:
-        raise InputError(str(directory), "cannot be written to", evidence=str(error)) from error
+        raise UsageError(str(directory), "cannot be written to", evidence=str(error), hint="choose another") from error
     return report
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import tao2serve
 from tao2serve.errors import InputError, ServiceError, ToolError
 from tao2serve.loadtest.machine import describe_machine
-from tao2serve.loadtest.plan import LoadPlan, LoadProgress, find_images
+from tao2serve.loadtest.plan import LoadPlan, LoadProgress, find_images, make_directory
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.summary import CpuSample, summarise
@@ -59,7 +59,7 @@ def run_load_test(
     keep = False
     try:
         if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
         log = (directory or scratch).resolve() / "locust.log"
         try:
             return _run(plan, images, scratch=scratch, log=log, on_progress=on_progress)
@@ -84,6 +84,10 @@ def _probe(plan: LoadPlan, image: Path) -> None:
         if status < 500:
             break
         time.sleep(pause_s)
+    if status == 422:
+        raise InputError(
+            str(image), f"was refused by {plan.url}", evidence=" ".join(text.split())[:300], hint="give other pictures"
+        )
     if status != 200:
         raise ServiceError(
             plan.url,

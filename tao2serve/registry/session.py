@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ __all__ = ["clearml", "translated"]
 
 
 def clearml() -> Any:
-    """Import and return the ClearML SDK (3 seconds); raises UsageError when nothing says which server to use."""
+    """Import and return the ClearML SDK (3 seconds); raises UsageError when nothing says which server to use,
+    ServiceError when that server does not answer."""
     configured = os.environ.get("CLEARML_API_ACCESS_KEY") and os.environ.get("CLEARML_API_SECRET_KEY")
     conf = Path(os.environ.get("CLEARML_CONFIG_FILE") or Path.home() / "clearml.conf").expanduser()
     if not configured and not conf.is_file():
@@ -26,7 +28,26 @@ def clearml() -> Any:
         )
     import clearml as sdk
 
+    _require_answer()
     return sdk
+
+
+@functools.cache
+def _require_answer() -> None:
+    """Ask the API server once, briefly: the SDK itself would try for ever, without a word."""
+    import httpx
+    from clearml.backend_api.session import Session
+
+    host = str(Session.get_api_server_host())
+    try:
+        httpx.get(f"{host}/debug.ping", timeout=10.0, verify=False)  # noqa: S501 - nothing is sent; the SDK verifies
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServiceError(
+            f"ClearML server {host}",
+            "cannot be reached",
+            evidence=str(error) or type(error).__name__,
+            hint="check CLEARML_API_HOST or clearml.conf; for the sandbox: tao2serve sandbox status",
+        ) from error
 
 
 @contextlib.contextmanager

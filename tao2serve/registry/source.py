@@ -41,7 +41,9 @@ def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] =
 
     Raises UsageError when nothing is named, InputError when it is not there or its spec is missing.
     """
-    if source.text and (Path(source.text).exists() or Path(source.text).suffix.lower() in MODEL_SUFFIXES):
+    if source.text and source.selectors != Selectors():
+        raise UsageError("SOURCE", "and --project, --task or --tag are given, which name models each in its own way")
+    if source.text and _is_path(source.text):
         return _local(source)
     if source.text:
         trained, reason = find_trained_model(source.text), "named by its id"
@@ -62,6 +64,10 @@ def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] =
 
 def _local(source: Source) -> ResolvedSource:
     weights = Path(source.text)
+    if source.weights is not None:
+        raise UsageError("--weights", "is for models that ClearML tracks, and SOURCE is a file")
+    if weights.is_dir():
+        raise InputError(str(weights), "is a folder, not a model file", hint="give the .hdf5 below <results>/weights")
     if not weights.is_file():
         raise InputError(str(weights), "there is no such file")
     spec = source.spec or _spec_beside(weights)
@@ -81,3 +87,11 @@ def _spec_beside(weights: Path) -> Path | None:
         if (folder / "experiment_spec.txt").is_file():
             return folder / "experiment_spec.txt"
     return None
+
+
+def _is_path(text: str) -> bool:
+    """Whether SOURCE is meant as a path: it is one, or looks like one; anything else is an id."""
+    try:
+        return "/" in text or Path(text).suffix.lower() in MODEL_SUFFIXES or Path(text).exists()
+    except OSError:  # too long for a name, or in a folder nobody may look into
+        return False

@@ -33,11 +33,12 @@ class Timing:
     total: float
 
 
-def images_of(body: Any, *, max_bytes: int = MAX_BYTES) -> tuple[tuple[bytes, ...], bool]:
-    """Return (the image bytes of a request body, whether they were sent as a list).
+def images_of(body: Any, *, max_bytes: int = MAX_BYTES) -> tuple[tuple[bytes | str, ...], bool]:
+    """Return (the images of a request body, whether they were sent as a list); base64 is not decoded yet.
 
     A body is the image's bytes, or `{"image": base64}`, or `{"images": [base64, …]}`. Raises ImageError with
-    one sentence for anything else. A URL is never fetched, and a member "format" is not needed: the bytes say it.
+    one sentence for anything else, and for more than `max_bytes` in all. A URL is never fetched, and a member
+    "format" is not needed: the bytes say it.
     """
     if body is None:
         return (b"",), False
@@ -45,27 +46,35 @@ def images_of(body: Any, *, max_bytes: int = MAX_BYTES) -> tuple[tuple[bytes, ..
         return (bytes(body),), False
     if not isinstance(body, Mapping):
         raise ImageError('the body is neither image bytes nor a JSON object with "image" or "images"')
-    if "image" in body:
-        return (_decode(body["image"], "image", max_bytes),), False
-    images = body.get("images")
+    is_list = "image" not in body
+    images = body.get("images") if is_list else [body["image"]]
     if not isinstance(images, list) or not images:
         raise ImageError('the JSON object has neither "image" nor a non-empty list "images"')
     if len(images) > MAX_IMAGES:
         raise ImageError(f"the request has {len(images)} images, and the limit is {MAX_IMAGES}")
-    return tuple(_decode(image, f"images[{index}]", max_bytes) for index, image in enumerate(images)), True
+    for index, image in enumerate(images):
+        _check(image, f"images[{index}]" if is_list else "image")
+    # base64 takes 4 characters for 3 bytes.
+    if sum(len(image) for image in images) > max_bytes * 4 // 3 + 4 * len(images):
+        raise ImageError(f"the request is larger than the limit of {max_bytes:,} bytes of images")
+    return tuple(images), is_list
 
 
-def _decode(text: Any, name: str, max_bytes: int) -> bytes:
-    if not isinstance(text, str):
-        raise ImageError(f'"{name}" is not a string of base64')
-    if text.startswith(("http://", "https://", "file://")):
-        raise ImageError(f'"{name}" is a URL, and URLs are not fetched; send the image itself as base64')
-    if len(text) > max_bytes * 4 // 3 + 4:  # base64 takes 4 characters for 3 bytes; checked before decoding
-        raise ImageError(f'"{name}" is longer than the limit of {max_bytes:,} bytes')
+def decoded(image: bytes | str) -> bytes:
+    """Return the bytes of one image of a request; raises ImageError for what is not base64."""
+    if isinstance(image, bytes):
+        return image
     try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
+        return base64.b64decode(image.encode("ascii"), validate=True)
     except (UnicodeEncodeError, binascii.Error) as error:
-        raise ImageError(f'"{name}" is not valid base64') from error
+        raise ImageError("an image of the request is not valid base64") from error
+
+
+def _check(image: Any, name: str) -> None:
+    if not isinstance(image, str):
+        raise ImageError(f'"{name}" is not a string of base64')
+    if image.startswith(("http://", "https://", "file://")):
+        raise ImageError(f'"{name}" is a URL, and URLs are not fetched; send the image itself as base64')
 
 
 def answer(

@@ -63,7 +63,7 @@ def find_candidates(cov: Float32, bbox: Float32, params: DetectorParams) -> Cand
 def neighbour_pairs(boxes: Candidates, eps: Float64) -> tuple[Index, Index]:
     """Return index arrays (i, j) of all pairs i != j of one class whose distance 1 - IoU is within `eps` (per box).
 
-    The IoU's denominator carries NVIDIA's + 0.01. No n x n matrix is built: boxes are swept by left edge, and
+    The IoU's denominator carries NVIDIA's + 0.01. Boxes that are apart cost nothing: they are swept by left edge, and
     of two boxes i (further left) and j, IoU >= 1 - eps needs left_j - left_i <= eps * width_i.
     """
     left, _, right, _ = boxes.ltrb.T

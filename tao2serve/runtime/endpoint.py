@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .answer import ServedModel, Timing, answer, images_of
+from .answer import ServedModel, Timing, answer, decoded, images_of
 from .postprocess import postprocess
 from .preprocess import ImageError, preprocess
 from .values import DetectorParams, Float32
@@ -65,25 +65,21 @@ class Preprocess:
         """
         try:
             images, is_list = images_of(data, max_bytes=self._settings.max_bytes)
-            answers = [await self._detect(image) for image in images]
+            # One deadline for all: clearml-serving waits for requests in flight before it applies a change.
+            deadline = time.monotonic() + self._settings.deadline_s
+            answers = [await self._detect(image, deadline) for image in images]
         except ImageError as error:
             return _refusal(UNPROCESSABLE, str(error))
         except _TritonError as fault:
             return _refusal(fault.status, fault.detail)
         return {"results": answers} if is_list else answers[0]
 
-    async def _detect(self, image_bytes: bytes) -> dict[str, Any]:
+    async def _detect(self, image: bytes | str, deadline: float) -> dict[str, Any]:
         settings = self._settings
         start = time.perf_counter()
-        tensor, image_size = await asyncio.to_thread(
-            preprocess,
-            image_bytes,
-            self._params,
-            max_bytes=settings.max_bytes,
-            max_pixels=settings.max_pixels,
-        )
+        tensor, image_size = await asyncio.to_thread(self._tensor, image)
         ready = time.perf_counter()
-        cov, bbox = await self._infer(tensor)
+        cov, bbox = await self._infer(tensor, deadline)
         inferred = time.perf_counter()
         detections = await asyncio.to_thread(postprocess, cov, bbox, self._params, image_size=image_size)
         done = time.perf_counter()
@@ -95,7 +91,11 @@ class Preprocess:
         )
         return answer(detections, self._params, image_size=image_size, model=settings.model, timing=timing)
 
-    async def _infer(self, tensor: Float32) -> tuple[Float32, Float32]:
+    def _tensor(self, image: bytes | str) -> tuple[Float32, tuple[int, int]]:
+        settings = self._settings
+        return preprocess(decoded(image), self._params, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+
+    async def _infer(self, tensor: Float32, deadline: float) -> tuple[Float32, Float32]:
         from tritonclient.grpc import InferInput, InferRequestedOutput
         from tritonclient.grpc.aio import InferenceServerClient
         from tritonclient.utils import InferenceServerException
@@ -113,9 +113,7 @@ class Preprocess:
                     InferRequestedOutput(settings.coverage_name),
                     InferRequestedOutput(settings.bbox_name),
                 ],
-                # clearml-serving waits for requests in flight before it applies a configuration change, so a
-                # request without a deadline could stall every endpoint.
-                client_timeout=settings.deadline_s,
+                client_timeout=max(deadline - time.monotonic(), 0.001),
             )
         except InferenceServerException as error:
             raise _TritonError.of(error, settings) from error

@@ -9,6 +9,7 @@ import shlex
 import site
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.state import SandboxState
@@ -16,16 +17,16 @@ from tao2serve.sandbox.state import SandboxState
 CLEARML_CONF = """\
 # Written by `tao2serve sandbox up` for its own ClearML server.
 api {{
-    api_server: "{api}"
-    web_server: "{api}"
-    files_server: "{files}"
+    api_server: {api}
+    web_server: {api}
+    files_server: {files}
 }}
 sdk {{
-    storage.cache.default_base_dir: "{cache}"
+    storage.cache.default_base_dir: {cache}
     development {{
         # A reporter subprocess inherits pooled sockets and takes seconds to end; a thread does neither.
         report_use_subprocess: false
-        default_output_uri: "{files}"
+        default_output_uri: {files}
         detect_with_pip_freeze: false
         store_uncommitted_code_diff: false
         vcs_repo_detect_async: false
@@ -55,14 +56,20 @@ def make_credentials(paths: SandboxPaths) -> Credentials:
 
 def write_clearml_conf(paths: SandboxPaths, state: SandboxState) -> None:
     """Write the clearml.conf of this sandbox; it holds no credentials."""
-    text = CLEARML_CONF.format(api=state.api_url, files=state.files_url, cache=paths.clearml_cache)
+    text = CLEARML_CONF.format(
+        api=json.dumps(state.api_url), files=json.dumps(state.files_url), cache=json.dumps(str(paths.clearml_cache))
+    )
     paths.clearml_conf.write_text(text, encoding="utf-8")
 
 
 def client_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, str]:
     """Return the variables that point any ClearML tool, and tao2serve itself, at this sandbox."""
     credentials = make_credentials(paths)
+    direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost")))
     variables = {
+        # A proxy for the outside world knows nothing of this machine's loopback.
+        "no_proxy": direct,
+        "NO_PROXY": direct,
         "CLEARML_API_HOST": state.api_url,
         "CLEARML_WEB_HOST": state.api_url,
         "CLEARML_FILES_HOST": state.files_url,
@@ -91,6 +98,9 @@ def child_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, str
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_", "TAO2SERVE_"))
     }
+    found = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if any(found):  # sandbox processes run in another folder, where relative entries would lead elsewhere
+        kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in found if entry)
     ours = {
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",

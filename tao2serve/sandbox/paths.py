@@ -25,6 +25,10 @@ class SandboxPaths:
         return self.root / "ports.json"
 
     @property
+    def seed(self) -> Path:
+        return self.root / "seed.json"
+
+    @property
     def lock(self) -> Path:
         return self.home / "sandbox.lock"
 

@@ -18,11 +18,11 @@ from tao2serve.errors import ToolError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRecord:
-    """A started process: pid and start time together, since pids are reused."""
+    """A started process; `identity` tells it from a later one with the same pid, clock changes or not."""
 
     name: str
     pid: int
-    create_time: float
+    identity: str
 
 
 def start(name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> ProcessRecord:
@@ -43,7 +43,7 @@ def start(name: str, command: Sequence[str], *, environment: Mapping[str, str], 
                 # Ctrl-C in the terminal must reach only the command, which then ends these in order.
                 start_new_session=True,
             )
-        record = ProcessRecord(name=name, pid=process.pid, create_time=psutil.Process(process.pid).create_time())
+        record = ProcessRecord(name=name, pid=process.pid, identity=_identity(process.pid))
         # The record, not this object, follows the process from here; unmarked, its finaliser would warn.
         process.returncode = 0
         return record
@@ -88,10 +88,18 @@ def _process(record: ProcessRecord) -> psutil.Process | None:
     _reap(record.pid)
     try:
         process = psutil.Process(record.pid)
-        same = abs(process.create_time() - record.create_time) < 0.5
+        same = _identity(record.pid) == record.identity
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
+
+
+def _identity(pid: int) -> str:
+    """Return boot and start tick of a process; psutil's create_time moves when the clock is set."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    start_tick = stat.rpartition(")")[2].split()[19]  # field 22; the name before may hold spaces
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}:{start_tick}"
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

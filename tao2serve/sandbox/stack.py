@@ -13,17 +13,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from tao2serve.errors import NotReadyError, ServiceError, ToolError
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.sandbox import environment as env
 from tao2serve.sandbox import triton_server
 from tao2serve.sandbox.health import free_ports, http_answer, is_free, wait_until_healthy
-from tao2serve.sandbox.interrupts import deferred_interrupts
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
 from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
-from tao2serve.triton.repository import check_model
+from tao2serve.triton.repository import check_location, check_model
 
 __all__ = ["down", "is_running", "is_up", "up"]
 
@@ -44,6 +45,7 @@ def up(home: Path, *, on_step: Report = lambda _: None) -> SandboxState:
     ServiceError naming the part, its last words and its log; what was started is then ended again.
     """
     paths = SandboxPaths(home)
+    _check_prerequisites(paths)
     with _locked(paths):
         state = read_state(paths.state)
         if state is not None and state.ready and is_running(state):
@@ -90,8 +92,19 @@ def is_running(state: SandboxState) -> bool:
     return bool(state.processes) and all(is_alive(record) for record in state.processes)
 
 
+def _check_prerequisites(paths: SandboxPaths) -> None:
+    check_location(paths.home, remedy="choose another: export TAO2SERVE_HOME=/var/tmp/tao2serve")
+    for package in ("uvicorn", "starlette", "fastapi", "jwt", "pytriton"):
+        if find_spec(package) is None:
+            raise ToolError(f"package {package}", "is not installed", hint=triton_server.EXTRA_HINT)
+
+
 def _start_all(paths: SandboxPaths, state: SandboxState, on_step: Report) -> SandboxState:
+    triton_server.prepare_backends(paths.backends)
     on_step("ClearML server")
+    if not paths.seed.is_file():
+        # No `up` ever came to its end, so what the server holds is a half-written seed.
+        shutil.rmtree(paths.server, ignore_errors=True)
     state = _start_server(paths, state)
     on_step("sample runs")
     state = _seed(paths, state)
@@ -123,7 +136,7 @@ def _start_server(paths: SandboxPaths, state: SandboxState) -> SandboxState:
 
 def _seed(paths: SandboxPaths, state: SandboxState) -> SandboxState:
     """Write the sample runs and the serving service through the real SDK, in a process of its own."""
-    result, output = paths.root / "seed.json", paths.log("seed")
+    result, output = paths.seed, paths.log("seed")
     paths.logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tao2serve.sandbox.seed", str(result)]
     environment = env.child_environment(paths, state)
@@ -157,7 +170,6 @@ def _seed(paths: SandboxPaths, state: SandboxState) -> SandboxState:
 
 
 def _start_triton(paths: SandboxPaths, state: SandboxState) -> SandboxState:
-    triton_server.prepare_backends(paths.backends)
     paths.repository.mkdir(parents=True, exist_ok=True)
     models = sorted(folder.name for folder in paths.repository.iterdir() if not folder.name.startswith("."))
     for name in models:
@@ -228,7 +240,9 @@ def _ports(paths: SandboxPaths) -> Ports:
     if not paths.ports.is_file():
         paths.root.mkdir(parents=True, exist_ok=True)
         ports = Ports(**dict(zip(names, free_ports(len(names)), strict=True)))
-        paths.ports.write_text(json.dumps(asdict(ports)), encoding="utf-8")
+        staged = paths.ports.with_suffix(".new")
+        staged.write_text(json.dumps(asdict(ports)), encoding="utf-8")
+        staged.replace(paths.ports)
         return ports
     ports = Ports(**json.loads(paths.ports.read_text(encoding="utf-8")))
     for name in names:

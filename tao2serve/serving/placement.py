@@ -8,7 +8,7 @@ from pathlib import Path
 from tao2serve.config import Settings
 from tao2serve.errors import UsageError
 from tao2serve.serving.service import EndpointVersion, ServingService
-from tao2serve.triton.repository import last_version
+from tao2serve.triton.repository import check_location, last_version
 
 __all__ = ["Placement", "place"]
 
@@ -42,6 +42,7 @@ def place(service: ServingService, name: str, settings: Settings) -> Placement:
             "is not known",
             hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with",
         )
+    check_location(settings.model_repository, remedy="serve from another model repository")
     # The repository may hold versions of a service that is no more; theirs are not used again either.
     version = max(service.next_version(name), last_version(name, repository=settings.model_repository) + 1)
     endpoint = EndpointVersion(name=name, version=version, base_url=base_url)

@@ -66,6 +66,13 @@ class TritonControl:
         try:
             return getattr(self._client, method)(name, **options)
         except InferenceServerException as error:
+            if "DEADLINE_EXCEEDED" in str(error.status()):
+                limit_s = options.get("client_timeout", 0.0)
+                raise NotReadyError(
+                    f"Triton model {name}",
+                    f"Triton at {self.address} did not finish {method.replace('_', ' ')} in {limit_s:g} s",
+                    hint="its log says what it waits for",
+                ) from error
             raise ServiceError(
                 f"Triton model {name}",
                 f"Triton at {self.address} refused {method.replace('_', ' ')}",

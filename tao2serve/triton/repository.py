@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from tao2serve import runtime
-from tao2serve.errors import InputError, ServiceError
+from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.triton.config import CONFIG_FILE, ModelConfig, parse_config, render_config
 from tao2serve.values import ModelArtifact, TritonModel
 
-__all__ = ["check_model", "last_version", "remove_model", "write_model"]
+__all__ = ["check_location", "check_model", "last_version", "remove_model", "write_model"]
 
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1
+# Triton 2.51 starts its python stub through a shell, with the paths unquoted and in ASCII.
+LOCATION: Final = re.compile(r"[A-Za-z0-9_./+@%=:,-]+")
 MODEL_CODE: Final = "model.py"
 MODEL_FILE: Final = "model.onnx"
 
@@ -50,6 +52,17 @@ def write_model(artifact: ModelArtifact, config: ModelConfig, *, repository: Pat
         max_batch_size=config.max_batch_size,
         created=created,
     )
+
+
+def check_location(folder: Path, *, remedy: str) -> None:
+    """Raise UsageError if Triton's python backend cannot work in this folder: spaces and such end in a hang."""
+    if not LOCATION.fullmatch(str(folder)):
+        raise UsageError(
+            str(folder),
+            "is no folder for Triton's python backend",
+            evidence="its path has a space or a character other than ASCII letters, digits and _./+@%=:,-",
+            hint=remedy,
+        )
 
 
 def check_model(folder: Path, *, name: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import pkgutil
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +97,11 @@ def loaded_by(program: str) -> set[str]:
         (("predict", "http://127.0.0.1:9/serve/x", "missing.jpg"), 3, "missing.jpg"),
         (("sandbox", "env"), 6, "sandbox up"),
         (("models",), 2, "not configured"),
+        (("models", "--task", "["), 2, "regular expression"),
+        (("export", "x" * 300), 2, "not configured"),
+        (("export", "."), 3, "folder"),
+        (("export", "missing.hdf5", "--tag", "x"), 2, "SOURCE"),
+        (("loadtest", "http://[", "--images", "."), 2, "URL"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -110,3 +118,23 @@ def test_wrong_input_gets_one_clear_error(
     assert words in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert not outcome.stdout
+
+
+def test_a_clearml_that_does_not_answer_exits_5_at_once(tmp_path: Path) -> None:
+    """The SDK alone would try for ever, in silence."""
+    environment = {
+        **os.environ,
+        "TAO2SERVE_HOME": str(tmp_path),
+        "CLEARML_API_HOST": "http://127.0.0.1:9",
+        "CLEARML_API_ACCESS_KEY": "key",
+        "CLEARML_API_SECRET_KEY": "secret-key",
+        "CLEARML_CONFIG_FILE": str(tmp_path / "none.conf"),
+    }
+    outcome = subprocess.run(
+        [sys.executable, "-m", "tao2serve", "models", "--json"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert outcome.returncode == 5, outcome.stderr
+    document = json.loads(outcome.stdout)
+    assert "http://127.0.0.1:9" in document["error"]["subject"]
+    assert "secret-key" not in outcome.stdout + outcome.stderr

@@ -76,6 +76,6 @@ def test_nothing_is_unpickled() -> None:
 
 
 def test_the_tests_run_unpatched() -> None:
-    """gevent has not patched this process: threads, sockets and gRPC are the ones the product runs with."""
+    """No test file imports locust, whose gevent patches the process: gRPC then hangs, and nothing is as it runs."""
     patched = sys.modules.get("gevent.monkey")
     assert patched is None or not patched.saved

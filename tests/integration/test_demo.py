@@ -69,8 +69,9 @@ def test_demo_kept_stays_up_until_it_is_taken_down(bare: CommandLine) -> None:
     assert not processes_of(home)
 
 
-def test_demo_interrupted_takes_everything_down(bare: CommandLine) -> None:
-    """Ctrl-C in the middle, and once more while it tidies up: exit 130, nothing left."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "closed terminal"])
+def test_demo_interrupted_takes_everything_down(bare: CommandLine, number: signal.Signals) -> None:
+    """Interrupted in the middle, nobody reading its stderr any more, and again while it tidies up: nothing left."""
     before = leftovers()
     process = subprocess.Popen(
         [sys.executable, "-m", "tao2serve", "demo", "--output", "demo"],
@@ -80,10 +81,9 @@ def test_demo_interrupted_takes_everything_down(bare: CommandLine) -> None:
     for line in process.stderr:
         if "export to ONNX" in line:
             break
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    process.stderr.read()
     process.stderr.close()
+    process.send_signal(number)
+    time.sleep(0.5)
+    process.send_signal(number)
     assert process.wait(timeout=60) == 130
     assert leftovers() <= before

@@ -123,6 +123,16 @@ def test_a_model_that_does_not_fit_its_spec_changes_nothing(
     assert after == before
 
 
+def test_a_picture_that_is_none_is_refused_before_anything_is_built(sandbox: CommandLine, tmp_path: Path) -> None:
+    """`--image` with a text file: exit 3, in the step before publishing."""
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    outcome = sandbox.tao2serve(
+        "deploy", "--project", "street-detector", "--endpoint", "odd", "--image", tmp_path / "notes.jpg", "--json"
+    )
+    assert outcome.code == 3
+    assert outcome.document["step"] == "prove parity with the weights"
+
+
 def test_a_step_that_fails_late_is_undone(sandbox: CommandLine, deployed: dict[str, Any]) -> None:
     """When the endpoint does not answer in time (exit 6), its Triton model and its registration are gone again."""
     repository = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])

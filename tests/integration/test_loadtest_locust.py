@@ -23,7 +23,6 @@ import tao2serve
 from tao2serve.errors import ServiceError
 from tao2serve.loadtest import LoadPlan, LoadProgress, LoadResult, run_load_test
 
-pytest.importorskip("locust")
 pytestmark = pytest.mark.integration
 
 SERVER = Path(__file__).with_name("slow_server.py")

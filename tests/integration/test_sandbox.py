@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -55,7 +56,7 @@ def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
     """Another home has ports and credentials of its own; its data survives down and kill -9; purged, it is gone."""
     home = tmp_path / "home"
     plain = make_command_line(home, tmp_path / "work")
-    memory_before = shared_memory()
+    others = shared_memory("tao2serve_")
     first = plain.tao2serve("sandbox", "up", "--json").assert_success().document
     try:
         variables = plain.tao2serve("sandbox", "env", "--json").assert_success().document
@@ -64,9 +65,11 @@ def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
         inside = make_command_line(home, tmp_path / "work", **variables)
         inside.tao2serve("deploy", "--project", "street-detector", "--endpoint", "street").assert_success()
 
+        prefix = json.loads((home / "sandbox" / "state.json").read_text())["shared_memory"]
+        assert shared_memory(prefix)
         plain.tao2serve("sandbox", "down").assert_success()
         assert not processes_of(home)
-        assert shared_memory() == memory_before
+        assert not shared_memory(prefix)
         assert plain.tao2serve("sandbox", "status").code == 6
 
         plain.tao2serve("sandbox", "up").assert_success()
@@ -83,7 +86,7 @@ def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
         plain.tao2serve("sandbox", "down", "--purge").assert_success()
     assert not processes_of(home)
     assert not (home / "sandbox").exists()
-    assert shared_memory() == memory_before
+    assert not shared_memory("tao2serve_") - others
     sandbox.tao2serve("predict", "street", pictures()[0]).assert_success()
 
 
@@ -102,3 +105,25 @@ def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path, number: sig
     process.send_signal(number)
     assert process.wait(timeout=60) == 130
     assert not processes_of(home)
+
+
+def test_a_start_cut_off_while_seeding_leaves_no_half_seed(tmp_path: Path) -> None:
+    """Killed while the sample runs are written; the next start has exactly two of them and one service."""
+    home = tmp_path / "home"
+    plain = make_command_line(home, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tao2serve", "sandbox", "up"],
+        env=dict(plain.environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    seed_log = home / "sandbox" / "logs" / "seed.log"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (seed_log.exists() and "created new task" in seed_log.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    try:
+        plain.tao2serve("sandbox", "up").assert_success()
+        inside = make_command_line(home, tmp_path, **plain.tao2serve("sandbox", "env", "--json").document)
+        assert len(inside.tao2serve("models", "--json").assert_success().document["models"]) == 2
+    finally:
+        plain.tao2serve("sandbox", "down", "--purge").assert_success()

@@ -15,7 +15,7 @@ from tao2serve.cli.options import seconds
 from tao2serve.cli.output import error_document, print_error, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
-from tao2serve.steps import attempt
+from tao2serve.steps import attempt, undone_on_failure
 
 
 def test_steps_are_plain_lines_where_there_is_no_terminal() -> None:
@@ -51,6 +51,63 @@ def test_steps_are_a_live_list_on_a_terminal() -> None:
     assert "✓" in shown
     assert "✗" in shown
     assert "went well" in shown
+
+
+def test_a_watcher_whose_pipe_is_gone_stops_nothing() -> None:
+    """`tao2serve demo | head`: steps go on, and so does tidying up."""
+
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    done = []
+    with shown_steps(Gone()) as steps:
+        with steps.step("first") as step:
+            step.news("half way")
+        with steps.step("tidy up"):
+            done.append("tidied")
+    assert done
+    assert len(steps.to_list()) == 2
+
+
+def test_what_was_done_is_undone_last_first_unless_it_shall_stay() -> None:
+    """A failure undoes, success and pop_all do not, and a failing undo hides nothing."""
+    undone: list[str] = []
+
+    def broken() -> None:
+        raise OSError("cannot")
+
+    with pytest.raises(InputError), undone_on_failure() as undo:
+        undo.callback(undone.append, "first")
+        undo.callback(attempt, broken)
+        undo.callback(undone.append, "second")
+        raise InputError("x", "failed")
+    assert undone == ["second", "first"]
+    with undone_on_failure() as undo:
+        undo.callback(undone.append, "never")
+    with pytest.raises(InputError), undone_on_failure() as undo:
+        undo.callback(undone.append, "never")
+        undo.pop_all()
+        raise InputError("x", "failed")
+    assert undone == ["second", "first"]
+
+
+def test_an_interrupt_with_json_is_one_document_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 130, said on stderr or as a document."""
+    from tao2serve.sandbox import stack
+
+    def interrupted(_home: Path, **_options: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stack, "down", interrupted)
+    assert run(["sandbox", "down", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 130
+    assert run(["sandbox", "down"]) == 130
+    shown = capsys.readouterr()
+    assert "interrupted" in shown.err
+    assert not shown.out
 
 
 def test_an_error_reads_subject_fact_evidence_hint_log(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +170,7 @@ def test_undoing_never_hides_the_first_failure(caplog: pytest.LogCaptureFixture)
         raise ServiceError("Triton", "is away")
 
     attempt(broken)
-    assert "Triton: is away" in caplog.text
+    assert "is away" in caplog.text
 
 
 def test_wrong_usage_with_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from loadtest_samples import record, result
 
-from tao2serve.errors import InputError
+from tao2serve.errors import UsageError
 from tao2serve.loadtest import LoadResult, evaluate, figures, parse_gate, write_report
 
 pytest.importorskip("plotly")
@@ -104,9 +104,9 @@ def test_the_files_are_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
-    """What cannot be written to is bad input, not a defect."""
+    """What cannot be written to is wrong usage, as everywhere, not a defect."""
     (tmp_path / "load").write_text("", encoding="utf-8")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(UsageError, match="cannot be written"):
         write_report(sample(), directory=tmp_path / "load")
 
 

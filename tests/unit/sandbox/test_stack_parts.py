@@ -15,18 +15,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tao2serve.errors import NotReadyError, ServiceError, Tao2ServeError, ToolError
+from tao2serve.errors import NotReadyError, ServiceError, Tao2ServeError, ToolError, UsageError
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.sandbox import stack, triton_server
 from tao2serve.sandbox.environment import child_environment, client_environment, make_credentials, shell_exports
 from tao2serve.sandbox.health import free_ports, is_free, wait_until_healthy
-from tao2serve.sandbox.interrupts import deferred_interrupts
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
 from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
 
 PORTS = Ports(api=1, files=2, serving=3, triton_http=4, triton_grpc=5, triton_metrics=6)
 STATE = SandboxState(
-    ports=PORTS, shared_memory="x_", service_id="s", processes=(ProcessRecord(name="triton", pid=1, create_time=2.0),)
+    ports=PORTS, shared_memory="x_", service_id="s", processes=(ProcessRecord(name="triton", pid=1, identity="boot:2"),)
 )
 
 
@@ -55,10 +55,10 @@ def test_a_stubborn_process_and_its_children_are_ended(tmp_path: Path) -> None:
 
 
 def test_a_reused_pid_is_not_touched(tmp_path: Path) -> None:
-    """A record whose start time does not fit names nobody: neither alive nor ended."""
+    """A record whose identity does not fit names nobody: neither alive nor ended."""
     record = run(tmp_path, "import time; time.sleep(100)")
     try:
-        other = replace(record, create_time=record.create_time - 100)
+        other = replace(record, identity="another boot:1")
         assert not is_alive(other)
         stop(other, grace_s=0.1)
         assert is_alive(record)
@@ -122,6 +122,33 @@ def test_exports_reach_a_shell_unchanged(tmp_path: Path) -> None:
     seen = dict(entry.split("=", 1) for entry in output.decode().split("\0") if "=" in entry)
     assert {name: seen[name] for name in variables} == variables
     assert shlex.split(shell_exports(variables).splitlines()[0])[0] == "export"
+
+
+@pytest.mark.parametrize("name", ["a home", "josé", "a;b", "$(x)", "it's"])
+def test_a_home_that_triton_cannot_take_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    """Triton's python backend starts through a shell, unquoted, in ASCII: exit 2 and a better place, not a hang."""
+    with pytest.raises(UsageError) as caught:
+        stack.up(tmp_path / name)
+    assert "TAO2SERVE_HOME" in caught.value.hint
+    assert not (tmp_path / name).exists()
+
+
+def test_a_missing_extra_is_seen_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4 with the line that installs it."""
+    monkeypatch.setattr(stack, "find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(ToolError) as caught:
+        stack.up(tmp_path / "home")
+    assert "tao2serve[sandbox]" in caught.value.hint
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_proxy_is_not_asked_for_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the user's stays for everything else, and so do his own exceptions."""
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    environment = child_environment(SandboxPaths(tmp_path), STATE)
+    assert environment["http_proxy"] == "http://proxy.example:3128"
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "intranet.example,127.0.0.1,localhost"
 
 
 def test_the_callers_own_clearml_does_not_reach_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,60 @@
+"""Ctrl-C, SIGTERM and a closed terminal: one way to end, and short stretches they must not cut in two."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+__all__ = ["deferred_interrupts", "end_on_signals"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def end_on_signals() -> None:
+    """Have SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does; nohup's wish to ignore SIGHUP stands."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+class _Deferral:
+    """A signal handler that only remembers."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        self.came = True
+
+
+@contextlib.contextmanager
+def deferred_interrupts() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait until the block is done; if one came, KeyboardInterrupt is raised then.
+
+    A handler, not a mask or SIG_IGN: processes started inside would inherit those. A stretch inside another
+    is part of the outer one. Outside the main thread, which alone gets signals, it does nothing.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or isinstance(signal.getsignal(signal.SIGINT), _Deferral):
+        yield
+        return
+    deferral = _Deferral()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, deferral)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if deferral.came:
+        raise KeyboardInterrupt
