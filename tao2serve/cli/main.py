@@ -59,10 +59,11 @@ app.command("loadtest")(loadtest.loadtest)
 def main() -> None:
     """Run the command line and exit with its code (tao2serve.errors; 130 when interrupted)."""
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the result has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # whoever read it has gone, as `head` does; Python would make that exit code 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 

@@ -69,7 +69,8 @@ def quiet(log: Path) -> Iterator[IO[str]]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept_out, kept_err = os.dup(1), os.dup(2)
-    with log.open("w", encoding="utf-8") as file, os.fdopen(os.dup(kept_err), "w", buffering=1) as terminal:
+    terminal = os.fdopen(os.dup(kept_err), "w", buffering=1)
+    with log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
@@ -84,3 +85,5 @@ def quiet(log: Path) -> Iterator[IO[str]]:
             os.dup2(kept_err, 2)
             os.close(kept_out)
             os.close(kept_err)
+            with contextlib.suppress(OSError):  # its last words may find nobody listening
+                terminal.close()
