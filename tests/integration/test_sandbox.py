@@ -20,6 +20,11 @@ from tao2serve.sandbox.samples import pictures
 pytestmark = pytest.mark.integration
 
 
+def memory_prefix(home: Path) -> str:
+    """How the names of this sandbox's shared-memory segments begin."""
+    return str(json.loads((home / "sandbox" / "state.json").read_text())["shared_memory"])
+
+
 def test_everything_listens_on_loopback_only(sandbox: CommandLine, deployed: dict[str, Any]) -> None:
     """No process of the stack, not even Triton's own children, can be reached from another machine."""
     listening = [
@@ -56,7 +61,6 @@ def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
     """Another home has ports and credentials of its own; its data survives down and kill -9; purged, it is gone."""
     home = tmp_path / "home"
     plain = make_command_line(home, tmp_path / "work")
-    others = shared_memory("tao2serve_")
     first = plain.tao2serve("sandbox", "up", "--json").assert_success().document
     try:
         variables = plain.tao2serve("sandbox", "env", "--json").assert_success().document
@@ -65,7 +69,7 @@ def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
         inside = make_command_line(home, tmp_path / "work", **variables)
         inside.tao2serve("deploy", "--project", "street-detector", "--endpoint", "street").assert_success()
 
-        prefix = json.loads((home / "sandbox" / "state.json").read_text())["shared_memory"]
+        prefix = memory_prefix(home)
         assert shared_memory(prefix)
         plain.tao2serve("sandbox", "down").assert_success()
         assert not processes_of(home)
@@ -82,11 +86,13 @@ def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
         assert recovered["service_id"] == first["service_id"]
         assert recovered["urls"] == first["urls"]
         inside.tao2serve("predict", "street", pictures()[0]).assert_success()
+        prefix = memory_prefix(home)
+        assert shared_memory(prefix)
     finally:
         plain.tao2serve("sandbox", "down", "--purge").assert_success()
     assert not processes_of(home)
     assert not (home / "sandbox").exists()
-    assert not shared_memory("tao2serve_") - others
+    assert not shared_memory(prefix)
     sandbox.tao2serve("predict", "street", pictures()[0]).assert_success()
 
 
