@@ -40,7 +40,8 @@ def test_a_stubborn_process_and_its_children_are_ended(tmp_path: Path) -> None:
     program = (
         "import signal, subprocess, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        f"print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        "print(child.pid, flush=True)\n"
         "time.sleep(100)\n"
     )
     record = run(tmp_path, program)
