@@ -76,7 +76,7 @@ def run_demo(*, output: Path, home: Path, keep: bool, steps: Steps) -> DemoResul
         selectors = Selectors(project=PROJECT)
         with steps.step("look at the TAO runs in ClearML") as step:
             step.note("; ".join(_in_words(model) for model in find_trained_models(selectors)))
-        picture = pictures()[0]
+        picture = Path(shutil.copy(pictures()[0], output))
         body = picture.read_bytes()
         request = DeployRequest(source=Source(selectors=selectors), endpoint=ENDPOINT, image=body)
         deployment = deploy(request, load_settings(), steps=steps)

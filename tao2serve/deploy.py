@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tao2serve.config import Settings
+from tao2serve.errors import Tao2ServeError
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.local import LocalDetector, neutral_picture
 from tao2serve.export.parity import prove_parity
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.publish import DeploymentTask
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
@@ -20,16 +23,18 @@ from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import BoxParity, check_boxes
 from tao2serve.serving.placement import place
-from tao2serve.serving.service import EndpointVersion, find_service
+from tao2serve.serving.service import EndpointVersion, ServingService, find_service
 from tao2serve.steps import Steps, attempt, undone_on_failure
 from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import read_spec
 from tao2serve.triton.config import ModelConfig
 from tao2serve.triton.control import TritonControl
 from tao2serve.triton.repository import remove_model, write_model
-from tao2serve.values import ModelArtifact
+from tao2serve.values import ModelArtifact, TritonModel
 
 __all__ = ["DeployRequest", "Deployment", "deploy"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,24 +121,22 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             service = find_service(settings.service)
             placement = place(service, request.endpoint, settings)
             endpoint = placement.endpoint
+            control = stack.enter_context(TritonControl(placement.triton))
+            control.require_ready()
             step.note(f"{service.id}, next version {endpoint.version}")
         task = stack.enter_context(DeploymentTask(project=settings.artifact_project, name=f"deploy {endpoint.name}"))
         with steps.step("publish to ClearML") as step:
             model = task.publish(artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained)
             step.note(f"model {model.model_id}")
-        control = stack.enter_context(TritonControl(placement.triton))
         undo = stack.enter_context(undone_on_failure())
         with steps.step("load on Triton") as step:
             config = ModelConfig.of(settings, name=endpoint.triton_model, signature=artifact.signature)
             written = write_model(artifact, config, repository=placement.repository)
-            if written.created:
-                undo.callback(attempt, lambda: remove_model(written.name, repository=written.repository))
-                undo.callback(attempt, lambda: control.unload(written.name))
+            undo.callback(take_back, service, control, endpoint, written)
             control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)
             step.note(f"{endpoint.triton_model} on {placement.triton}")
         with steps.step("register the endpoint version") as step:
             code = write_package(endpoint, model, artifact, params, settings, directory=folder / "preprocess")
-            undo.callback(attempt, lambda: service.unregister(endpoint))
             service.register(endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code)
             step.note(endpoint.url)
         with steps.step("ask it, and compare with the artifact") as step:
@@ -142,8 +145,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             parity = check_boxes(expected, smoke, subject=endpoint.url)
             step.note(str(parity))
         with steps.step("switch the alias") as step:
-            undo.pop_all()  # it answers; and a route to a version taken away again would freeze every endpoint
             service.route(endpoint.name, {endpoint.version: 1.0})
+            undo.pop_all()  # it is live
             wait_for_answer(endpoint.alias_url, image, timeout_s=limit_s, version=endpoint.version, on_news=step.news)
             step.note(endpoint.alias_url)
         deployment = Deployment(
@@ -152,3 +155,21 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         )  # fmt: skip
         task.record("deployment", deployment.to_dict())
         return deployment
+
+
+def take_back(service: ServingService, control: TritonControl, endpoint: EndpointVersion, written: TritonModel) -> None:
+    """Undo what a failed deployment added, unless the alias points at it by now.
+
+    A route to a version that is gone would freeze every endpoint of clearml-serving 1.3.5.
+    """
+    with deferred_interrupts():
+        try:
+            if service.routes_to(endpoint):
+                return
+            service.unregister(endpoint)
+        except Tao2ServeError as error:
+            log.warning("%s/%s stays where it is: %s", endpoint.name, endpoint.version, error)
+            return
+        if written.created:
+            attempt(lambda: control.unload(written.name))
+            attempt(lambda: remove_model(written.name, repository=written.repository))

@@ -7,22 +7,33 @@ import signal
 import threading
 from collections.abc import Iterator
 
-__all__ = ["deferred_interrupts", "end_on_signals"]
+__all__ = ["Interrupts", "deferred_interrupts", "end_on_signals"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def end_on_signals() -> None:
-    """Have SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does; nohup's wish to ignore SIGHUP stands."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+class Interrupts:
+    """The handler that ends a command by KeyboardInterrupt, and remembers that it did.
+
+    An extension module that is being imported turns KeyboardInterrupt into an ImportError; `came` tells.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def end_on_signals() -> Interrupts:
+    """Have SIGINT, SIGTERM and SIGHUP end the command alike; nohup's wish to ignore SIGHUP stands."""
+    interrupts = Interrupts()
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupts)
+    return interrupts
 
 
 class _Deferral:

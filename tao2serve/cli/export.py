@@ -58,6 +58,8 @@ def export(
             step.note(prove_parity(artifact, resolved.weights))
         onnx_path, params_path = output / f"{resolved.weights.stem}.onnx", output / "params.json"
         contents = {onnx_path: artifact.path.read_bytes(), params_path: (json.dumps(params, indent=2) + "\n").encode()}
+        # With its spec beside it the ONNX file can be deployed as it lies there.
+        contents[output / "experiment_spec.txt"] = resolved.spec.read_bytes()
         for companion in artifact.companions:  # weights that an ONNX file keeps beside itself
             contents[output / companion.relative_to(artifact.path.parent)] = companion.read_bytes()
         _put(contents, force=force)

@@ -68,6 +68,8 @@ def progress_line(now: LoadProgress) -> str:
 
 def summary(result: LoadResult, verdicts: tuple[Verdict, ...]) -> str:
     """Return the result in a few lines of text."""
+    from tao2serve.loadtest import passed
+
     lines = [f"requests    {result.requests} ({result.failures} failed), {result.throughput_rps:.1f} per second"]
     if result.latency_ms is not None:
         latency = result.latency_ms.to_dict()
@@ -76,6 +78,10 @@ def summary(result: LoadResult, verdicts: tuple[Verdict, ...]) -> str:
         )
     if result.client.saturated:
         lines.append(f"warning     the client was the bottleneck: {result.client.reason}")
+    if not passed(result, verdicts) and all(verdict.passed for verdict in verdicts):
+        lines.append(
+            f"MISSED      {result.failures} of {result.requests} requests failed; say --slo failure-ratio=… to allow it"
+        )
     lines += [f"error       {error.count} x {error.kind}: {error.detail}" for error in result.errors]
     for verdict in verdicts:
         seen = "nothing measured" if verdict.observed is None else f"{verdict.observed:.4g}{verdict.gate.unit}"

@@ -70,7 +70,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; nothing but KeyboardInterrupt's code and ours leaves here."""
     as_json = "--json" in arguments
-    end_on_signals()
+    interrupts = end_on_signals()
     try:
         outcome: Any = app(arguments, prog_name="tao2serve", standalone_mode=False)
     except Tao2ServeError as error:
@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return Tao2ServeError.exit_code
     except Exception as error:
-        return _unexpected(error, as_json=as_json)
+        return _interrupted(as_json=as_json) if interrupts.came else _unexpected(error, as_json=as_json)
     if outcome == INTERRUPTED:  # how the parser passes KeyboardInterrupt on
         return _interrupted(as_json=as_json)
     return outcome if isinstance(outcome, int) else 0
@@ -100,6 +100,9 @@ def _interrupted(*, as_json: bool) -> int:
 def _unexpected(error: Exception, *, as_json: bool) -> int:
     """Report wrong usage, which the parser raises with a method of its own, or a defect of ours."""
     message = getattr(error, "format_message", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and message is not None:
+        sys.stderr.write(message() + "\n")
+        return UsageError.exit_code
     if message is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "tao2serve"

@@ -76,7 +76,10 @@ def quiet(log: Path) -> Iterator[IO[str]]:
         try:
             yield terminal
         except Tao2ServeError as error:
-            error.log = error.log or log
+            sys.stdout.flush()
+            sys.stderr.flush()
+            if error.log is None and log.stat().st_size:
+                error.log = log
             raise
         finally:
             sys.stdout.flush()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tao2serve.cli.options import Json, Service
-from tao2serve.cli.output import print_json, print_text, quiet
+from tao2serve.cli.output import error_document, print_json, print_text, quiet
 
 if TYPE_CHECKING:
     from tao2serve.serving.client import Answer
@@ -22,12 +22,13 @@ def predict(
     ] = None,
     service: Service = None,
     json_output: Json = False,
-) -> None:
-    """Ask an endpoint about pictures; -o draws the boxes.
+) -> int:
+    """Ask an endpoint about pictures; -o draws the boxes. A picture that is refused exits 3, after all are asked.
 
     Example: tao2serve predict street street.jpg -o out
     """
     from tao2serve.config import home
+    from tao2serve.errors import InputError
     from tao2serve.serving.client import ask, media_type_of, read_image
     from tao2serve.serving.drawing import save_drawing
     from tao2serve.serving.resolve import endpoint_url
@@ -36,21 +37,35 @@ def predict(
     with quiet(home() / "logs" / "predict.log"):
         url = endpoint_url(endpoint, service_id=service or "")
     results: list[dict[str, Any]] = []
+    refused: InputError | None = None
     for path, body in bodies:
-        answer = ask(url, body, media_type=media_type_of(path))
-        drawing = save_drawing(body, answer.predictions, path=_place(output, path, results)) if output else None
+        try:
+            answer = ask(url, body, media_type=media_type_of(path))
+        except InputError as error:
+            refused = refused or InputError(str(path), f"was refused by {url}", evidence=error.evidence)
+            results.append({"file": str(path), "drawing": None, "error": error.evidence})
+            if not json_output:
+                print_text(f"{path}: refused: {error.evidence}")
+            continue
+        drawing = None
+        if output is not None:
+            drawing = save_drawing(body, answer.predictions, path=_place(output, path, images, results))
         results.append({"file": str(path), "drawing": str(drawing) if drawing else None, **answer.document})
         if not json_output:
             print_text(_lines(path, answer, drawing))
     if json_output:
-        print_json({"outcome": "ok", "endpoint": url, "results": results})
+        failure = error_document(refused) if refused else {"outcome": "ok"}
+        print_json({**failure, "endpoint": url, "results": results})
+    return refused.exit_code if refused else 0
 
 
-def _place(folder: Path, image: Path, earlier: list[dict[str, Any]]) -> Path:
-    """Return where a picture's drawing goes; pictures of the same name get a number."""
-    taken = {entry["drawing"] for entry in earlier}
-    names = (f"{image.stem}{number}.png" for number in ("", *(f"-{count}" for count in range(2, len(earlier) + 3))))
-    return next(folder / name for name in names if str(folder / name) not in taken)
+def _place(folder: Path, image: Path, images: list[Path], earlier: list[dict[str, Any]]) -> Path:
+    """Return where a picture's drawing goes: a name of its own, and never that of a picture given."""
+    taken = {Path(entry["drawing"]).resolve() for entry in earlier if entry["drawing"]}
+    taken |= {path.resolve() for path in images}
+    numbers = ("", *(f"-{count}" for count in range(2, len(taken) + 3)))
+    places = (folder / f"{image.stem}-detections{number}.png" for number in numbers)
+    return next(place for place in places if place.resolve() not in taken)
 
 
 def _lines(path: Path, answer: Answer, drawing: Path | None) -> str:

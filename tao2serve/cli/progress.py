@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tao2serve.steps import StepEvent, Steps
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 __all__ = ["shown_steps"]
 
@@ -20,11 +23,15 @@ def shown_steps(stream: IO[str]) -> Iterator[Steps]:
         from rich.live import Live
 
         board = _Board()
-        live = Live(board, console=Console(file=stream), refresh_per_second=10)
+        # What libraries print belongs into the log, not above the list.
+        live = Live(
+            board, console=Console(file=stream), refresh_per_second=10, redirect_stdout=False, redirect_stderr=False
+        )
         live.start()
         try:
             yield Steps(watch=board.see)
         finally:
+            board.finished = True
             with contextlib.suppress(OSError):  # the terminal may be gone
                 live.stop()
     else:
@@ -50,6 +57,7 @@ class _Board:
 
         self._spinner = Spinner("dots")  # one for all: a new one would always show its first picture
         self._rows: list[StepEvent] = []
+        self.finished = False  # then all of it is shown, with every detail in full
         self._started: float = 0.0
 
     def see(self, event: StepEvent) -> None:
@@ -59,7 +67,7 @@ class _Board:
         else:
             self._rows[-1] = event
 
-    def __rich__(self) -> Any:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.table import Table
         from rich.text import Text
 
@@ -67,8 +75,10 @@ class _Board:
         table.add_column(width=2)
         table.add_column(no_wrap=True)
         table.add_column(justify="right", no_wrap=True)
-        table.add_column(overflow="fold", style="dim")
-        for row in self._rows:
+        # While it runs a row is a line, and only the last rows that fit are shown: the current one always is.
+        table.add_column(style="dim", no_wrap=not self.finished, overflow="fold" if self.finished else "ellipsis")
+        rows = self._rows if self.finished else self._rows[-max(console.height - 2, 1) :]
+        for row in rows:
             if row.kind in ("started", "news"):
                 mark: Any = self._spinner
                 seconds = time.monotonic() - self._started
@@ -77,4 +87,4 @@ class _Board:
                 seconds = row.seconds
             detail = row.detail if row.kind != "failed" else ""
             table.add_row(mark, row.name, f"{seconds:.1f} s", Text(detail))
-        return table
+        yield table

@@ -11,6 +11,7 @@ from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 
 if TYPE_CHECKING:
+    from tao2serve.sandbox.paths import SandboxPaths
     from tao2serve.sandbox.state import SandboxState
 
 app = typer.Typer(
@@ -127,12 +128,29 @@ def down(
     """
     from tao2serve.config import home
     from tao2serve.sandbox import stack
+    from tao2serve.sandbox.paths import SandboxPaths
 
+    pointing = stale_variables(SandboxPaths(home()))
     was_there = stack.down(home(), purge=purge)
     if json_output:
         print_json({"outcome": "ok", "was_running": was_there})
     else:
         print_text("The sandbox is down." if was_there else f"No sandbox was running in {home()}.")
+        if pointing:
+            print_text(f"This shell still points at it; leave it or: unset {pointing}")
+
+
+def stale_variables(paths: SandboxPaths) -> str:
+    """Return the variables of the caller's environment that `sandbox env` of this sandbox has set, by name."""
+    import os
+
+    from tao2serve.sandbox.environment import client_environment
+    from tao2serve.sandbox.state import read_state
+
+    state = read_state(paths.state)
+    if state is None or os.environ.get("CLEARML_API_HOST") != state.api_url:
+        return ""
+    return " ".join(sorted(name for name in client_environment(paths, state) if name in os.environ))
 
 
 def _running(paths: Any) -> SandboxState:

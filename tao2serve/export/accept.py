@@ -28,7 +28,7 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
     Raises InputError for anything that is not a sound DetectNet_v2 network, or does not fit `spec`.
     """
     if not path.is_file():
-        raise InputError(str(path), "there is no such file")
+        raise InputError(str(path), "does not exist")
     model = load_onnx(path)
     companions = _external_files(path, model)
     signature = signature_of(model, subject=str(path))

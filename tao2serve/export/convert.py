@@ -31,7 +31,7 @@ def export_onnx(source: Path, *, output: Path, spec: ExperimentSpec | None = Non
     `.etlt`, which only NVIDIA's container opens.
     """
     if not source.is_file():
-        raise InputError(str(source), "there is no such file")
+        raise InputError(str(source), "does not exist")
     if source.suffix.lower() in (".tlt", ".etlt"):
         refuse_encrypted(source, spec=spec)
     if source.suffix.lower() == ".onnx":

@@ -11,8 +11,9 @@ from pathlib import Path
 from tao2serve.errors import UsageError
 from tao2serve.loadtest.result import LoadResult
 
-__all__ = ["Gate", "Verdict", "document", "evaluate", "parse_gate", "passed"]
+__all__ = ["FAILURE_LIMIT", "Gate", "Verdict", "document", "evaluate", "parse_gate", "passed"]
 
+FAILURE_LIMIT = 0.01
 _LATENCIES = ("p50", "p90", "p95", "p99", "max")
 _SHAPE = re.compile(r"\s*([a-z0-9-]+)\s*=\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-z/%]*)\s*", re.IGNORECASE)
 _HINT = "p50|p90|p95|p99|max=50ms, failure-ratio=0.01 or throughput=100rps"
@@ -107,8 +108,14 @@ def _observed(result: LoadResult, metric: str) -> float | None:
 
 
 def passed(result: LoadResult, verdicts: Sequence[Verdict]) -> bool:
-    """Return whether every gate was reached; a test without one successful request never passes."""
-    return result.successes > 0 and all(verdict.passed for verdict in verdicts)
+    """Return whether every gate was reached.
+
+    A test without one successful request never passes, nor, unless a failure-ratio gate says otherwise, one in
+    which more than FAILURE_LIMIT of the requests failed: the latencies are those of the others.
+    """
+    judged = any(verdict.gate.metric == "failure-ratio" for verdict in verdicts)
+    bearable = judged or (result.failure_ratio or 0.0) <= FAILURE_LIMIT
+    return result.successes > 0 and bearable and all(verdict.passed for verdict in verdicts)
 
 
 def document(result: LoadResult, verdicts: Sequence[Verdict], *, report: Path | None = None) -> dict[str, object]:

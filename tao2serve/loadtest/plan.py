@@ -71,7 +71,7 @@ def find_images(source: Path) -> tuple[Path, ...]:
     Subdirectories and empty files are left out. Raises InputError if there is no image.
     """
     if not source.exists():
-        raise InputError(str(source), "no such file or directory", hint="name a directory of images")
+        raise InputError(str(source), "does not exist", hint="name a directory of images")
     try:
         candidates = sorted(source.iterdir()) if source.is_dir() else [source]
     except OSError as error:
@@ -89,7 +89,7 @@ def find_images(source: Path) -> tuple[Path, ...]:
     if not chosen:
         raise InputError(
             str(source),
-            "no image there",
+            "holds no image",
             evidence=f"{len(candidates)} entries, none a non-empty {', '.join(sorted(IMAGE_MEDIA_TYPES))}",
             hint="name a directory of images",
         )

@@ -52,7 +52,7 @@ def run_load_test(
     request got no 200, before any load), ToolError (locust is missing, failed or ran over its time).
     """
     if importlib.util.find_spec("locust") is None:
-        raise ToolError("locust", "not installed", hint=_INSTALL)
+        raise ToolError("locust", "is not installed", hint=_INSTALL)
     images = find_images(plan.images)
     _probe(plan, images[0])
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-loadtest-"))

@@ -57,7 +57,7 @@ def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] =
     on_news(f"fetching {trained.name}")
     weights = source.weights or fetch_weights(trained, directory=directory)
     if not weights.is_file():
-        raise InputError(str(weights), "there is no such file")
+        raise InputError(str(weights), "does not exist")
     spec = source.spec or fetch_spec(trained, directory=directory)
     return ResolvedSource(weights=weights, spec=spec, trained=trained, reason=reason)
 
@@ -69,7 +69,7 @@ def _local(source: Source) -> ResolvedSource:
     if weights.is_dir():
         raise InputError(str(weights), "is a folder, not a model file", hint="give the .hdf5 below <results>/weights")
     if not weights.is_file():
-        raise InputError(str(weights), "there is no such file")
+        raise InputError(str(weights), "does not exist")
     spec = source.spec or _spec_beside(weights)
     if spec is None:
         raise InputError(

@@ -42,6 +42,12 @@ def place(service: ServingService, name: str, settings: Settings) -> Placement:
             "is not known",
             hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with",
         )
+    if not settings.model_repository.is_dir():
+        raise UsageError(
+            str(settings.model_repository),
+            "does not exist, and Triton's model repository must",
+            hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with",
+        )
     check_location(settings.model_repository, remedy="serve from another model repository")
     # The repository may hold versions of a service that is no more; theirs are not used again either.
     version = max(service.next_version(name), last_version(name, repository=settings.model_repository) + 1)

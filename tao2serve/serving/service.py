@@ -132,6 +132,13 @@ class ServingService:
             if self._processor.remove_endpoint(endpoint.name, str(endpoint.version)):
                 self._write()
 
+    def routes_to(self, endpoint: EndpointVersion) -> bool:
+        """Whether an alias points at this version now."""
+        with translated(f"serving service {self.id}", "could not be read"):
+            self._read()
+        url = f"{endpoint.name}/{endpoint.version}"
+        return any(url in (route.load_endpoints or ()) for route in self._processor._canary_endpoints.values())
+
     def route(self, endpoint: str, weights: Mapping[int, float]) -> None:
         """Point the alias `endpoint` at versions by weight, in an update of its own.
 
@@ -171,15 +178,22 @@ class ServingService:
 def find_service(service_id: str = "") -> ServingService:
     """Return the named serving service, or the only one that runs.
 
-    Raises UsageError when several run, ServiceError when none does or the named one is not there.
+    Raises UsageError when several run or the named one does not exist, ServiceError when none runs.
     """
-    clearml()
+    sdk = clearml()
     from clearml_serving.serving.model_request_processor import ModelRequestProcessor
 
-    if service_id:
-        return ServingService(service_id)
     with translated("ClearML", "did not list the serving services"):
         running = ModelRequestProcessor.list_control_plane_tasks()
+        known = bool(service_id) and bool(sdk.Task.query_tasks(task_filter={"id": [service_id]}))
+    if service_id and not known:
+        names = "; ".join(f"{task['name']} ({task['id']})" for task in running)
+        raise UsageError(
+            f"serving service {service_id}", "does not exist", evidence=f"running: {names or 'none'}",
+            hint="give another: --service ID",
+        )  # fmt: skip
+    if service_id:
+        return ServingService(service_id)
     if not running:
         raise ServiceError(
             "ClearML Serving",

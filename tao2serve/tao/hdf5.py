@@ -47,7 +47,7 @@ def read_keras_hdf5(path: Path) -> KerasModel:
     of another kind, or that tries to make us read outside itself.
     """
     if not path.is_file():
-        raise InputError(str(path), "there is no such file")
+        raise InputError(str(path), "does not exist")
     if not is_hdf5(path):
         raise InputError(
             str(path),

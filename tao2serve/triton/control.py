@@ -36,6 +36,13 @@ class TritonControl:
         except Exception:
             return False
 
+    def require_ready(self) -> None:
+        """Raise ServiceError unless the server is there and ready."""
+        if not self.is_ready():
+            raise ServiceError(
+                f"Triton at {self.address}", "cannot be reached or is not ready", hint="start it, then run this again"
+            )
+
     def is_model_ready(self, name: str) -> bool:
         """Whether a model can take requests now; raises ServiceError if Triton cannot be reached."""
         return bool(self._call("is_model_ready", name, client_timeout=self._timeout_s))
@@ -45,10 +52,7 @@ class TritonControl:
 
         Raises ServiceError with Triton's reason if it does not load, NotReadyError if it takes too long.
         """
-        if not self.is_ready():
-            raise ServiceError(
-                f"Triton at {self.address}", "cannot be reached or is not ready", hint="start it, then run this again"
-            )
+        self.require_ready()
         deadline = time.monotonic() + timeout_s
         self._call("load_model", name, client_timeout=timeout_s)
         while not self.is_model_ready(name):
@@ -70,11 +74,12 @@ class TritonControl:
                 limit_s = options.get("client_timeout", 0.0)
                 raise NotReadyError(
                     f"Triton model {name}",
-                    f"Triton at {self.address} did not finish {method.replace('_', ' ')} in {limit_s:g} s",
+                    f"was not done by Triton at {self.address} in {limit_s:g} s ({method.replace('_', ' ')})",
                     hint="its log says what it waits for",
                 ) from error
             raise ServiceError(
                 f"Triton model {name}",
-                f"Triton at {self.address} refused {method.replace('_', ' ')}",
+                f"was refused by Triton at {self.address} ({method.replace('_', ' ')})",
                 evidence=" ".join(str(error.message()).split())[:600],
+                hint="is TAO2SERVE_MODEL_REPOSITORY the folder that this Triton was started with?",
             ) from error

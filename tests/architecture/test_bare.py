@@ -88,7 +88,7 @@ def loaded_by(program: str) -> set[str]:
     [
         (("nonsense",), 2, "nonsense"),
         (("export",), 2, "SOURCE"),
-        (("export", "missing.hdf5"), 3, "no such file"),
+        (("export", "missing.hdf5"), 3, "does not exist"),
         (("deploy", "x.hdf5"), 2, "--endpoint"),
         (("deploy", "missing.hdf5", "--endpoint", "bad-name"), 2, "bad-name"),
         (("deploy", "missing.hdf5", "--endpoint", "people_4"), 2, "people_4"),

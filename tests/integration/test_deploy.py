@@ -61,6 +61,45 @@ def test_predict_draws_the_boxes(sandbox: CommandLine, deployed: dict[str, Any],
         assert drawing.convert("RGB").tobytes() != original.convert("RGB").tobytes()
 
 
+def test_predict_goes_on_after_a_picture_that_is_refused(
+    sandbox: CommandLine, deployed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Exit 3 naming the file, with the results of the others; the user's own pictures are left as they are."""
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    own = tmp_path / "street-detections.png"
+    with Image.open(PICTURE) as picture:
+        picture.save(own)
+    before = own.read_bytes()
+    shutil.copy(PICTURE, tmp_path / "street.jpg")
+    outcome = sandbox.tao2serve(
+        "predict", "street", tmp_path / "notes.jpg", tmp_path / "street.jpg", own, "-o", tmp_path, "--json"
+    )
+    assert outcome.code == 3
+    assert "notes.jpg" in outcome.document["error"]["subject"]
+    drawn = [result["drawing"] for result in outcome.document["results"]]
+    assert drawn[0] is None
+    assert len({*drawn[1:], str(own)}) == 3
+    assert own.read_bytes() == before
+
+
+def test_a_service_that_does_not_exist_is_wrong_usage(sandbox: CommandLine) -> None:
+    """Exit 2, with those that run."""
+    outcome = sandbox.tao2serve("predict", "street", PICTURE, "--service", "0" * 32, "--json")
+    assert outcome.code == 2
+    assert sandbox.environment["CLEARML_SERVING_TASK_ID"] in outcome.document["error"]["evidence"]
+
+
+def test_a_repository_that_is_not_there_is_said_before_anything_is_built(sandbox: CommandLine, tmp_path: Path) -> None:
+    """Exit 2, and the folder is not made."""
+    odd = CommandLine(
+        environment={**sandbox.environment, "TAO2SERVE_MODEL_REPOSITORY": str(tmp_path / "none")}, folder=sandbox.folder
+    )
+    outcome = odd.tao2serve("deploy", "--project", "street-detector", "--endpoint", "odd", "--json")
+    assert outcome.code == 2
+    assert outcome.document["step"] == "find the serving service"
+    assert not (tmp_path / "none").exists()
+
+
 def test_predict_names_what_is_registered(sandbox: CommandLine, deployed: dict[str, Any]) -> None:
     """A name that is not there exits 3 and lists those that are."""
     outcome = sandbox.tao2serve("predict", "road", PICTURE, "--json")
@@ -175,6 +214,8 @@ def test_export_equals_what_was_deployed(sandbox: CommandLine, deployed: dict[st
     (artifact,) = outcome.document["artifacts"]
     assert artifact["sha256"] == deployed["artifact"]["sha256"]
     assert json.loads(Path(artifact["params"]).read_text())["family"] == "detectnet_v2"
+    again = sandbox.tao2serve("export", artifact["path"], "-o", tmp_path, "--json").assert_success()
+    assert again.document["artifacts"][0]["sha256"] == artifact["sha256"]
     shutil.copy(artifact["params"], artifact["path"])
     refused = sandbox.tao2serve("export", model_id, "-o", tmp_path)
     assert refused.code == 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ import pytest
 from tao2serve.cli.main import run
 from tao2serve.cli.options import seconds
 from tao2serve.cli.output import error_document, print_error, quiet
-from tao2serve.cli.progress import shown_steps
+from tao2serve.cli.predict import _place
+from tao2serve.cli.progress import _Board, shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
-from tao2serve.steps import attempt, undone_on_failure
+from tao2serve.steps import StepEvent, attempt, undone_on_failure
 
 
 def test_steps_are_plain_lines_where_there_is_no_terminal() -> None:
@@ -108,6 +111,60 @@ def test_an_interrupt_with_json_is_one_document_too(
     shown = capsys.readouterr()
     assert "interrupted" in shown.err
     assert not shown.out
+
+
+def test_the_live_list_keeps_the_running_step_in_sight() -> None:
+    """On a short, narrow terminal the last rows show, a line each; at the end all of them do, in full."""
+    from rich.console import Console
+
+    board = _Board()
+    for number in range(20):
+        board.see(StepEvent(kind="started", name=f"step {number}"))
+        board.see(StepEvent(kind="done" if number < 19 else "news", name=f"step {number}", detail="long " * 30))
+    console = Console(width=60, height=10, file=io.StringIO())
+    with console.capture() as running:
+        console.print(board)
+    assert len(running.get().splitlines()) == 8
+    assert "step 19" in running.get()
+    assert "step 3 " not in running.get()
+    board.finished = True
+    with console.capture() as finished:
+        console.print(board)
+    assert "step 0 " in finished.get()
+    assert finished.get().count("long") == 20 * 30
+
+
+def test_drawings_get_names_of_their_own(tmp_path: Path) -> None:
+    """Neither another picture's drawing nor a picture that was given is ever written over."""
+    images = [tmp_path / "a.jpg", tmp_path / "b" / "a.png", tmp_path / "a-detections.png"]
+    earlier: list[dict[str, object]] = []
+    for image in images:
+        earlier.append({"drawing": str(_place(tmp_path, image, images, earlier))})
+    places = [str(entry["drawing"]) for entry in earlier]
+    assert len({*places, *map(str, images)}) == 6
+
+
+def test_an_import_that_swallows_the_interrupt_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An extension module turns KeyboardInterrupt into ImportError: still 130."""
+    from tao2serve.sandbox import stack
+
+    def importing(_home: Path, **_options: object) -> bool:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+        return True
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(stack, "down", importing)
+    try:
+        assert run(["sandbox", "down"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "defect" not in capsys.readouterr().err
 
 
 def test_an_error_reads_subject_fact_evidence_hint_log(capsys: pytest.CaptureFixture[str]) -> None:

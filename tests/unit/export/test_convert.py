@@ -184,7 +184,7 @@ def test_encrypted_models_get_the_exact_command(tmp_path: Path, suffix: str) -> 
 
 def test_other_files(tmp_path: Path) -> None:
     """A missing file and a file of another kind are InputErrors."""
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="does not exist"):
         export_onnx(tmp_path / "none.hdf5", output=tmp_path)
     (tmp_path / "model.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="neither a Keras HDF5 file nor"):

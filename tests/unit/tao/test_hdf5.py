@@ -116,7 +116,7 @@ def _refused(path: Path) -> InputError:
 
 def test_missing_foreign_and_truncated_files(tmp_path: Path, source: Path) -> None:
     """No file, a file of another kind, and a file cut off anywhere are InputErrors that name it."""
-    assert "no such file" in _refused(tmp_path / "none.hdf5").fact
+    assert "does not exist" in _refused(tmp_path / "none.hdf5").fact
     (tmp_path / "text.hdf5").write_text("kitti_config { }")
     assert "not an HDF5 file" in _refused(tmp_path / "text.hdf5").fact
     content = source.read_bytes()
