@@ -100,7 +100,7 @@ def _sandbox(output: Path, home: Path, *, keep: bool, steps: Steps) -> Iterator[
     was_up = keep and stack.is_up(own)
     finished = False
     try:
-        with steps.step("start the sandbox: ClearML server, Triton, ClearML Serving") as step:
+        with steps.step("start the sandbox") as step:
             state = stack.up(own, on_step=step.news)
             step.note(f"ClearML {state.api_url}, endpoints {state.serving_url}")
         with _environment(client_environment(SandboxPaths(own), state)):

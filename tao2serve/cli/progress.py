@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from tao2serve.steps import StepEvent, Steps
 
@@ -71,13 +71,14 @@ class _Board:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table.grid(padding=(0, 1))
-        table.add_column(width=2)
-        table.add_column(no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
         # While it runs a row is a line, and only the last rows that fit are shown: the current one always is.
-        table.add_column(style="dim", no_wrap=not self.finished, overflow="fold" if self.finished else "ellipsis")
         rows = self._rows if self.finished else self._rows[-max(console.height - 2, 1) :]
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=2)
+        table.add_column(no_wrap=True, min_width=max((len(row.name) for row in rows), default=0))
+        table.add_column(no_wrap=True, min_width=len("100.0 s"), justify="right")
+        overflow: Literal["fold", "ellipsis"] = "fold" if self.finished else "ellipsis"
+        table.add_column(style="dim", ratio=1, no_wrap=not self.finished, overflow=overflow)
         for row in rows:
             if row.kind in ("started", "news"):
                 mark: Any = self._spinner
