@@ -47,13 +47,13 @@ def tao2serve(
     """Take detectors trained with NVIDIA TAO from ClearML to a verified, load-tested endpoint."""
 
 
-app.command("demo")(demo.demo)
-app.add_typer(sandbox.app, name="sandbox")
-app.command("models")(models.models)
-app.command("export")(export.export)
-app.command("deploy")(deploy.deploy)
-app.command("predict")(predict.predict)
-app.command("loadtest")(loadtest.loadtest)
+app.command("demo", short_help="Show all of it once, on a bare machine.")(demo.demo)
+app.add_typer(sandbox.app, name="sandbox", short_help="Start, inspect and stop the local stack.")
+app.command("models", short_help="List the trained TAO models in ClearML.")(models.models)
+app.command("export", short_help="Turn a trained model into ONNX.")(export.export)
+app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
+app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
+app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)
 
 
 def main() -> None:

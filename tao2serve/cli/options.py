@@ -17,9 +17,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Spec = Annotated[
     Path | None, typer.Option("--spec", metavar="FILE", help="TAO experiment spec, if it is not with the model.")
 ]
-Project = Annotated[str, typer.Option("--project", help="ClearML project, exactly.")]
-Task = Annotated[str, typer.Option("--task", help="Part of the ClearML task's name (a regular expression).")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="ClearML tag; may be given several times.")]
+Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
+Task = Annotated[
+    str, typer.Option("--task", metavar="REGEX", help="Part of the ClearML task's name (a regular expression).")
+]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="ClearML tag; may be given several times.")
+]
 Service = Annotated[
     str | None, typer.Option("--service", metavar="ID", help="Serving service; default: the only one that runs.")
 ]
