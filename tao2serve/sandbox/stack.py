@@ -220,6 +220,7 @@ def _end(paths: SandboxPaths, state: SandboxState) -> None:
         for record in sorted(state.processes, key=_stop_order):
             stop(record, grace_s=GRACE_S.get(record.name, 5.0))
         triton_server.clean_shared_memory(state.shared_memory)
+        triton_server.clean_environment_folders()
         shutil.rmtree(paths.temporary, ignore_errors=True)
         paths.state.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes.util
 import os
 import shutil
@@ -11,9 +12,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 from tao2serve.errors import ToolError
 
-__all__ = ["TritonPorts", "clean_shared_memory", "prepare_backends", "triton_command", "triton_environment"]
+__all__ = [
+    "TritonPorts",
+    "clean_environment_folders",
+    "clean_shared_memory",
+    "prepare_backends",
+    "triton_command",
+    "triton_environment",
+]
 
 EXTRA_HINT = "pip install 'tao2serve[sandbox]'"
 
@@ -95,6 +105,25 @@ def clean_shared_memory(prefix: str) -> None:
     """Remove what a killed Triton left in /dev/shm under this prefix."""
     for path in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 - Triton's place, our own prefix
         path.unlink(missing_ok=True)
+
+
+def clean_environment_folders(folder: Path = Path("/tmp")) -> None:  # noqa: S108 - Triton's place, whatever TMPDIR says
+    """Remove the empty `python_env_…` folders of ended Tritons, which one that is killed cannot remove itself.
+
+    Nothing is touched while any Triton of this user runs, since nothing tells whose folder it is.
+    """
+    names = (process.info["name"] for process in psutil.process_iter(["name", "uids", "status"]) if _is_ours(process))
+    if "tritonserver" in names:
+        return
+    for leftover in folder.glob("python_env_??????"):
+        with contextlib.suppress(OSError):  # not empty, or not ours
+            leftover.rmdir()
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    uids = process.info["uids"]
+    runs = process.info["status"] != psutil.STATUS_ZOMBIE  # an ended one may wait long for its parent
+    return runs and uids is not None and uids.real == os.getuid()
 
 
 def _distribution() -> Path:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +55,6 @@ def test_logs_are_there_to_read(sandbox: CommandLine) -> None:
     assert "triton" in missing.stderr
 
 
-@pytest.fixture
-def tidied_after_kill() -> Iterator[None]:
-    """Triton makes an empty folder directly in /tmp, and a killed one cannot remove it: these tests do."""
-    before = set(Path("/tmp").glob("python_env_*"))
-    yield
-    for folder in set(Path("/tmp").glob("python_env_*")) - before:
-        with contextlib.suppress(OSError):  # not empty: then it is in use
-            folder.rmdir()
-
-
-@pytest.mark.usefixtures("tidied_after_kill")
 def test_a_second_sandbox_lives_a_whole_life_beside_the_first(
     sandbox: CommandLine, deployed: dict[str, Any], tmp_path: Path
 ) -> None:

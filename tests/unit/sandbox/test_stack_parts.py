@@ -224,6 +224,23 @@ def test_a_missing_libpython_names_the_package(tmp_path: Path, monkeypatch: pyte
     assert "apt-get install libpython3." in caught.value.hint
 
 
+def test_empty_folders_of_ended_tritons_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only empty ones, only of Triton's name, and none while a Triton runs."""
+    for name in ("python_env_abc123", "python_env_used12/x", "python_environment", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    running = run(tmp_path, "import time; time.sleep(100)")
+    try:
+        monkeypatch.setattr(psutil.Process, "name", lambda _self: "tritonserver")
+        triton_server.clean_environment_folders(tmp_path)
+        assert (tmp_path / "python_env_abc123").exists()
+        monkeypatch.setattr(psutil.Process, "name", lambda _self: "python")
+        triton_server.clean_environment_folders(tmp_path)
+    finally:
+        stop(running, grace_s=5)
+    left = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert left == ["other", "python_env_used12", "python_environment"]
+
+
 def test_only_our_shared_memory_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of another sandbox stay."""
     ours, other = Path("/dev/shm/tao2serve_test1_a"), Path("/dev/shm/tao2serve_test2_a")
