@@ -15,7 +15,7 @@ from tao2serve.config import load_settings
 from tao2serve.deploy import Deployment, DeployRequest, deploy
 from tao2serve.errors import Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.loadtest import LoadPlan, LoadProgress, LoadResult, document, run_load_test, write_report
+from tao2serve.loadtest import LoadPlan, LoadResult, document, run_load_test, write_report
 from tao2serve.registry.source import Source
 from tao2serve.registry.trained import Selectors, find_trained_models
 from tao2serve.sandbox import stack
@@ -25,7 +25,7 @@ from tao2serve.sandbox.samples import PROJECT, pictures
 from tao2serve.sandbox.state import SandboxState
 from tao2serve.serving.client import Answer, ask
 from tao2serve.serving.drawing import save_drawing
-from tao2serve.steps import Step, Steps
+from tao2serve.steps import Steps
 from tao2serve.values import TrainedModel
 
 __all__ = ["DemoResult", "run_demo"]
@@ -85,7 +85,7 @@ def run_demo(*, output: Path, home: Path, keep: bool, steps: Steps) -> DemoResul
             drawing = save_drawing(body, answer.predictions, path=output / "detections.png")
             step.note(f"{len(answer.predictions)} detections in {picture.name}")
         with steps.step(f"load test, {LOAD_RUN_S:g} s with {LOAD_USERS} users") as step:
-            load = run_load_test(_load_plan(deployment), directory=output, on_progress=lambda now: _tell(step, now))
+            load = run_load_test(_load_plan(deployment), directory=output, on_progress=lambda now: step.news(str(now)))
             report = write_report(load, verdicts=(), directory=output)
             step.note(f"{load.requests} requests, {load.failures} failures")
     return DemoResult(
@@ -161,7 +161,3 @@ def _load_plan(deployment: Deployment) -> LoadPlan:
         endpoint=f"{deployment.endpoint.name}/{deployment.endpoint.version}",
         model=f"{deployment.source.weights.name}, ONNX {deployment.artifact.precision}",
     )
-
-
-def _tell(step: Step, now: LoadProgress) -> None:
-    step.news(f"{now.phase}, {now.elapsed_s:.0f} of {now.total_s:.0f} s, {now.requests} requests")

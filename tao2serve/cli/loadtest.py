@@ -12,7 +12,7 @@ from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 
 if TYPE_CHECKING:
-    from tao2serve.loadtest import LoadProgress, LoadResult, Verdict
+    from tao2serve.loadtest import LoadResult, Verdict
 
 
 def loadtest(
@@ -49,7 +49,7 @@ def loadtest(
             url=url, images=images, users=users, run_time_s=run_time_s, warmup_s=warmup_s, endpoint=endpoint
         )
         with steps.step("load test") as step:
-            result = run_load_test(plan, directory=output, on_progress=lambda now: step.news(progress_line(now)))
+            result = run_load_test(plan, directory=output, on_progress=lambda now: step.news(str(now)))
             step.note(f"{result.requests} requests, {result.failures} failures")
         with steps.step("write the report") as step:
             verdicts = evaluate(result, gates)
@@ -60,10 +60,6 @@ def loadtest(
     else:
         print_text(summary(result, verdicts))
     return 0 if passed(result, verdicts) else GateError.exit_code
-
-
-def progress_line(now: LoadProgress) -> str:
-    return f"{now.phase}, {now.elapsed_s:.0f} of {now.total_s:.0f} s, {now.requests} requests"
 
 
 def summary(result: LoadResult, verdicts: tuple[Verdict, ...]) -> str:

@@ -64,6 +64,9 @@ class LoadProgress:
     requests: int  # answered so far, warm-up included
     failures: int
 
+    def __str__(self) -> str:
+        return f"{self.phase}, {self.elapsed_s:.0f} of {self.total_s:.0f} s, {self.requests} requests"
+
 
 def find_images(source: Path) -> tuple[Path, ...]:
     """Return the images of a directory by name, or the one image, as much as fits in 256 MiB.

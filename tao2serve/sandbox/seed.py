@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.sandbox.samples import PROJECT, SAMPLE
+from tao2serve.sandbox.state import write_json
 
 SERVICE_PROJECT: Final = "DevOps"
 SERVICE_NAME: Final = "tao2serve sandbox"
@@ -42,9 +43,7 @@ def main(result: Path) -> None:
     known = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
     seeded = known or {"service_id": "", "runs": [_write_run(run) for run in RUNS]}
     seeded["service_id"] = _configure_service(seeded["service_id"])
-    staged = result.with_suffix(".new")
-    staged.write_text(json.dumps(seeded), encoding="utf-8")
-    staged.replace(result)
+    write_json(seeded, result)
 
 
 def _write_run(run: SampleRun) -> dict[str, str]:

@@ -23,7 +23,7 @@ from tao2serve.sandbox import triton_server
 from tao2serve.sandbox.health import free_ports, http_answer, is_free, wait_until_healthy
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
-from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_state
+from tao2serve.sandbox.state import Ports, SandboxState, read_state, write_json, write_state
 from tao2serve.triton.repository import check_location, check_model
 
 __all__ = ["down", "is_running", "is_up", "up"]
@@ -239,11 +239,8 @@ def _ports(paths: SandboxPaths) -> Ports:
     """Return the sandbox's ports, chosen once: the URLs of stored models and artifacts name them."""
     names = [field.name for field in fields(Ports)]
     if not paths.ports.is_file():
-        paths.root.mkdir(parents=True, exist_ok=True)
         ports = Ports(**dict(zip(names, free_ports(len(names)), strict=True)))
-        staged = paths.ports.with_suffix(".new")
-        staged.write_text(json.dumps(asdict(ports)), encoding="utf-8")
-        staged.replace(paths.ports)
+        write_json(asdict(ports), paths.ports)
         return ports
     ports = Ports(**json.loads(paths.ports.read_text(encoding="utf-8")))
     for name in names:

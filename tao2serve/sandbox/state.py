@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tao2serve.errors import Tao2ServeError
 from tao2serve.sandbox.process import ProcessRecord
@@ -68,7 +70,12 @@ def read_state(path: Path) -> SandboxState | None:
 
 def write_state(state: SandboxState, path: Path) -> None:
     """Replace the state file in one step."""
+    write_json(asdict(state), path)
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Replace a small JSON file in one step: a command that is cut off leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_suffix(".new")
-    staged.write_text(json.dumps(asdict(state), indent=2), encoding="utf-8")
+    staged.write_text(json.dumps(document, indent=2), encoding="utf-8")
     staged.replace(path)
