@@ -15,13 +15,14 @@ from tao2serve.export.convert import export_onnx
 from tao2serve.export.local import LocalDetector, neutral_picture
 from tao2serve.export.parity import prove_parity
 from tao2serve.interrupts import deferred_interrupts
+from tao2serve.parity.boxes import BoxParity
 from tao2serve.registry.publish import DeploymentTask
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.serving.client import Answer, wait_for_answer
 from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.package import check_servable, write_package
-from tao2serve.serving.parity import BoxParity, check_boxes
+from tao2serve.serving.parity import check_boxes
 from tao2serve.serving.placement import place
 from tao2serve.serving.service import EndpointVersion, ServingService, find_service
 from tao2serve.steps import Steps, attempt, undone_on_failure

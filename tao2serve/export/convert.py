@@ -10,7 +10,7 @@ import onnx
 from tao2serve.errors import InputError
 from tao2serve.export.accept import accept_onnx, refuse_encrypted
 from tao2serve.export.atomic import write_atomically
-from tao2serve.export.graph import build_onnx
+from tao2serve.export.graph.build import build_onnx
 from tao2serve.export.signature import check_against_spec, signature_of
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
 from tao2serve.tao.source import sha256_of

@@ -12,6 +12,7 @@ from tao2serve.errors import InputError, ParityError
 from tao2serve.export.inference import open_session
 from tao2serve.export.reference import Outputs, forward, layer_outputs
 from tao2serve.export.signature import load_onnx, read_signature
+from tao2serve.parity.tensors import TensorDifference, compare_tensors
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
 from tao2serve.tao.keras import Array, KerasModel
 from tao2serve.values import ModelArtifact, ModelSignature
@@ -19,9 +20,7 @@ from tao2serve.values import ModelArtifact, ModelSignature
 __all__ = [
     "FP32_TOLERANCE",
     "ParityReport",
-    "TensorDifference",
     "check_parity",
-    "compare_tensors",
     "prove_parity",
     "run_model",
     "sample_images",
@@ -30,17 +29,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FP32_TOLERANCE = 1e-3  # largest absolute difference; TAO's own tf2onnx route stays below 4e-4 of Keras
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorDifference:
-    """How far one tensor is from its reference; infinite where a value is not a number."""
-
-    name: str
-    shape: tuple[int, ...]
-    max_abs: float
-    mean_abs: float
-    cosine: float  # 1 where both point the same way, also where both are all zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,29 +65,6 @@ class ParityReport:
                 evidence=f"{self.worst.name} is off by {self.worst.max_abs:.3g} over {self.images} images, "
                 f"{self.tolerance:g} is allowed{place}",
             )
-
-
-def compare_tensors(reference: Array, candidate: Array, *, name: str) -> TensorDifference:
-    """Compare two tensors of one shape. Raises ParityError where the shapes differ."""
-    if reference.shape != candidate.shape:
-        raise ParityError(
-            name,
-            "has another shape than its reference",
-            evidence=f"reference {reference.shape}, candidate {candidate.shape}",
-        )
-    a, b = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
-    if not np.isfinite(b).all() or not np.isfinite(a).all():
-        infinite = float("inf")
-        return TensorDifference(name=name, shape=reference.shape, max_abs=infinite, mean_abs=infinite, cosine=0.0)
-    distance = np.abs(a - b)
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return TensorDifference(
-        name=name,
-        shape=reference.shape,
-        max_abs=float(distance.max(initial=0.0)),
-        mean_abs=float(distance.mean()) if distance.size else 0.0,
-        cosine=float(a @ b) / length if length else float(not a.any() and not b.any()),
-    )
 
 
 def sample_images(signature: ModelSignature, *, count: int = 2, seed: int = 0) -> Array:

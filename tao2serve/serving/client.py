@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import numpy as np
 
 from tao2serve.errors import InputError, NotReadyError, ServiceError
+from tao2serve.runtime import Detections
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
 __all__ = ["Answer", "Prediction", "ask", "media_type_of", "read_image", "wait_for_answer"]
@@ -45,6 +47,17 @@ class Answer:
     predictions: tuple[Prediction, ...]
     timing_ms: Mapping[str, float]
     document: Mapping[str, Any]  # as it came
+
+    @property
+    def detections(self) -> Detections:
+        """The predictions as parallel arrays, in the answer's order."""
+        found = self.predictions
+        return Detections(
+            xyxy=np.array([entry.bbox for entry in found], dtype=np.float32).reshape(-1, 4),
+            score=np.array([entry.score for entry in found], dtype=np.float32),
+            raw_score=np.array([entry.raw_score for entry in found], dtype=np.float32),
+            class_id=np.array([entry.class_id for entry in found], dtype=np.int64),
+        )
 
 
 def ask(url: str, image: bytes, *, media_type: str = "application/octet-stream", timeout_s: float = 30.0) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tao2serve.export.geometry import conv_pads, depthwise_pads, pool_pads, window_size
+from tao2serve.export.graph.geometry import conv_pads, depthwise_pads, pool_pads, window_size
 
 
 @pytest.mark.parametrize(("kernel", "pad"), [(1, 0), (2, 1), (3, 1), (5, 2), (7, 3)])

@@ -13,7 +13,8 @@ from onnx import numpy_helper
 from tao2serve.errors import InputError, ParityError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
-from tao2serve.export.parity import check_parity, compare_tensors, run_model, sample_images
+from tao2serve.export.parity import check_parity, run_model, sample_images
+from tao2serve.parity.tensors import compare_tensors
 
 
 def test_the_numpy_reading_equals_nvidia(golden: Path) -> None:

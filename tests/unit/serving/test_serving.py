@@ -14,6 +14,7 @@ from PIL import Image
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, NotReadyError, ParityError, ServiceError, UsageError
+from tao2serve.parity.boxes import compare_boxes
 from tao2serve.registry.publish import PublishedModel
 from tao2serve.runtime import Detections, DetectorParams
 from tao2serve.serving import client
@@ -21,7 +22,7 @@ from tao2serve.serving.client import Answer, Prediction, ask, wait_for_answer
 from tao2serve.serving.drawing import draw, save_drawing
 from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.package import check_servable, write_package
-from tao2serve.serving.parity import check_boxes, compare_boxes
+from tao2serve.serving.parity import check_boxes
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.values import ModelArtifact, ModelSignature, Tensor
 
@@ -141,11 +142,11 @@ def detections_of(*boxes: tuple[float, float, float, float]) -> Detections:
 def test_boxes_are_paired_one_to_one() -> None:
     """Two equal boxes on one side need two on the other; class and overlap must agree."""
     one, two = (0.0, 0.0, 50.0, 50.0), (50.0, 50.0, 90.0, 90.0)
-    parity = compare_boxes(detections_of(one, two), answer_of(two, one))
+    parity = compare_boxes(detections_of(one, two), answer_of(two, one).detections)
     assert (parity.matched, parity.matched_ratio, parity.max_score_difference) == (2, 1.0, 0.25)
-    assert compare_boxes(detections_of(one, one), answer_of(one)).matched_ratio == 0.5
-    assert compare_boxes(detections_of(one), answer_of(one, class_id=1)).matched == 0
-    assert compare_boxes(detections_of(), answer_of()).matched_ratio == 1.0
+    assert compare_boxes(detections_of(one, one), answer_of(one).detections).matched_ratio == 0.5
+    assert compare_boxes(detections_of(one), answer_of(one, class_id=1).detections).matched == 0
+    assert compare_boxes(detections_of(), answer_of().detections).matched_ratio == 1.0
 
 
 def test_a_surplus_or_missing_box_is_a_parity_error() -> None:

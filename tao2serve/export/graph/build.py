@@ -9,8 +9,8 @@ from onnx import ModelProto, TensorProto, helper
 
 import tao2serve
 from tao2serve.errors import InputError
-from tao2serve.export.fragment import Fragment, Value
-from tao2serve.export.layers import write_layer
+from tao2serve.export.graph.fragment import Fragment, Value
+from tao2serve.export.graph.layers import write_layer
 from tao2serve.tao.keras import KerasLayer, KerasModel
 
 __all__ = ["BBOX_NAME", "COVERAGE_NAME", "INPUT_NAME", "build_onnx"]

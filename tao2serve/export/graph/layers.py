@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tao2serve.errors import InputError
-from tao2serve.export.activations import activation, clipped_relu
-from tao2serve.export.convolutions import convolution, depthwise
-from tao2serve.export.fragment import Fragment, Value, constant, node, only, padding_of
-from tao2serve.export.geometry import Pads, pool_pads, window_size
+from tao2serve.export.graph.activations import activation, clipped_relu
+from tao2serve.export.graph.convolutions import convolution, depthwise
+from tao2serve.export.graph.fragment import Fragment, Value, constant, node, only, padding_of
+from tao2serve.export.graph.geometry import Pads, pool_pads, window_size
 from tao2serve.tao.keras import IDENTITY_CLASSES, KerasLayer
 
 __all__ = ["LAYER_WRITERS", "write_layer"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tao2serve.export.activations import activation
-from tao2serve.export.fragment import Fragment, Value, constant, node, only, padding_of
-from tao2serve.export.geometry import Pads, conv_pads, depthwise_pads, window_size
+from tao2serve.export.graph.activations import activation
+from tao2serve.export.graph.fragment import Fragment, Value, constant, node, only, padding_of
+from tao2serve.export.graph.geometry import Pads, conv_pads, depthwise_pads, window_size
 from tao2serve.tao.keras import KerasLayer
 
 __all__ = ["convolution", "depthwise"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tao2serve.export.fragment import Fragment, Value, constant, node
+from tao2serve.export.graph.fragment import Fragment, Value, constant, node
 from tao2serve.tao.keras import KerasLayer
 
 __all__ = ["activation", "clipped_relu"]
