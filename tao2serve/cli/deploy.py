@@ -38,8 +38,8 @@ def deploy(
     from tao2serve.config import home, load_settings
     from tao2serve.deploy import DeployRequest
     from tao2serve.deploy import deploy as run
+    from tao2serve.images import read_image
     from tao2serve.registry.source import Source
-    from tao2serve.serving.client import read_image
 
     settings = load_settings({"service": service})
     request = DeployRequest(

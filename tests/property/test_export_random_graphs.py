@@ -13,7 +13,8 @@ from keras_files import KerasFile
 
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
-from tao2serve.export.parity import check_parity, sample_images
+from tao2serve.export.execution import sample_images
+from tao2serve.export.parity import check_parity
 
 KERNELS = st.tuples(st.sampled_from([1, 2, 3, 5, 7]), st.sampled_from([1, 2, 3, 5]))
 STRIDES = st.tuples(st.sampled_from([1, 1, 2, 3]), st.sampled_from([1, 1, 2]))
