@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(64_000_000, gt=0, description="most pixels the endpoint decodes")
     max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")
     instances: int = Field(1, ge=1, le=64, description="instances of the detector on Triton")
+    tensor_tolerance: float = Field(1e-3, gt=0, description="largest difference of fp32 tensors that parity allows")
+    matched_ratio: float = Field(0.99, ge=0, le=1, description="boxes that must match: fp16, endpoints")
+    matched_ratio_int8: float = Field(0.90, ge=0, le=1, description="boxes that must match: int8")
     # clearml-serving looks for changes every five minutes unless told otherwise.
     ready_timeout_s: float = Field(420.0, gt=0, description="how long deploy waits for an endpoint to answer")
 

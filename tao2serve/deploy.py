@@ -12,7 +12,8 @@ from typing import Any
 from tao2serve.config import Settings
 from tao2serve.errors import Tao2ServeError
 from tao2serve.export.convert import export_onnx
-from tao2serve.export.local import LocalDetector, neutral_picture
+from tao2serve.export.execution import open_model
+from tao2serve.export.local import detect, neutral_picture
 from tao2serve.export.parity import prove_parity
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.parity.boxes import BoxParity
@@ -117,7 +118,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(prove_parity(artifact, source.weights))
             image = request.image or neutral_picture(params)
             limits = (settings.max_image_bytes, settings.max_image_pixels)
-            expected = LocalDetector(artifact, params, limits=limits).detect(image, subject="the picture")
+            expected = detect(open_model(artifact.path), image, params, subject="the picture", limits=limits)
         with steps.step("find the serving service") as step:
             service = find_service(settings.service)
             placement = place(service, request.endpoint, settings)
@@ -131,7 +132,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(f"model {model.model_id}")
         undo = stack.enter_context(undone_on_failure())
         with steps.step("load on Triton") as step:
-            config = ModelConfig.of(settings, name=endpoint.triton_model, signature=artifact.signature)
+            config = ModelConfig.of(settings, name=endpoint.triton_model, artifact=artifact)
             written = write_model(artifact, config, repository=placement.repository)
             undo.callback(take_back, service, control, endpoint, written)
             control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)

@@ -32,7 +32,7 @@ class BoxParity:
 
     def __str__(self) -> str:
         if not self.expected and not self.found:
-            return "no box on either side, so this says little: pictures that show some say more"
+            return "no box on either side; a picture that shows some says more"
         return (
             f"{self.matched} of {self.expected} boxes matched, {self.found - self.matched} besides, "
             f"scores within {self.max_score_difference:.2g}"

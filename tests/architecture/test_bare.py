@@ -33,6 +33,7 @@ COMMANDS = (
     ("sandbox", "down"),
     ("models",),
     ("export",),
+    ("verify",),
     ("deploy",),
     ("predict",),
     ("loadtest",),

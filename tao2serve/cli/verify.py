@@ -1,0 +1,117 @@
+"""`tao2serve verify`: does one form of a model give the numbers of another?"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tao2serve.cli.options import Json, Service, Spec
+from tao2serve.cli.output import print_json, print_text, quiet
+from tao2serve.cli.progress import shown_steps
+from tao2serve.errors import ParityError
+
+if TYPE_CHECKING:
+    from tao2serve.verify.verification import Verification
+
+
+def verify(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="REFERENCE", help="A .hdf5, .onnx or .plan file, grpc://HOST:PORT/MODEL on Triton, or an endpoint."
+        ),
+    ],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="What must equal it; the same kinds.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Pictures to look at; default: a few synthetic ones.")
+    ] = None,
+    spec: Spec = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="Look at the first N pictures only.")
+    ] = None,
+    tensor_tolerance: Annotated[
+        float | None, typer.Option("--tensor-tolerance", metavar="X", help="Largest difference of fp32 tensors.")
+    ] = None,
+    matched_ratio: Annotated[
+        float | None, typer.Option("--matched-ratio", metavar="R", help="Boxes that must match, from 0 to 1.")
+    ] = None,
+    service: Service = None,
+    json_output: Json = False,
+) -> int:
+    """Compare the tensors and boxes of two forms of a model, and name the first stage that differs. Exit 7 if they do.
+
+    Example: tao2serve verify weights/model.hdf5 onnx/model.onnx --images pictures
+    """
+    from tao2serve.config import home, load_settings
+    from tao2serve.verify.request import decoding_of, pictures_of
+    from tao2serve.verify.subjects import open_subject
+    from tao2serve.verify.verify import VerifyRequest, limits_for
+    from tao2serve.verify.verify import verify as run
+
+    flags = {"service": service, "tensor_tolerance": tensor_tolerance}
+    if matched_ratio is not None:
+        flags |= {"matched_ratio": matched_ratio, "matched_ratio_int8": matched_ratio}
+    settings = load_settings(flags)
+    with (
+        ExitStack() as stack,
+        quiet(home() / "logs" / "verify.log") as terminal,
+        shown_steps(terminal) as steps,
+    ):
+        with steps.step("open both sides") as step:
+            ours = open_subject(reference, settings, stack=stack)
+            theirs = open_subject(candidate, settings, stack=stack)
+            params, decoded_with = decoding_of(spec, ours, theirs)
+            step.note(", ".join(f"{side.kind} {side.precision}".strip() for side in (ours, theirs)))
+        with steps.step("compare") as step:
+            pictures, image_source = pictures_of(images, params, limit=limit)
+            request = VerifyRequest(
+                reference=ours,
+                candidate=theirs,
+                params=params,
+                pictures=pictures,
+                image_source=image_source,
+                decoded_with=decoded_with,
+                limits=limits_for(ours, theirs, settings),
+            )
+            result = run(request, stack=stack, on_news=step.news)
+            step.note("passed" if result.passed else "they differ")
+    if json_output:
+        print_json(result.to_dict())
+    else:
+        print_text(summary(result))
+    return 0 if result.passed else ParityError.exit_code
+
+
+def summary(result: Verification) -> str:
+    """Return the result as text."""
+    lines = [
+        f"{role:<11} {side.name}  ({' '.join(filter(None, (side.kind, side.precision)))})"
+        for role, side in (("reference", result.reference), ("candidate", result.candidate))
+    ]
+    lines += [f"{'pictures':<11} {result.image_source}", f"{'decoded':<11} with {result.decoded_with}"]
+    if result.tensors:
+        width = max(len(tensor.name) for tensor in result.tensors)
+        lines.append(f"{'tensors':<11} {'':<{width}}  {'max':>9}  {'mean':>9}  cosine")
+        lines += [
+            f"{'':<11} {tensor.name:<{width}}  {tensor.max_abs:>9.2g}  {tensor.mean_abs:>9.2g}  {tensor.cosine:.6f}"
+            for tensor in result.tensors
+        ]
+    lines.append(f"{'boxes':<11} {result.boxes}")
+    lines += [f"{'note':<11} {finding}" for finding in result.findings]
+    lines += [f"{'FAILED':<11} {failure}" for failure in result.failures]
+    if result.first_divergence:
+        lines.append(f"{'parts at':<11} {result.first_divergence}")
+    if result.passed:
+        lines.append(f"{'passed':<11} {_allowed(result)}")
+    return "\n".join(lines)
+
+
+def _allowed(result: Verification) -> str:
+    limits = result.limits
+    parts = [f"{limits.matched_ratio:.0%} of the boxes must match"]
+    if limits.tensor_tolerance is not None and result.tensors:
+        parts.insert(0, f"tensors may be off by {limits.tensor_tolerance:g}")
+    return ", ".join(parts)

@@ -1,0 +1,202 @@
+"""`verify`: the same images through two subjects, their tensors and boxes compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from tao2serve.config import Settings
+from tao2serve.errors import InputError
+from tao2serve.export.divergence import first_divergence
+from tao2serve.export.reference import Outputs
+from tao2serve.parity.boxes import BoxParity, compare_boxes, over_all
+from tao2serve.parity.tensors import TensorDifference, compare_tensors
+from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess, preprocess
+from tao2serve.runtime.values import Float32
+from tao2serve.serving.client import Answer
+from tao2serve.verify.subjects import Subject, network_behind
+from tao2serve.verify.verification import Limits, Verification
+
+__all__ = ["Picture", "VerifyRequest", "limits_for", "verify"]
+
+COARSE_TOLERANCE: Final = 0.1  # of a layer's range: what fp16 and int8 may be off before it is named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One image to look at, as a client would send it."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyRequest:
+    """What to compare, over which images, decoded how."""
+
+    reference: Subject
+    candidate: Subject
+    params: DetectorParams
+    pictures: Sequence[Picture]
+    image_source: str
+    decoded_with: str
+    limits: Limits
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one side said about the images so far."""
+
+    outputs: list[Outputs] = field(default_factory=list)
+    detections: list[Detections] = field(default_factory=list)
+    last_answer: Answer | None = None
+
+
+def limits_for(reference: Subject, candidate: Subject, settings: Settings) -> Limits:
+    """Return the limits of the coarser precision; what nobody states counts as float32 for tensors."""
+    known = {reference.precision, candidate.precision} - {""}
+    coarsest = next((name for name in ("int8", "fp16", "fp32") if name in known), "")
+    return Limits(
+        precision=coarsest,
+        tensor_tolerance=settings.tensor_tolerance if coarsest in ("fp32", "") else None,
+        matched_ratio=settings.matched_ratio_int8 if coarsest == "int8" else settings.matched_ratio,
+    )
+
+
+def verify(
+    request: VerifyRequest, *, stack: ExitStack, on_news: Callable[[str], None] = lambda _: None
+) -> Verification:
+    """Compare two subjects; `stack` closes the connections this opens.
+
+    Both must be of one shape. Raises InputError for images that cannot be decoded, ServiceError for a server
+    that gives no answer. That the numbers differ is no error here: the result's `failures` say so.
+    """
+    sides = (request.reference, request.candidate)
+    seen = (_Seen(), _Seen())
+    first: Float32 | None = None
+    for number, picture in enumerate(request.pictures, start=1):
+        on_news(f"image {number} of {len(request.pictures)}: {picture.name}")
+        body = picture.read()
+        tensor, size = _preprocessed(picture, body, request.params)
+        first = tensor[None] if first is None else first
+        for side, notes in zip(sides, seen, strict=True):
+            _look(side, notes, body, tensor[None], size, request.params)
+    tensors = _tensor_differences(request, *seen)
+    boxes = over_all(
+        compare_boxes(ours, theirs) for ours, theirs in zip(seen[0].detections, seen[1].detections, strict=True)
+    )
+    result = Verification(
+        reference=request.reference,
+        candidate=request.candidate,
+        images=len(request.pictures),
+        image_source=request.image_source,
+        decoded_with=request.decoded_with,
+        limits=request.limits,
+        tensors=tensors,
+        boxes=boxes,
+        findings=_findings(request, tensors, boxes),
+    )
+    if result.passed or first is None:
+        return result
+    on_news("looking for the first stage that diverges")
+    return result.diverging_at(_diverging_stage(result, request.params, first, seen, stack=stack))
+
+
+def _preprocessed(picture: Picture, body: bytes, params: DetectorParams) -> tuple[Float32, tuple[int, int]]:
+    try:
+        return preprocess(body, params)
+    except ImageError as error:
+        raise InputError(picture.name, "cannot be used", evidence=str(error)) from error
+
+
+def _look(
+    side: Subject, notes: _Seen, body: bytes, image: Float32, size: tuple[int, int], params: DetectorParams
+) -> None:
+    if side.infer is not None:
+        outputs = side.infer(image)
+        notes.outputs.append(outputs)
+        notes.detections.append(postprocess(outputs.coverage[0], outputs.bbox[0], params, image_size=size))
+    elif side.answer is not None:
+        notes.last_answer = side.answer(body)
+        notes.detections.append(notes.last_answer.detections)
+
+
+def _tensor_differences(request: VerifyRequest, ours: _Seen, theirs: _Seen) -> tuple[TensorDifference, ...]:
+    named = request.reference.signature or request.candidate.signature
+    if named is None or not ours.outputs or not theirs.outputs:
+        return ()
+    return (
+        compare_tensors(
+            np.concatenate([outputs.coverage for outputs in ours.outputs]),
+            np.concatenate([outputs.coverage for outputs in theirs.outputs]),
+            name=named.coverage.name,
+        ),
+        compare_tensors(
+            np.concatenate([outputs.bbox for outputs in ours.outputs]),
+            np.concatenate([outputs.bbox for outputs in theirs.outputs]),
+            name=named.bbox.name,
+        ),
+    )
+
+
+def _findings(request: VerifyRequest, tensors: Sequence[TensorDifference], boxes: BoxParity) -> tuple[str, ...]:
+    found: list[str] = []
+    if not boxes.expected and not boxes.found:
+        found.append("neither side found a box: pictures that show objects say more (--images)")
+    if not tensors:
+        found.append("an endpoint shows no tensors: only boxes were compared")
+    if any(not np.isfinite(tensor.max_abs) for tensor in tensors):
+        found.append("a tensor holds values that are no numbers")
+    return tuple(found)
+
+
+def _diverging_stage(
+    result: Verification,
+    params: DetectorParams,
+    image: Float32,
+    seen: tuple[_Seen, _Seen],
+    *,
+    stack: ExitStack,
+) -> str:
+    """Name the first stage that differs: a layer, a tensor, or what an endpoint does around its network."""
+    reference, candidate = result.reference, result.candidate
+    tolerance = result.limits.tensor_tolerance or COARSE_TOLERANCE
+    if reference.path and candidate.path:
+        layer = first_divergence(reference.path, candidate.path, image, tolerance=tolerance)
+        if layer:
+            return f"layer {layer}"
+    for tensor in result.tensors:
+        if not tensor.max_abs <= tolerance:
+            return f"tensor {tensor.name}"
+    if result.tensors:
+        return "boxes"
+    return _behind_endpoints(reference, candidate, image, seen, tolerance, stack=stack)
+
+
+def _behind_endpoints(
+    reference: Subject,
+    candidate: Subject,
+    image: Float32,
+    seen: tuple[_Seen, _Seen],
+    tolerance: float,
+    *,
+    stack: ExitStack,
+) -> str:
+    """Ask the Triton models behind endpoints: either the network differs, or what is done around it."""
+    networks = [
+        side if side.infer else network_behind(side, notes.last_answer, stack=stack) if notes.last_answer else None
+        for side, notes in zip((reference, candidate), seen, strict=True)
+    ]
+    if networks[0] is None or networks[1] is None or not networks[0].infer or not networks[1].infer:
+        return "boxes"
+    ours, theirs = networks[0].infer(image), networks[1].infer(image)
+    if ours.coverage.shape != theirs.coverage.shape:
+        return f"network on Triton: {networks[0].name} and {networks[1].name} have different shapes"
+    worst = max(np.abs(ours.coverage - theirs.coverage).max(), np.abs(ours.bbox - theirs.bbox).max())
+    if not worst <= tolerance:
+        return f"network: {networks[0].name} and {networks[1].name} differ by {worst:.3g}"
+    return "the endpoint's preprocessing or decoding: the network behind it gives the same tensors"
