@@ -32,6 +32,7 @@ COMMANDS = (
     ("sandbox", "logs"),
     ("sandbox", "down"),
     ("models",),
+    ("inspect",),
     ("export",),
     ("verify",),
     ("deploy",),
