@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +16,9 @@ from tao2serve.errors import ParityError
 
 if TYPE_CHECKING:
     from tao2serve.verify.verification import Verification
+    from tao2serve.verify.verify import Picture
+
+DRAWN: Final = 5
 
 
 def verify(
@@ -31,6 +35,9 @@ def verify(
     spec: Spec = None,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", help="Look at the first N pictures only.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Draw the pictures that differ most here.")
     ] = None,
     tensor_tolerance: Annotated[
         float | None, typer.Option("--tensor-tolerance", metavar="X", help="Largest difference of fp32 tensors.")
@@ -78,11 +85,28 @@ def verify(
             )
             result = run(request, stack=stack, on_news=step.news)
             step.note("passed" if result.passed else "they differ")
+        drawings = _drawings(result, pictures, output) if output else []
     if json_output:
-        print_json(result.to_dict())
+        print_json({**result.to_dict(), "drawings": [str(path) for path in drawings]})
     else:
-        print_text(summary(result))
+        print_text("\n".join([summary(result), *(f"{'drawn':<11} {path}" for path in drawings)]))
     return 0 if result.passed else ParityError.exit_code
+
+
+def _drawings(result: Verification, pictures: Sequence[Picture], folder: Path) -> list[Path]:
+    """Draw the worst images; none differs, none is drawn."""
+    from tao2serve.verify.drawing import save_difference
+
+    read = {picture.name: picture.read for picture in pictures}
+    worst = result.worst_images[:DRAWN]
+    return [
+        save_difference(read[image.name](), image, path=folder / _drawing_name(number, image.name))
+        for number, image in enumerate(worst, start=1)
+    ]
+
+
+def _drawing_name(number: int, image: str) -> str:
+    return f"difference-{number}-{Path(image).stem.replace(' ', '-')}.png"
 
 
 def summary(result: Verification) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-from tao2serve.parity.boxes import BoxParity
+from tao2serve.parity.boxes import BoxParity, over_all
 from tao2serve.parity.tensors import TensorDifference
+from tao2serve.runtime import Detections
 from tao2serve.verify.subjects import Subject
 
-__all__ = ["Limits", "Verification"]
+__all__ = ["ImageResult", "Limits", "Verification"]
+
+SHOWN_IMAGES: Final = 20  # in the JSON document, the worst first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,19 +26,38 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageResult:
+    """What both sides found in one image."""
+
+    name: str
+    reference: Detections
+    candidate: Detections
+    boxes: BoxParity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """How a candidate compares with its reference over some images."""
 
     reference: Subject
     candidate: Subject
-    images: int
+    images: tuple[ImageResult, ...]
     image_source: str
     decoded_with: str  # where the settings that turn grids into boxes come from
     limits: Limits
     tensors: tuple[TensorDifference, ...]  # coverage and bbox; none where a side is an endpoint
-    boxes: BoxParity
     first_divergence: str = ""
     findings: tuple[str, ...] = ()  # in words, what a reader of the figures should know
+
+    @property
+    def boxes(self) -> BoxParity:
+        return over_all(image.boxes for image in self.images)
+
+    @property
+    def worst_images(self) -> tuple[ImageResult, ...]:
+        """The images with boxes that found no twin, most of them first."""
+        off = [image for image in self.images if image.boxes.unmatched]
+        return tuple(sorted(off, key=lambda image: -image.boxes.unmatched))
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -68,7 +90,7 @@ class Verification:
             "passed": self.passed,
             "reference": _subject(self.reference),
             "candidate": _subject(self.candidate),
-            "images": self.images,
+            "images": len(self.images),
             "image_source": self.image_source,
             "decoded_with": self.decoded_with,
             "precision": self.limits.precision,
@@ -90,6 +112,15 @@ class Verification:
                 "required_ratio": self.limits.matched_ratio,
                 "max_score_difference": self.boxes.max_score_difference,
             },
+            "worst_images": [
+                {
+                    "image": image.name,
+                    "expected": image.boxes.expected,
+                    "found": image.boxes.found,
+                    "matched": image.boxes.matched,
+                }
+                for image in self.worst_images[:SHOWN_IMAGES]
+            ],
             "first_divergence": self.first_divergence,
             "failures": list(self.failures),
             "findings": list(self.findings),

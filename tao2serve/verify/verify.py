@@ -13,13 +13,13 @@ from tao2serve.config import Settings
 from tao2serve.errors import InputError
 from tao2serve.export.divergence import first_divergence
 from tao2serve.export.reference import Outputs
-from tao2serve.parity.boxes import BoxParity, compare_boxes, over_all
+from tao2serve.parity.boxes import compare_boxes
 from tao2serve.parity.tensors import TensorDifference, compare_tensors
 from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess, preprocess
 from tao2serve.runtime.values import Float32
 from tao2serve.serving.client import Answer
 from tao2serve.verify.subjects import Subject, network_behind
-from tao2serve.verify.verification import Limits, Verification
+from tao2serve.verify.verification import ImageResult, Limits, Verification
 
 __all__ = ["Picture", "VerifyRequest", "limits_for", "verify"]
 
@@ -86,19 +86,19 @@ def verify(
         for side, notes in zip(sides, seen, strict=True):
             _look(side, notes, body, tensor[None], size, request.params)
     tensors = _tensor_differences(request, *seen)
-    boxes = over_all(
-        compare_boxes(ours, theirs) for ours, theirs in zip(seen[0].detections, seen[1].detections, strict=True)
+    images = tuple(
+        ImageResult(name=picture.name, reference=ours, candidate=theirs, boxes=compare_boxes(ours, theirs))
+        for picture, ours, theirs in zip(request.pictures, seen[0].detections, seen[1].detections, strict=True)
     )
     result = Verification(
         reference=request.reference,
         candidate=request.candidate,
-        images=len(request.pictures),
+        images=images,
         image_source=request.image_source,
         decoded_with=request.decoded_with,
         limits=request.limits,
         tensors=tensors,
-        boxes=boxes,
-        findings=_findings(request, tensors, boxes),
+        findings=_findings(tensors, images),
     )
     if result.passed or first is None:
         return result
@@ -143,9 +143,9 @@ def _tensor_differences(request: VerifyRequest, ours: _Seen, theirs: _Seen) -> t
     )
 
 
-def _findings(request: VerifyRequest, tensors: Sequence[TensorDifference], boxes: BoxParity) -> tuple[str, ...]:
+def _findings(tensors: Sequence[TensorDifference], images: Sequence[ImageResult]) -> tuple[str, ...]:
     found: list[str] = []
-    if not boxes.expected and not boxes.found:
+    if not any(image.boxes.expected or image.boxes.found for image in images):
         found.append("neither side found a box: pictures that show objects say more (--images)")
     if not tensors:
         found.append("an endpoint shows no tensors: only boxes were compared")

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from keras_files import KerasFile
 from onnx import numpy_helper
+from PIL import Image
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, UsageError
@@ -20,6 +21,7 @@ from tao2serve.export.convert import export_onnx
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.serving.client import Answer, Prediction
 from tao2serve.verify import subjects
+from tao2serve.verify.drawing import save_difference
 from tao2serve.verify.request import decoding_of, pictures_of
 from tao2serve.verify.subjects import Subject, open_subject
 from tao2serve.verify.verification import Verification
@@ -204,3 +206,19 @@ def test_a_triton_that_cannot_be_asked_is_no_obstacle() -> None:
     with ExitStack() as stack:
         assert subjects.network_behind(side, answer, stack=stack) is None
         assert subjects.network_behind(replace(side, triton=""), answer, stack=stack) is None
+
+
+def test_what_differs_is_drawn(tmp_path: Path, endpoint: Callable[[float], Subject]) -> None:
+    """The picture stands twice beside itself, and boxes without a twin get the colour of warning."""
+    result = compared(opened(WEIGHTS), endpoint(40.0), images=SAMPLE / "images", limit=1)
+    (worst,) = result.worst_images
+    assert result.to_dict()["worst_images"][0]["matched"] < worst.boxes.expected
+    source = Path(worst.name)
+    drawn = Image.open(save_difference(source.read_bytes(), worst, path=tmp_path / "deep" / "difference.png"))
+    with Image.open(source) as original:
+        assert drawn.width > 2 * original.width
+        assert drawn.height > original.height
+    assert (0xD5, 0x5E, 0x00) in {colour for _, colour in drawn.getcolors(maxcolors=1 << 22)}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError):
+        save_difference(source.read_bytes(), worst, path=tmp_path / "file" / "x.png")
