@@ -17,6 +17,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Spec = Annotated[
     Path | None, typer.Option("--spec", metavar="FILE", help="TAO experiment spec, if it is not with the model.")
 ]
+Clustering = Annotated[
+    Path | None,
+    typer.Option("--clustering", metavar="FILE", help="Clustering file of tao-toolkit-triton-apps, over the spec's."),
+]
 Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
 Task = Annotated[
     str, typer.Option("--task", metavar="REGEX", help="Part of the ClearML task's name (a regular expression).")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tao2serve.cli.options import Json, Service, Spec
+from tao2serve.cli.options import Clustering, Json, Service, Spec
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import ParityError
 
 if TYPE_CHECKING:
-    from tao2serve.verify.verification import Verification
-    from tao2serve.verify.verify import Picture
+    from tao2serve.verify.request import Picture
+    from tao2serve.verify.verification import AccuracyChange, Verification
 
 DRAWN: Final = 5
 
@@ -32,7 +32,12 @@ def verify(
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Pictures to look at; default: a few synthetic ones.")
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="DIR", help="KITTI labels of the pictures: adds mAP."),
+    ] = None,
     spec: Spec = None,
+    clustering: Clustering = None,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", help="Look at the first N pictures only.")
     ] = None,
@@ -53,9 +58,8 @@ def verify(
     Example: tao2serve verify weights/model.hdf5 onnx/model.onnx --images pictures
     """
     from tao2serve.config import home, load_settings
-    from tao2serve.verify.request import decoding_of, pictures_of
+    from tao2serve.verify.request import VerifyRequest, decoding_of, limits_for, pictures_of
     from tao2serve.verify.subjects import open_subject
-    from tao2serve.verify.verify import VerifyRequest, limits_for
     from tao2serve.verify.verify import verify as run
 
     flags = {"service": service, "tensor_tolerance": tensor_tolerance}
@@ -70,22 +74,17 @@ def verify(
         with steps.step("open both sides") as step:
             ours = open_subject(reference, settings, stack=stack)
             theirs = open_subject(candidate, settings, stack=stack)
-            params, decoded_with = decoding_of(spec, ours, theirs)
+            decoding = decoding_of(ours, theirs, spec=spec, clustering=clustering)
             step.note(", ".join(f"{side.kind} {side.precision}".strip() for side in (ours, theirs)))
         with steps.step("compare") as step:
-            pictures, image_source = pictures_of(images, params, limit=limit)
+            pictures = pictures_of(images, decoding, labels=labels, limit=limit)
+            limits = limits_for(ours, theirs, settings)
             request = VerifyRequest(
-                reference=ours,
-                candidate=theirs,
-                params=params,
-                pictures=pictures,
-                image_source=image_source,
-                decoded_with=decoded_with,
-                limits=limits_for(ours, theirs, settings),
+                reference=ours, candidate=theirs, decoding=decoding, pictures=pictures, limits=limits
             )
             result = run(request, stack=stack, on_news=step.news)
             step.note("passed" if result.passed else "they differ")
-        drawings = _drawings(result, pictures, output) if output else []
+        drawings = _drawings(result, pictures.items, output) if output else []
     if json_output:
         print_json({**result.to_dict(), "drawings": [str(path) for path in drawings]})
     else:
@@ -124,6 +123,8 @@ def summary(result: Verification) -> str:
             for tensor in result.tensors
         ]
     lines.append(f"{'boxes':<11} {result.boxes}")
+    if result.accuracy:
+        lines += _accuracy(result.accuracy)
     lines += [f"{'note':<11} {finding}" for finding in result.findings]
     lines += [f"{'FAILED':<11} {failure}" for failure in result.failures]
     if result.first_divergence:
@@ -131,6 +132,23 @@ def summary(result: Verification) -> str:
     if result.passed:
         lines.append(f"{'passed':<11} {_allowed(result)}")
     return "\n".join(lines)
+
+
+def _accuracy(accuracy: AccuracyChange) -> list[str]:
+    """Return a table of average precision in percent, as TAO prints it."""
+    pairs = [
+        (ours.name, ours.average_precision, theirs.average_precision)
+        for ours, theirs in zip(accuracy.reference.classes, accuracy.candidate.classes, strict=True)
+    ]
+    pairs.append(("mAP", accuracy.reference.mean, accuracy.candidate.mean))
+    width = max(len(name) for name, _, _ in pairs)
+    head = f"{accuracy.reference.mode}, {accuracy.reference.images} images"
+    lines = [f"{'AP in %':<11} {'':<{width}}  reference  candidate  change   ({head})"]
+    lines += [
+        f"{'':<11} {name:<{width}}  {100 * ours:>9.2f}  {100 * theirs:>9.2f}  {100 * (theirs - ours):>+6.2f}"
+        for name, ours, theirs in pairs
+    ]
+    return lines
 
 
 def _allowed(result: Verification) -> str:

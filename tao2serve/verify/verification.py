@@ -6,14 +6,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from tao2serve.parity.accuracy import Accuracy
 from tao2serve.parity.boxes import BoxParity, over_all
 from tao2serve.parity.tensors import TensorDifference
 from tao2serve.runtime import Detections
 from tao2serve.verify.subjects import Subject
 
-__all__ = ["ImageResult", "Limits", "Verification"]
+__all__ = ["AccuracyChange", "ImageResult", "Limits", "Verification"]
 
 SHOWN_IMAGES: Final = 20  # in the JSON document, the worst first
+NOTICED_DROP: Final = 0.01  # one point of mAP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,42 @@ class ImageResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyChange:
+    """Average precision of both sides against labels, as TAO computes it."""
+
+    reference: Accuracy
+    candidate: Accuracy
+
+    @property
+    def drop(self) -> float:
+        """How much mAP the candidate loses, as a ratio; negative where it gains."""
+        return self.reference.mean - self.candidate.mean
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say plainly when accuracy was lost, and what else a reader of the figures must know."""
+        lost = f"mAP is {100 * self.drop:.2f} points below the reference's" if self.drop > NOTICED_DROP else ""
+        return (*((lost,) if lost else ()), *self.candidate.notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "mode": self.reference.mode,
+            "images": self.reference.images,
+            "mean_average_precision": {"reference": self.reference.mean, "candidate": self.candidate.mean},
+            "drop": self.drop,
+            "classes": [
+                {
+                    "name": ours.name,
+                    "objects": ours.objects,
+                    "reference": ours.average_precision,
+                    "candidate": theirs.average_precision,
+                }
+                for ours, theirs in zip(self.reference.classes, self.candidate.classes, strict=True)
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """How a candidate compares with its reference over some images."""
 
@@ -46,6 +84,7 @@ class Verification:
     decoded_with: str  # where the settings that turn grids into boxes come from
     limits: Limits
     tensors: tuple[TensorDifference, ...]  # coverage and bbox; none where a side is an endpoint
+    accuracy: AccuracyChange | None = None  # None without labels
     first_divergence: str = ""
     findings: tuple[str, ...] = ()  # in words, what a reader of the figures should know
 
@@ -112,6 +151,7 @@ class Verification:
                 "required_ratio": self.limits.matched_ratio,
                 "max_score_difference": self.boxes.max_score_difference,
             },
+            "accuracy": self.accuracy.to_dict() if self.accuracy else None,
             "worst_images": [
                 {
                     "image": image.name,

@@ -9,42 +9,22 @@ from typing import Final
 
 import numpy as np
 
-from tao2serve.config import Settings
 from tao2serve.errors import InputError
 from tao2serve.export.divergence import first_divergence
 from tao2serve.export.reference import Outputs
+from tao2serve.parity.accuracy import average_precision
 from tao2serve.parity.boxes import compare_boxes
 from tao2serve.parity.tensors import TensorDifference, compare_tensors
 from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess, preprocess
 from tao2serve.runtime.values import Float32
 from tao2serve.serving.client import Answer
+from tao2serve.verify.request import Picture, VerifyRequest
 from tao2serve.verify.subjects import Subject, network_behind
-from tao2serve.verify.verification import ImageResult, Limits, Verification
+from tao2serve.verify.verification import AccuracyChange, ImageResult, Verification
 
-__all__ = ["Picture", "VerifyRequest", "limits_for", "verify"]
+__all__ = ["verify"]
 
 COARSE_TOLERANCE: Final = 0.1  # of a layer's range: what fp16 and int8 may be off before it is named
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """One image to look at, as a client would send it."""
-
-    name: str
-    read: Callable[[], bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyRequest:
-    """What to compare, over which images, decoded how."""
-
-    reference: Subject
-    candidate: Subject
-    params: DetectorParams
-    pictures: Sequence[Picture]
-    image_source: str
-    decoded_with: str
-    limits: Limits
 
 
 @dataclass(slots=True)
@@ -56,17 +36,6 @@ class _Seen:
     last_answer: Answer | None = None
 
 
-def limits_for(reference: Subject, candidate: Subject, settings: Settings) -> Limits:
-    """Return the limits of the coarser precision; what nobody states counts as float32 for tensors."""
-    known = {reference.precision, candidate.precision} - {""}
-    coarsest = next((name for name in ("int8", "fp16", "fp32") if name in known), "")
-    return Limits(
-        precision=coarsest,
-        tensor_tolerance=settings.tensor_tolerance if coarsest in ("fp32", "") else None,
-        matched_ratio=settings.matched_ratio_int8 if coarsest == "int8" else settings.matched_ratio,
-    )
-
-
 def verify(
     request: VerifyRequest, *, stack: ExitStack, on_news: Callable[[str], None] = lambda _: None
 ) -> Verification:
@@ -76,34 +45,59 @@ def verify(
     that gives no answer. That the numbers differ is no error here: the result's `failures` say so.
     """
     sides = (request.reference, request.candidate)
+    params, pictures = request.decoding.params, request.pictures.items
     seen = (_Seen(), _Seen())
+    sizes: list[tuple[int, int]] = []
     first: Float32 | None = None
-    for number, picture in enumerate(request.pictures, start=1):
-        on_news(f"image {number} of {len(request.pictures)}: {picture.name}")
+    for number, picture in enumerate(pictures, start=1):
+        on_news(f"image {number} of {len(pictures)}: {picture.name}")
         body = picture.read()
-        tensor, size = _preprocessed(picture, body, request.params)
+        tensor, size = _preprocessed(picture, body, params)
+        sizes.append(size)
         first = tensor[None] if first is None else first
         for side, notes in zip(sides, seen, strict=True):
-            _look(side, notes, body, tensor[None], size, request.params)
+            _look(side, notes, body, tensor[None], size, params)
     tensors = _tensor_differences(request, *seen)
     images = tuple(
         ImageResult(name=picture.name, reference=ours, candidate=theirs, boxes=compare_boxes(ours, theirs))
-        for picture, ours, theirs in zip(request.pictures, seen[0].detections, seen[1].detections, strict=True)
+        for picture, ours, theirs in zip(pictures, seen[0].detections, seen[1].detections, strict=True)
     )
+    accuracy = _accuracy(request, seen, sizes)
     result = Verification(
         reference=request.reference,
         candidate=request.candidate,
         images=images,
-        image_source=request.image_source,
-        decoded_with=request.decoded_with,
+        image_source=request.pictures.source,
+        decoded_with=request.decoding.source,
         limits=request.limits,
         tensors=tensors,
-        findings=_findings(tensors, images),
+        accuracy=accuracy,
+        findings=(*_findings(tensors, images), *request.pictures.notes, *(accuracy.notes if accuracy else ())),
     )
     if result.passed or first is None:
         return result
     on_news("looking for the first stage that diverges")
-    return result.diverging_at(_diverging_stage(result, request.params, first, seen, stack=stack))
+    return result.diverging_at(_diverging_stage(result, first, seen, stack=stack))
+
+
+def _accuracy(
+    request: VerifyRequest, seen: tuple[_Seen, _Seen], sizes: Sequence[tuple[int, int]]
+) -> AccuracyChange | None:
+    """Judge both sides over the images that have labels."""
+    settings = request.decoding.accuracy
+    known = [(index, picture.labels) for index, picture in enumerate(request.pictures.items) if picture.labels]
+    if not known or settings is None:
+        return None
+    ours, theirs = (
+        average_precision(
+            [side.detections[index] for index, _ in known],
+            [labels for _, labels in known],
+            image_sizes=[sizes[index] for index, _ in known],
+            settings=settings,
+        )
+        for side in seen
+    )
+    return AccuracyChange(reference=ours, candidate=theirs)
 
 
 def _preprocessed(picture: Picture, body: bytes, params: DetectorParams) -> tuple[Float32, tuple[int, int]]:
@@ -156,7 +150,6 @@ def _findings(tensors: Sequence[TensorDifference], images: Sequence[ImageResult]
 
 def _diverging_stage(
     result: Verification,
-    params: DetectorParams,
     image: Float32,
     seen: tuple[_Seen, _Seen],
     *,

@@ -15,6 +15,7 @@ from keras_files import KerasFile
 from onnx import numpy_helper
 from PIL import Image
 
+from tao2serve.cli.verify import summary
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, UsageError
 from tao2serve.export.convert import export_onnx
@@ -22,25 +23,24 @@ from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.serving.client import Answer, Prediction
 from tao2serve.verify import subjects
 from tao2serve.verify.drawing import save_difference
-from tao2serve.verify.request import decoding_of, pictures_of
+from tao2serve.verify.request import VerifyRequest, decoding_of, limits_for, pictures_of
 from tao2serve.verify.subjects import Subject, open_subject
 from tao2serve.verify.verification import Verification
-from tao2serve.verify.verify import VerifyRequest, limits_for, verify
+from tao2serve.verify.verify import verify
 
 PRUNED = SAMPLE / "pruned"
 WEIGHTS = next((PRUNED / "weights").glob("*.hdf5"))
 
 
-def compared(reference: Subject, candidate: Subject, *, images: Path | None = None, limit: int = 2) -> Verification:
-    params, decoded_with = decoding_of(None, reference, candidate)
-    pictures, source = pictures_of(images, params, limit=limit)
+def compared(
+    reference: Subject, candidate: Subject, *, images: Path | None = None, labels: Path | None = None, limit: int = 2
+) -> Verification:
+    decoding = decoding_of(reference, candidate)
     request = VerifyRequest(
         reference=reference,
         candidate=candidate,
-        params=params,
-        pictures=pictures,
-        image_source=source,
-        decoded_with=decoded_with,
+        decoding=decoding,
+        pictures=pictures_of(images, decoding, labels=labels, limit=limit),
         limits=limits_for(reference, candidate, Settings()),
     )
     with ExitStack() as stack:
@@ -101,6 +101,27 @@ def test_without_a_spec_boxes_are_compared_all_the_same(tmp_path: Path) -> None:
     assert "default" in result.decoded_with
 
 
+def test_labels_add_accuracy(exported: Path) -> None:
+    """Average precision of both sides, class by class, against KITTI labels; the pictures are easy ones."""
+    result = compared(opened(WEIGHTS), opened(exported), images=SAMPLE / "images", labels=SAMPLE / "labels", limit=10)
+    assert result.accuracy is not None
+    document = result.to_dict()["accuracy"]
+    assert document["images"] == 10
+    assert [entry["name"] for entry in document["classes"]] == ["car", "person", "road_sign"]
+    assert document["mean_average_precision"]["reference"] > 0.9
+    assert abs(document["drop"]) < 1e-6
+    assert "mAP" in summary(result)
+
+
+def test_lost_accuracy_is_said_plainly(tmp_path: Path, exported: Path) -> None:
+    """A candidate that misses objects is told to be below its reference, in points of mAP."""
+    other = changed(exported, tmp_path / "weak.onnx", "output_bbox/kernel:0", factor=0.6)
+    result = compared(opened(WEIGHTS), opened(other), images=SAMPLE / "images", labels=SAMPLE / "labels", limit=10)
+    assert result.accuracy is not None
+    assert result.accuracy.drop > 0.1
+    assert any("points below the reference's" in finding for finding in result.findings)
+
+
 def test_numbers_that_are_none_fail(tmp_path: Path, exported: Path) -> None:
     """A network that gives NaN never passes, and the JSON document stays JSON."""
     other = changed(exported, tmp_path / "nan.onnx", "output_cov/kernel:0", factor=float("nan"))
@@ -126,9 +147,13 @@ def test_what_is_named_must_be_there(tmp_path: Path) -> None:
         opened(tmp_path / "missing.onnx")
     with pytest.raises(UsageError, match="grpc://here"), ExitStack() as stack:
         open_subject("grpc://here", Settings(), stack=stack)
-    params, _ = decoding_of(None, opened(WEIGHTS), opened(WEIGHTS))
+    decoding = decoding_of(opened(WEIGHTS), opened(WEIGHTS))
     with pytest.raises(UsageError, match="--limit"):
-        pictures_of(SAMPLE / "images", params, limit=0)
+        pictures_of(SAMPLE / "images", decoding, limit=0)
+    with pytest.raises(UsageError, match="--labels"):
+        pictures_of(None, decoding, labels=SAMPLE / "labels")
+    with pytest.raises(InputError, match="no label file"):
+        pictures_of(SAMPLE / "images", decoding, labels=SAMPLE / "images")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"broken\.jpg"):
         compared(opened(WEIGHTS), opened(WEIGHTS), images=tmp_path)
@@ -151,7 +176,7 @@ def test_the_coarser_precision_sets_the_limits(
 def endpoint(exported: Path) -> Callable[[float], Subject]:
     """An endpoint that answers what the network would, with its boxes moved by some pixels. A fake: no server."""
     network = opened(exported)
-    params, _ = decoding_of(None, opened(WEIGHTS), network)
+    params = decoding_of(opened(WEIGHTS), network).params
 
     def make(moved: float) -> Subject:
         from tao2serve.runtime import postprocess, preprocess
