@@ -1,0 +1,51 @@
+"""Ranges from a Keras model trained for quantization: what its QDQ layers learned, by the tensor they look at.
+
+TAO's exporter writes a QDQ layer's `scaling_factor` as the amax of the tensor before it, without any change
+(nvidia_tao_tf1/core/export/_quantized.py); the step of TensorFlow's quantize_and_dequantize over [-f, f] is
+f / 127, the same as TensorRT's.
+"""
+
+from __future__ import annotations
+
+from onnx import ModelProto
+
+from tao2serve.export.graph.build import tensor_names
+from tao2serve.export.precision.ranges import Ranges, ranges_of
+from tao2serve.tao.keras import KerasLayer, KerasModel
+
+__all__ = ["qat_ranges"]
+
+
+def qat_ranges(keras: KerasModel, model: ModelProto) -> Ranges:
+    """Return the ranges a model was trained with; `model` is what `export_onnx` made of `keras`, not folded.
+
+    A quantized convolution that keeps a range of its input itself counts where no QDQ layer precedes it; of two
+    for one tensor the larger counts, as in TAO. Raises InputError for a model without QDQ layers, and for one
+    whose QDQ layers follow each other, which TAO refuses as well.
+    """
+    layers = {layer.name: layer for layer in keras.layers}
+    tensors = tensor_names(keras)
+    found: dict[str, float] = {}
+    present = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    for layer in keras.layers:
+        factor = _factor(layer, layers)
+        if factor is None or tensors[layer.inbound[0]] not in present:  # layers no output depends on are not exported
+            continue
+        tensor = tensors[layer.inbound[0]]
+        found[tensor] = max(factor, found.get(tensor, 0.0))
+    return ranges_of(found, model, subject=str(keras.path), source="QAT scales", method="training")
+
+
+def _factor(layer: KerasLayer, layers: dict[str, KerasLayer]) -> float | None:
+    """Return the range a layer carries of its input, or None."""
+    before = layers[layer.inbound[0]] if layer.inbound else None
+    if before is None:
+        return None
+    follows_qdq = before.class_name == "QDQ"
+    if layer.class_name == "QDQ":
+        if follows_qdq:
+            layer.fail("follows another QDQ layer, which TAO does not support", evidence=f"it follows {before.name}")
+        return float(layer.weight(0, (), "scaling_factor"))
+    if not layer.class_name.startswith("Quantized") or follows_qdq or not layer.flag("quantize", default=False):
+        return None
+    return float(layer.weight(1 + layer.flag("use_bias", default=True), (), "scaling_factor"))
