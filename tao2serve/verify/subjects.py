@@ -20,7 +20,7 @@ from tao2serve.serving.service import find_service
 from tao2serve.triton.network import TritonNetwork, split_address
 from tao2serve.values import ModelSignature
 
-__all__ = ["Subject", "SubjectKind", "network_behind", "open_subject", "require_same_shapes"]
+__all__ = ["Subject", "SubjectKind", "network_behind", "of_file", "open_subject", "require_same_shapes"]
 
 ENDPOINT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/\d+)?")
 SubjectKind: TypeAlias = Literal["keras_hdf5", "onnx", "tensorrt_plan", "triton_model", "endpoint"]
@@ -52,15 +52,7 @@ def open_subject(text: str, settings: Settings, *, stack: ExitStack) -> Subject:
     if text.startswith(("http://", "https://")):
         return _endpoint(text, triton=settings.triton_grpc)
     if not ENDPOINT_NAME.fullmatch(text) or Path(text).exists():
-        model_file = open_model(Path(text))
-        return Subject(
-            name=text,
-            kind=model_file.kind,
-            precision=model_file.precision,
-            path=model_file.path,
-            signature=model_file.signature,
-            infer=model_file.run,
-        )
+        return of_file(Path(text))
     service = find_service(settings.service)
     return _endpoint(
         service.url_of(text, settings), triton=settings.triton_grpc or service.setting("triton_grpc_server")
@@ -81,6 +73,19 @@ def require_same_shapes(reference: Subject, candidate: Subject) -> None:
 
 def _shapes(signature: ModelSignature) -> tuple[tuple[int, ...], ...]:
     return signature.input.shape, signature.coverage.shape, signature.bbox.shape
+
+
+def of_file(path: Path) -> Subject:
+    """Return the subject that a model file is; raises InputError for a file that is none."""
+    model = open_model(path)
+    return Subject(
+        name=str(path),
+        kind=model.kind,
+        precision=model.precision,
+        path=path,
+        signature=model.signature,
+        infer=model.run,
+    )
 
 
 def of_triton(network: TritonNetwork) -> Subject:

@@ -13,8 +13,8 @@ from onnx import ModelProto
 import tao2serve
 from tao2serve.errors import InputError, UsageError
 from tao2serve.export.atomic import write_atomically
+from tao2serve.export.execution import sample_images
 from tao2serve.export.inference import onnxruntime
-from tao2serve.export.parity import sample_images
 from tao2serve.export.precision.fold import fold_batch_norm
 from tao2serve.export.precision.fp16 import overflowing, to_half
 from tao2serve.export.precision.int8 import quantize
