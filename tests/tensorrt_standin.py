@@ -6,8 +6,11 @@ tensorrt_cu13_bindings 11.4.0.106 (their `dir()`, for the classes used here). Wh
 documentation as we read it.
 """
 
+# ruff: noqa: N802, N815  -- the names are NVIDIA's
+
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Callable
 from enum import IntEnum
@@ -162,7 +165,6 @@ class RunningStandIn(StandIn):
     def __init__(self, version: str, *, profile: tuple[int, int, int] = (1, 4, 8), loads: bool = True) -> None:
         super().__init__(version)
         self.profile, self.loads = profile, loads
-        self.Logger = SimpleNamespace
         self.Logger = type("Logger", (), {"WARNING": 2, "__init__": lambda _self, _severity: None})
 
     def nptype(self, _dtype: Any) -> type:
@@ -177,9 +179,9 @@ class RunningStandIn(StandIn):
 
 class _Engine:
     names = ("input_1:0", "output_bbox/BiasAdd:0", "output_cov/Sigmoid:0")
-    shapes = {"input_1:0": (3, 32, 48), "output_bbox/BiasAdd:0": (8, 8, 12), "output_cov/Sigmoid:0": (2, 8, 12)}
 
     def __init__(self, package: StandIn) -> None:
+        self.shapes = dict(zip(self.names, ((3, 32, 48), (8, 8, 12), (2, 8, 12)), strict=True))
         self._package = package
         self.num_io_tensors = len(self.names)
 
@@ -229,8 +231,6 @@ class _Context:
         return True
 
     def _array(self, name: str) -> Any:
-        import ctypes
-
         shape = self.get_tensor_shape(name)
         size = int(np.prod(shape))
         return np.ctypeslib.as_array((ctypes.c_float * size).from_address(self._addresses[name])).reshape(shape)
@@ -247,9 +247,7 @@ class CudaStandIn:
         self.held: dict[int, Any] = {}
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
-        import ctypes
-
-        if size > self.room:
+        if size + sum(map(len, self.held.values())) > self.room:
             return self.cudaError_t.cudaErrorMemoryAllocation, None
         memory = ctypes.create_string_buffer(size)
         self.held[ctypes.addressof(memory)] = memory
@@ -262,8 +260,6 @@ class CudaStandIn:
         return (self.cudaError_t.cudaSuccess,)
 
     def cudaMemcpy(self, target: int, source: int, size: int, _kind: Any) -> tuple[Any, ...]:
-        import ctypes
-
         ctypes.memmove(target, source, size)
         return (self.cudaError_t.cudaSuccess,)
 

@@ -133,7 +133,7 @@ def test_a_record_of_another_plan(tmp_path: Path) -> None:
     """A plan that changed since it was built, by damage or exchange, is refused."""
     path = _written(tmp_path)
     path.write_bytes(plan_bytes(body=b"\1" * 100))
-    with pytest.raises(InputError, match="is not the plan that model.plan.json describes"):
+    with pytest.raises(InputError, match=r"is not the plan that model\.plan\.json describes"):
         read_plan(path)
 
 
