@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tao2serve.config import Settings
@@ -92,11 +92,12 @@ class Artifacts:
 def make_artifacts(
     weights: Path, spec: ExperimentSpec, request: ArtifactRequest, settings: Settings, *, folder: Path, steps: Steps
 ) -> Artifacts:
-    """Make the artifacts in `folder`, which is empty; `steps` tells what is being done.
+    """Make the artifacts in `folder`, a new one; `steps` tells what is being done.
 
     Raises InputError for weights, pictures or ranges that do not serve, ParityError for an artifact too far from
     its source, ToolError for an engine without TensorRT.
     """
+    folder.mkdir()
     params = DetectorParams.from_dict(to_params(spec))
     with steps.step("export to ONNX") as step:
         exported = export_onnx(weights, output=folder / f"{weights.stem}.onnx", spec=spec)
@@ -178,7 +179,8 @@ def _measured(
     step: Step,
 ) -> Verification:
     decoding = decoding_with(spec)
-    sides = of_file(exported.path), of_file(made.path)
+    sides = tuple(replace(of_file(path), name=path.name) for path in (exported.path, made.path))
+    # Pictures of the user's own choice say more than those the ranges come from, and these more than none.
     pictures = pictures_of(request.images or request.calibration_images, decoding, labels=request.labels)
     with ExitStack() as stack:
         return verify(

@@ -18,9 +18,9 @@ from tao2serve.parity.accuracy import AccuracySettings
 from tao2serve.parity.labels import Labels, match_labels, read_labels
 from tao2serve.registry.source import spec_beside
 from tao2serve.runtime import ClassParams, DetectorParams
-from tao2serve.tao.clustering_file import read_clustering, with_clustering
 from tao2serve.tao.params import to_params
-from tao2serve.tao.spec import ExperimentSpec, read_spec
+from tao2serve.tao.reading import read_experiment
+from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.values import ModelSignature
 from tao2serve.verify.subjects import Subject, require_same_shapes
 from tao2serve.verify.verification import Limits
@@ -98,9 +98,7 @@ def decoding_of(
         if clustering is not None:
             raise UsageError("--clustering", "needs an experiment spec to lie over", hint="add: --spec FILE")
         return Decoding(params=_defaults(signature), source="TAO's default settings, for want of an experiment spec")
-    experiment = read_spec(chosen)
-    if clustering is not None:
-        experiment = with_clustering(experiment, read_clustering(clustering))
+    experiment = read_experiment(chosen, clustering=clustering)
     if signature is not None:
         check_against_spec(signature, experiment, subject=reference.name if reference.signature else candidate.name)
     return decoding_with(experiment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import onnx
 from onnx import ModelProto
@@ -26,11 +26,12 @@ from tao2serve.export.signature import signature_of
 from tao2serve.tao.source import sha256_of
 from tao2serve.values import ModelArtifact
 
-__all__ = ["Precision", "to_precision"]
+__all__ = ["PRECISIONS", "Precision", "to_precision"]
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
 
 def to_precision(
