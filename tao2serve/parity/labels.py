@@ -57,9 +57,11 @@ class LabelFolder:
         """Say in words what is left out of a comparison; empty when all have a partner."""
         found = []
         if self.images_without_labels:
-            found.append(f"{_counted(self.images_without_labels, 'image')} without a label file in {self.folder}")
+            bare = self.images_without_labels
+            found.append(f"{_counted(bare, 'image')} without a label file in {self.folder}: {_examples(bare)}")
         if self.labels_without_images:
-            found.append(f"{_counted(self.labels_without_images, 'label file')} without an image")
+            unused = self.labels_without_images
+            found.append(f"{_counted(unused, 'label file')} without an image: {_examples(unused)}")
         return tuple(found)
 
 
@@ -120,6 +122,8 @@ def match_labels(images: Iterable[Path], folder: Path) -> LabelFolder:
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            raise InputError(str(path), "is not a file")
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
@@ -170,4 +174,4 @@ def _examples(paths: Iterable[Path]) -> str:
 
 
 def _counted(paths: tuple[Path, ...], noun: str) -> str:
-    return f"{len(paths)} {noun}{'s' * (len(paths) != 1)} ({_examples(paths)})"
+    return f"{len(paths)} {noun}{'s' * (len(paths) != 1)}"
