@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from plan_files import HERE, SIGNATURE, VERSION, plan_bytes, record
 
 from tao2serve.errors import InputError, ToolError
@@ -65,6 +68,20 @@ def test_other_files_are_no_records(tmp_path: Path, content: bytes) -> None:
         read_record(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_record(tmp_path / "none.json")
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=64), at=st.integers(0, 1200), header=st.binary(max_size=64))
+def test_any_bytes_are_read_or_refused(content: bytes, at: int, header: bytes) -> None:
+    """Damage anywhere in a plan or its record ends in an InputError, or changes nothing that matters."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _written(Path(folder), plan_bytes()[: len(header)] + header)
+        whole = record_path(path).read_bytes()
+        record_path(path).write_bytes(whole[:at] + content + whole[at + len(content) :])
+        try:
+            assert read_plan(path).sha256 == sha256_of(path)
+        except InputError as error:
+            assert error.subject.startswith(str(path))
 
 
 @pytest.mark.parametrize("shape", [[3, 32], [3, 32, 0], [3, 32, 1.5], [3, 32, True], "3x32x48"])
