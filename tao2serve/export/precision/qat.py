@@ -56,10 +56,18 @@ def _factor(layer: KerasLayer, layers: dict[str, KerasLayer]) -> float | None:
     if layer.class_name == "QDQ":
         if follows_qdq:
             layer.fail("follows another QDQ layer, which TAO does not support", evidence=f"it follows {before.name}")
-        return float(layer.weight(0, (), "scaling_factor"))
+        return _number(layer, 0)
     if not layer.class_name.startswith("Quantized") or follows_qdq or not layer.flag("quantize", default=False):
         return None
-    return float(layer.weight(1 + layer.flag("use_bias", default=True), (), "scaling_factor"))
+    return _number(layer, 1 + layer.flag("use_bias", default=True))
+
+
+def _number(layer: KerasLayer, index: int) -> float:
+    """Return a scalar weight; the HDF5 reader may give it as (1,)."""
+    weight = layer.weights[index] if index < len(layer.weights) else None
+    if weight is None or weight.values.size != 1:
+        layer.fail("has no scaling_factor", evidence=f"weights: {[(x.name, x.values.shape) for x in layer.weights]}")
+    return float(weight.values.reshape(()))
 
 
 def _tensors(keras: KerasModel) -> dict[str, str]:
