@@ -13,7 +13,7 @@ from tao2serve.export.graph.fragment import Fragment, Value
 from tao2serve.export.graph.layers import write_layer
 from tao2serve.tao.keras import KerasLayer, KerasModel
 
-__all__ = ["BBOX_NAME", "COVERAGE_NAME", "INPUT_NAME", "build_onnx", "tensor_names"]
+__all__ = ["BBOX_NAME", "COVERAGE_NAME", "INPUT_NAME", "build_onnx"]
 
 INPUT_NAME = "input_1:0"
 COVERAGE_NAME = "output_cov/Sigmoid:0"
@@ -30,26 +30,6 @@ def build_onnx(model: KerasModel) -> ModelProto:
 
     The same source gives the same bytes. Raises InputError naming the layer that cannot be written.
     """
-    fragments, made, source = _written(model)
-    coverage, bbox = made[model.coverage], made[model.bbox]
-    _check_heads(model, coverage, bbox)
-    names = _renamed(source, coverage, bbox)
-    return _assemble(model, _needed(fragments, coverage, bbox), source, (coverage, bbox), names)
-
-
-def tensor_names(model: KerasModel) -> dict[str, str]:
-    """Return for each layer the tensor of `build_onnx`'s graph that holds its result.
-
-    A layer that changes nothing (QDQ, Dropout) has that of the layer it follows. Layers that no output depends on
-    are named too, though their tensors are not in the graph. Raises InputError as `build_onnx` does.
-    """
-    _, made, source = _written(model)
-    names = _renamed(source, made[model.coverage], made[model.bbox])
-    return {layer: names.get(value.name, value.name) for layer, value in made.items()}
-
-
-def _written(model: KerasModel) -> tuple[list[Fragment], dict[str, Value], Value]:
-    """Write every layer; return the fragments, each layer's result, and the input."""
     made: dict[str, Value] = {}
     fragments: list[Fragment] = []
     inputs: list[Value] = []
@@ -64,12 +44,10 @@ def _written(model: KerasModel) -> tuple[list[Fragment], dict[str, Value], Value
         made[layer.name] = fragment.result
     if len(inputs) != 1:
         raise InputError(str(model.path), "has more than one input", evidence=", ".join(x.name for x in inputs)[:300])
-    return fragments, made, inputs[0]
-
-
-def _renamed(source: Value, coverage: Value, bbox: Value) -> dict[str, str]:
-    """The names by which input and outputs are known outside."""
-    return {source.name: INPUT_NAME, coverage.name: COVERAGE_NAME, bbox.name: BBOX_NAME}
+    coverage, bbox = made[model.coverage], made[model.bbox]
+    _check_heads(model, coverage, bbox)
+    names = {inputs[0].name: INPUT_NAME, coverage.name: COVERAGE_NAME, bbox.name: BBOX_NAME}
+    return _assemble(model, _needed(fragments, coverage, bbox), inputs[0], (coverage, bbox), names)
 
 
 def _input_value(layer: KerasLayer) -> Value:

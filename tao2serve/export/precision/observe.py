@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from tao2serve.errors import InputError
@@ -46,8 +47,12 @@ class Observed:
 
 
 def float_tensors(model: ModelProto) -> tuple[str, ...]:
-    """Return the float32 tensors that nodes make and the inputs, as far as the graph says their type."""
-    described = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    """Return the inputs and the tensors that nodes make, as far as they are float32."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception as error:  # its own InferenceError, or a RuntimeError
+        raise InputError("the model", "has a graph that contradicts itself", evidence=str(error)[:300]) from error
+    described = (*graph.input, *graph.value_info, *graph.output)
     typed = {item.name for item in described if item.type.tensor_type.elem_type == TensorProto.FLOAT}
     fixed = {item.name for item in model.graph.initializer}
     made = [item.name for item in model.graph.input] + [name for node in model.graph.node for name in node.output]

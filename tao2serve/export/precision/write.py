@@ -64,8 +64,9 @@ def to_precision(
     elif fold:
         model = fold_batch_norm(model)
     if precision == "fp16":
+        half = to_half(model, subject=subject)
         _refuse_overflow(model, artifact, ranges)
-        model = to_half(model, subject=subject)
+        model = half
         described = {"tao2serve.converter": f"onnxruntime {onnxruntime().__version__}"}
     put_properties(
         model,
