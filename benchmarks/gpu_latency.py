@@ -29,8 +29,8 @@ import numpy as np
 
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.engine.machine import read_machine
+from tao2serve.export.execution import sample_images
 from tao2serve.export.inference import onnxruntime
-from tao2serve.export.parity import sample_images
 from tao2serve.parity.tensors import compare_tensors
 from tao2serve.tao.keras import Array
 from tao2serve.values import ModelArtifact, ModelSignature

@@ -21,9 +21,11 @@ from tao2serve.export.precision.calibrate import (
     calibration_images,
 )
 from tao2serve.export.precision.load import load_model
+from tao2serve.export.precision.overflow import overflows_on
 from tao2serve.export.precision.qat import qat_ranges
 from tao2serve.export.precision.ranges import Ranges, read_ranges
 from tao2serve.export.precision.write import Precision, to_precision
+from tao2serve.images import find_images
 from tao2serve.runtime import DetectorParams
 from tao2serve.steps import Step, Steps
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
@@ -183,7 +185,7 @@ def _measured(
     # Pictures of the user's own choice say more than those the ranges come from, and these more than none.
     pictures = pictures_of(request.images or request.calibration_images, decoding, labels=request.labels)
     with ExitStack() as stack:
-        return verify(
+        cost = verify(
             VerifyRequest(
                 reference=sides[0],
                 candidate=sides[1],
@@ -194,6 +196,10 @@ def _measured(
             stack=stack,
             on_news=step.news,
         )
+    if made.precision == "fp16" and request.images:
+        beyond = overflows_on(exported, decoding.params, find_images(request.images))
+        cost = replace(cost, findings=(*cost.findings, *beyond))
+    return cost
 
 
 def in_words(cost: Verification) -> str:

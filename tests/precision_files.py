@@ -12,8 +12,8 @@ from PIL import Image
 
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.execution import sample_images
 from tao2serve.export.inference import open_session
-from tao2serve.export.parity import sample_images
 from tao2serve.export.precision.int8 import foldable
 from tao2serve.export.precision.observe import largest_values
 from tao2serve.export.precision.placement import place

@@ -8,7 +8,8 @@ import networks
 import pytest
 
 from tao2serve.export.convert import export_onnx
-from tao2serve.export.parity import check_parity, sample_images
+from tao2serve.export.execution import sample_images
+from tao2serve.export.parity import check_parity
 from tao2serve.tao.hdf5 import read_keras_hdf5
 
 

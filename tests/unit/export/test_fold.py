@@ -11,7 +11,7 @@ from keras_files import KerasFile
 from onnx import ModelProto, helper
 from precision_files import detector, exported, hand_made, model_of, outputs
 
-from tao2serve.export.parity import sample_images
+from tao2serve.export.execution import sample_images
 from tao2serve.export.precision.fold import fold_batch_norm
 from tao2serve.export.precision.nodes import properties
 

@@ -13,9 +13,9 @@ from precision_files import PARAMS, accepted, detector, exported, hand_made, mod
 
 from tao2serve.errors import InputError
 from tao2serve.export.accept import accept_onnx
-from tao2serve.export.parity import sample_images
-from tao2serve.export.precision.cost import measure_cost
+from tao2serve.export.execution import sample_images
 from tao2serve.export.precision.fp16 import to_half
+from tao2serve.export.precision.overflow import overflows_on
 from tao2serve.export.precision.write import to_precision
 
 
@@ -56,17 +56,17 @@ def test_an_activation_beyond_float16_is_named(tmp_path: Path) -> None:
     assert "features reaches" in raised.value.evidence
 
 
-def test_the_cost_finds_an_overflow_that_a_cpu_hides(tmp_path: Path) -> None:
-    """An overflow on the pictures at hand is a finding, also where the CPU computes in float32 and shows nothing."""
+def test_an_overflow_that_a_cpu_hides_is_found(tmp_path: Path) -> None:
+    """On the pictures at hand, also where the CPU computes in float32 and its results show nothing."""
     file = KerasFile()
     x = file.conv("stem", file.input, 3, 4, kernel=(1, 1), use_bias=False)
     file.weights["stem"] = [("stem/kernel:0", np.full((1, 1, 3, 4), 6e4, np.float32))]
     x = file.layer("back", "ReLU", {"max_value": 1.0}, [x])
     file.heads(x, 4)
     artifact = exported(file, tmp_path)
-    half = tmp_path / "half.onnx"
-    onnx.save(to_half(model_of(artifact), subject="test"), str(half))
-    cost = measure_cost(artifact, accept_onnx(half), PARAMS, write_pictures(tmp_path / "images", 2))
-    (finding,) = cost.findings
+    (finding,) = overflows_on(artifact, PARAMS, write_pictures(tmp_path / "images", 2))
     assert finding.startswith("stem/convolution:0 reaches ")
-    assert cost.coverage.max_abs < 1e-2  # the figures alone would hide it
+    images = sample_images(artifact.signature)
+    half = to_half(model_of(artifact), subject="test")
+    for ours, theirs in zip(outputs(model_of(artifact), images), outputs(half, images), strict=True):
+        assert np.abs(ours - theirs).max() < 1e-2  # the figures alone would hide it

@@ -14,7 +14,7 @@ from precision_files import accepted, detector, exported, hand_made, largest_ran
 
 from tao2serve.errors import InputError
 from tao2serve.export.accept import accept_onnx
-from tao2serve.export.parity import sample_images
+from tao2serve.export.execution import sample_images
 from tao2serve.export.precision.int8 import Quantized, quantize
 from tao2serve.export.precision.nodes import constants, producers
 from tao2serve.export.precision.ranges import Ranges, ranges_of, read_calibration_cache
