@@ -11,7 +11,9 @@ from tao2serve.errors import ParityError, UsageError
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.engine.build import build_engine
 from tao2serve.export.engine.find import find_builder
+from tao2serve.export.engine.fit import require_fit
 from tao2serve.export.engine.machine import read_machine
+from tao2serve.export.engine.plan import is_plan, plan_artifact, read_plan
 from tao2serve.export.engine.request import EngineRequest
 from tao2serve.export.parity import prove_parity
 from tao2serve.export.precision.calibrate import (
@@ -25,6 +27,7 @@ from tao2serve.export.precision.overflow import overflows_on
 from tao2serve.export.precision.qat import qat_ranges
 from tao2serve.export.precision.ranges import Ranges, read_ranges
 from tao2serve.export.precision.write import Precision, to_precision
+from tao2serve.export.signature import check_against_spec
 from tao2serve.images import find_images
 from tao2serve.runtime import DetectorParams
 from tao2serve.steps import Step, Steps
@@ -80,15 +83,15 @@ class ArtifactRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifacts:
-    """What was made: the ONNX file, the plan built from it, and what the precision cost."""
+    """What was made: the model, usually an ONNX file, the plan built from it, and what the precision cost."""
 
-    onnx: ModelArtifact
-    plan: ModelArtifact | None
-    cost: Verification | None  # None for fp32, which parity has proved equal to its source
+    model: ModelArtifact
+    plan: ModelArtifact | None = None
+    cost: Verification | None = None  # None for fp32, which parity has proved equal to its source
 
     @property
     def all(self) -> tuple[ModelArtifact, ...]:
-        return (self.onnx, self.plan) if self.plan else (self.onnx,)
+        return (self.model, self.plan) if self.plan else (self.model,)
 
 
 def make_artifacts(
@@ -99,6 +102,8 @@ def make_artifacts(
     Raises InputError for weights, pictures or ranges that do not serve, ParityError for an artifact too far from
     its source, ToolError for an engine without TensorRT.
     """
+    if is_plan(weights):
+        return _given_plan(weights, spec, request, steps)
     folder.mkdir()
     params = DetectorParams.from_dict(to_params(spec))
     with steps.step("export to ONNX") as step:
@@ -123,7 +128,19 @@ def make_artifacts(
         with steps.step("build the TensorRT engine") as step:
             plan = _engine(made, request.engine, folder / f"{made.path.stem}.plan", step)
             step.note(f"{plan.path.stat().st_size:,} bytes")
-    return Artifacts(onnx=made, plan=plan, cost=cost)
+    return Artifacts(model=made, plan=plan, cost=cost)
+
+
+def _given_plan(plan: Path, spec: ExperimentSpec, request: ArtifactRequest, steps: Steps) -> Artifacts:
+    """Take a plan as it is, if it fits this machine."""
+    with steps.step("hold the plan against this machine") as step:
+        found = read_plan(plan)
+        artifact = plan_artifact(found)
+        check_against_spec(artifact.signature, spec, subject=str(plan))
+        if request.engine or request.fold_batch_norm or request.precision not in (None, artifact.precision):
+            raise UsageError(str(plan), f"is a plan in {artifact.precision}, and stays what it is")
+        step.note("; ".join(require_fit(found, read_machine())) or "it fits")
+    return Artifacts(model=artifact)
 
 
 def _converted(

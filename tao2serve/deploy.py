@@ -115,7 +115,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             spec = read_experiment(source.spec, clustering=request.clustering)
             params = DetectorParams.from_dict(to_params(spec))
         made = make_artifacts(source.weights, spec, request.artifacts, settings, folder=folder / "made", steps=steps)
-        artifact = made.onnx
+        artifact = made.model
         with steps.step("look at the picture here") as step:
             check_servable(artifact)
             image = request.image or neutral_picture(params)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from tao2serve.errors import InputError, UsageError
+from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.export.accept import accept_onnx, refuse_encrypted
+from tao2serve.export.engine.fit import require_fit
+from tao2serve.export.engine.machine import Machine, read_machine
+from tao2serve.export.engine.plan import Plan, is_plan, read_plan
+from tao2serve.export.engine.record import record_path
 from tao2serve.export.graph.build import build_onnx
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
 from tao2serve.registry.source import spec_beside
@@ -89,6 +93,8 @@ def inspect_file(path: Path, *, spec: Path | None = None) -> Inspection:
         refuse_encrypted(path)
     if is_hdf5(path) or path.suffix.lower() in (".hdf5", ".h5"):
         found = _hdf5(path)
+    elif is_plan(path) or path.suffix.lower() in (".plan", ".engine"):
+        found = _plan(path)
     elif path.suffix.lower() == ".onnx":
         found = _onnx(path)
     elif _is_text(path):
@@ -148,6 +154,41 @@ def _onnx(path: Path) -> Inspection:
             "metadata": {item.key: item.value for item in model.metadata_props},
         },
     )
+
+
+def _plan(path: Path) -> Inspection:
+    plan, here = read_plan(path), read_machine()
+    record = plan.record
+    unusual = []
+    if record is None:
+        unusual.append(f"it has no record ({record_path(path).name}): what it was built from and for is not known")
+    fits, trouble = _fits(plan, here)
+    unusual += [trouble] if trouble else []
+    return Inspection(
+        path=path,
+        kind="tensorrt_plan",
+        sha256=plan.sha256,
+        size_bytes=plan.size_bytes,
+        signature=record.signature if record else None,
+        precision=record.precision if record else None,
+        facts={
+            "tensorrt_version_in_header": plan.header_version or None,
+            "record": asdict(record) if record else None,
+            "fits_here": fits,
+        },
+        unusual=tuple(unusual),
+    )
+
+
+def _fits(plan: Plan, here: Machine) -> tuple[bool | None, str]:
+    """Say whether the plan loads on this machine, None where there is nothing to judge by, and what speaks against."""
+    try:
+        doubts = require_fit(plan, here)
+    except InputError as error:
+        return False, f"{error.fact}: {error.evidence}; {error.hint}".replace("\n", " ")
+    except ToolError:
+        return None, ""
+    return True, "; ".join(doubts)
 
 
 def _is_text(path: Path) -> bool:

@@ -31,7 +31,7 @@ from tao2serve.errors import UsageError
 from tao2serve.export.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from tao2serve.artifacts import Artifacts, EngineWish
+    from tao2serve.artifacts import Artifacts
     from tao2serve.values import ModelArtifact
 
 
@@ -61,9 +61,9 @@ def export(
     engine: Annotated[
         bool, typer.Option("--engine", help="Build a TensorRT plan too, for this machine's GPU.")
     ] = False,
-    batches: Annotated[
-        str, typer.Option("--batches", metavar="MIN,OPT,MAX", help="Batch sizes of the engine.")
-    ] = "1,8,8",
+    min_batch: Annotated[int, typer.Option("--min-batch", metavar="N", help="Smallest batch of the engine.")] = 1,
+    opt_batch: Annotated[int, typer.Option("--opt-batch", metavar="N", help="The batch it is made fastest for.")] = 8,
+    max_batch: Annotated[int, typer.Option("--max-batch", metavar="N", help="Largest batch of the engine.")] = 8,
     workspace: Annotated[float, typer.Option("--workspace", metavar="GIB", help="TensorRT's scratch memory.")] = 2.0,
     timing_cache: Annotated[
         Path | None, typer.Option("--timing-cache", metavar="FILE", help="TensorRT's timings, kept for the next build.")
@@ -84,7 +84,7 @@ def export(
 
     Example: tao2serve export results/weights/resnet18_detector.hdf5 --spec results/experiment_spec.txt -o onnx
     """
-    from tao2serve.artifacts import make_artifacts
+    from tao2serve.artifacts import EngineWish, make_artifacts
     from tao2serve.config import home, load_settings
     from tao2serve.registry.source import Source, resolve
     from tao2serve.tao.params import to_params
@@ -100,7 +100,16 @@ def export(
         fold_batch_norm=fold_batch_norm,
         images=images,
         labels=labels,
-        engine=_engine(batches, workspace, timing_cache, trtexec) if engine else None,
+        engine=EngineWish(
+            min_batch=min_batch,
+            opt_batch=opt_batch,
+            max_batch=max_batch,
+            workspace_bytes=round(workspace * (1 << 30)),
+            timing_cache=timing_cache,
+            trtexec=trtexec,
+        )
+        if engine
+        else None,
     )
     settings = load_settings()
     with (
@@ -133,28 +142,15 @@ def export(
         print_text(_summary(made, output, params_path))
 
 
-def _engine(batches: str, workspace_gib: float, timing_cache: Path | None, trtexec: Path | None) -> EngineWish:
-    from tao2serve.artifacts import EngineWish
-
-    sizes = batches.split(",")
-    if len(sizes) != 3 or not all(size.strip().isdecimal() for size in sizes):
-        raise UsageError("--batches", f"is {batches!r}, not three numbers", hint="for example: 1,8,16")
-    least, usual, most = (int(size) for size in sizes)
-    return EngineWish(
-        min_batch=least,
-        opt_batch=usual,
-        max_batch=most,
-        workspace_bytes=round(workspace_gib * (1 << 30)),
-        timing_cache=timing_cache,
-        trtexec=trtexec,
-    )
-
-
 def _contents(made: Artifacts, output: Path) -> dict[Path, bytes]:
     """Return what goes where: the artifacts, and the files beside them that belong to them."""
+    from tao2serve.export.engine.record import record_path
+
     contents: dict[Path, bytes] = {}
     for artifact in made.all:
         contents[output / artifact.path.name] = artifact.path.read_bytes()
+        if artifact.format == "tensorrt_plan":
+            contents[record_path(output / artifact.path.name)] = record_path(artifact.path).read_bytes()
         for companion in artifact.companions:
             contents[output / companion.relative_to(artifact.path.parent)] = companion.read_bytes()
     return contents
@@ -176,7 +172,7 @@ def _summary(made: Artifacts, output: Path, params: Path) -> str:
     lines = [f"{output / artifact.path.name}  {artifact.precision}  {artifact.signature}" for artifact in made.all]
     lines.append(str(params))
     if made.cost:
-        lines += ["", f"what {made.onnx.precision} costs:", summary(made.cost)]
+        lines += ["", f"what {made.model.precision} costs:", summary(made.cost)]
     return "\n".join(lines)
 
 

@@ -64,12 +64,16 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows.append(("classes", ", ".join(found.classes) + source))
     elif signature:
         rows.append(("classes", f"{signature.class_count}, named by the experiment spec: --spec FILE"))
-    rows += [(name.replace("_", " "), _text(value)) for name, value in found.facts.items() if name != "clustering"]
+    plain = {name: value for name, value in found.facts.items() if name not in ("clustering", "record")}
+    # What a plan's record repeats of the rows above is left out.
+    plain |= {name: value for name, value in (found.facts.get("record") or {}).items() if name not in SHOWN_ABOVE}
+    rows += [(name.replace("_", " "), _text(value)) for name, value in plain.items()]
     rows += [("clustering", _clustering(entry)) for entry in found.facts.get("clustering", ())]
     rows.append(("sha256", found.sha256))
     return rows
 
 
+SHOWN_ABOVE = ("signature", "precision", "plan_sha256")
 KINDS = {
     "keras_hdf5": "Keras HDF5, as TAO saves it",
     "onnx": "ONNX",
@@ -95,6 +99,8 @@ def _text(value: Any) -> str:
         return ", ".join(f"{name} {_text(item)}" for name, item in value.items() if item not in (None, "", []))
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return _yes(value)
     return "" if value is None else str(value)
 
 

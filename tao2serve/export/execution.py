@@ -11,6 +11,10 @@ import numpy as np
 
 from tao2serve.errors import InputError
 from tao2serve.export.accept import accept_onnx
+from tao2serve.export.engine.execute import run_plan
+from tao2serve.export.engine.fit import require_fit
+from tao2serve.export.engine.machine import read_machine
+from tao2serve.export.engine.plan import is_plan, plan_artifact, read_plan
 from tao2serve.export.graph.build import build_onnx
 from tao2serve.export.inference import open_session
 from tao2serve.export.reference import Outputs, forward
@@ -54,12 +58,31 @@ class OpenModel:
 
 
 def open_model(path: Path) -> OpenModel:
-    """Open a model file by what it holds; raises InputError if it is none, or damaged."""
+    """Open a model file by what it holds.
+
+    Raises InputError if it is none, damaged, or a plan that does not fit this machine; ToolError for a plan where
+    there is no TensorRT.
+    """
     if not path.is_file():
         raise InputError(str(path), "does not exist")
     if is_hdf5(path):
         return _open_hdf5(path)
+    if is_plan(path):
+        return _open_plan(path)
     return _open_onnx(path)
+
+
+def _open_plan(path: Path) -> OpenModel:
+    plan = read_plan(path)
+    artifact = plan_artifact(plan)
+    require_fit(plan, read_machine())
+    return OpenModel(
+        path=path,
+        kind="tensorrt_plan",
+        precision=artifact.precision,
+        signature=artifact.signature,
+        forward=lambda images: run_plan(path, images),
+    )
 
 
 def _open_hdf5(path: Path) -> OpenModel:

@@ -13,7 +13,7 @@ from tao2serve.values import TrainedModel
 
 __all__ = ["ResolvedSource", "Source", "resolve", "spec_beside"]
 
-MODEL_SUFFIXES = (".hdf5", ".h5", ".onnx", ".tlt", ".etlt")
+MODEL_SUFFIXES = (".hdf5", ".h5", ".onnx", ".plan", ".engine", ".tlt", ".etlt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from tao2serve.values import ModelArtifact, ModelSignature, Tensor
 __all__ = ["PRECISION_PARAMETER", "ModelConfig", "parse_config", "render_config"]
 
 CONFIG_FILE: Final = "config.pbtxt"
+PYTHON_BACKEND: Final = "python"
+PLAN_BACKEND: Final = "tensorrt"
 PRECISION_PARAMETER: Final = "precision"  # so that whoever compares a running model knows what to expect of it
 
 
@@ -23,6 +25,7 @@ class ModelConfig:
     name: str
     signature: ModelSignature
     precision: str = "fp32"
+    format: str = "onnx"  # run by our python model; a tensorrt_plan by Triton's own backend, on a GPU
     max_batch_size: int = 8
     instances: int = 1
     # How long a request may wait for others to share its batch; 0 batches only what is already waiting.
@@ -35,23 +38,27 @@ class ModelConfig:
             name=name,
             signature=artifact.signature,
             precision=artifact.precision,
+            format=artifact.format,
             max_batch_size=settings.max_batch_size,
             instances=settings.instances,
         )
 
 
 def render_config(config: ModelConfig) -> str:
-    """Return config.pbtxt for Triton's python backend; what is returned parses back to the same message."""
+    """Return config.pbtxt; what is returned parses back to the same message."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
+    is_plan = config.format == "tensorrt_plan"
+    group = schema.ModelInstanceGroup
+    kind = group.KIND_GPU if is_plan else group.KIND_CPU
     message = schema.ModelConfig(
         name=config.name,
-        backend="python",
+        backend=PLAN_BACKEND if is_plan else PYTHON_BACKEND,
         max_batch_size=config.max_batch_size,
         input=[_tensor(schema.ModelInput, config.signature.input)],
         output=[_tensor(schema.ModelOutput, tensor) for tensor in (config.signature.coverage, config.signature.bbox)],
-        instance_group=[schema.ModelInstanceGroup(count=config.instances, kind=schema.ModelInstanceGroup.KIND_CPU)],
+        instance_group=[schema.ModelInstanceGroup(count=config.instances, kind=kind)],
         dynamic_batching=schema.ModelDynamicBatching(max_queue_delay_microseconds=config.max_queue_delay_us),
     )
     message.parameters[PRECISION_PARAMETER].string_value = config.precision

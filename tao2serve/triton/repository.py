@@ -12,7 +12,7 @@ from typing import Final
 
 from tao2serve import runtime
 from tao2serve.errors import InputError, ServiceError, UsageError
-from tao2serve.triton.config import CONFIG_FILE, ModelConfig, parse_config, render_config
+from tao2serve.triton.config import CONFIG_FILE, PLAN_BACKEND, PYTHON_BACKEND, ModelConfig, parse_config, render_config
 from tao2serve.values import ModelArtifact, TritonModel
 
 __all__ = ["check_location", "check_model", "last_version", "remove_model", "write_model"]
@@ -24,13 +24,16 @@ VERSION: Final = 1
 LOCATION: Final = re.compile(r"[A-Za-z0-9_./+@%=:,-]+")
 MODEL_CODE: Final = "model.py"
 MODEL_FILE: Final = "model.onnx"
+PLAN_FILE: Final = "model.plan"
+NEEDED: Final = {PYTHON_BACKEND: (MODEL_CODE, MODEL_FILE), PLAN_BACKEND: (PLAN_FILE,)}
 
 
 def write_model(artifact: ModelArtifact, config: ModelConfig, *, repository: Path) -> TritonModel:
     """Write one model; a reader never sees a partial folder, and a model that is there is never changed.
 
     The same content again is accepted and left as it is; other content under a name in use raises
-    InputError. Layout: `<name>/config.pbtxt`, `<name>/1/model.py`, `<name>/1/model.onnx`.
+    InputError. Layout: `<name>/config.pbtxt`, `<name>/1/model.py`, `<name>/1/model.onnx`; of a plan
+    `<name>/1/model.plan` alone.
     """
     target = repository / config.name
     try:
@@ -79,7 +82,7 @@ def check_model(folder: Path, *, name: str) -> None:
     versions = [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit()]
     if not versions:
         raise InputError(f"Triton model {name}", "has no version folder", evidence=str(folder))
-    needed = (MODEL_CODE, MODEL_FILE) if config.backend == "python" else (MODEL_FILE,)
+    needed = NEEDED.get(config.backend, (MODEL_FILE,))
     for version in versions:
         for file_name in needed:
             file = version / file_name
@@ -108,8 +111,11 @@ def _fill(folder: Path, artifact: ModelArtifact, config: ModelConfig) -> None:
     version = folder / str(VERSION)
     version.mkdir()
     (folder / CONFIG_FILE).write_text(render_config(config), encoding="utf-8")
-    shutil.copyfile(Path(runtime.__file__).with_name("triton_model.py"), version / MODEL_CODE)
-    shutil.copyfile(artifact.path, version / MODEL_FILE)
+    if artifact.format == "tensorrt_plan":
+        shutil.copyfile(artifact.path, version / PLAN_FILE)
+    else:
+        shutil.copyfile(Path(runtime.__file__).with_name("triton_model.py"), version / MODEL_CODE)
+        shutil.copyfile(artifact.path, version / MODEL_FILE)
     for companion in artifact.companions:  # weights that an ONNX file keeps beside itself, found by relative name
         beside = version / companion.relative_to(artifact.path.parent)
         beside.parent.mkdir(parents=True, exist_ok=True)

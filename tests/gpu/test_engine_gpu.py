@@ -21,7 +21,7 @@ from tao2serve.export.engine.fit import require_fit
 from tao2serve.export.engine.machine import Machine
 from tao2serve.export.engine.plan import read_plan
 from tao2serve.export.engine.request import EngineRequest
-from tao2serve.export.parity import run_model, sample_images
+from tao2serve.export.execution import open_model, sample_images
 from tao2serve.sandbox.samples import SAMPLE, pictures
 from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import read_spec
@@ -68,7 +68,7 @@ def test_a_plan_gives_the_numbers_of_its_source(tmp_path: Path, here: Machine, p
     assert plan.header_version.startswith(".".join(builder.version.split(".")[:3]))
     assert require_fit(plan, here) == ()
     images = sample_images(artifact.signature, count=11)
-    found, wanted = run_plan(built.path, images), run_model(plain.path, images)
+    found, wanted = run_plan(built.path, images), open_model(plain.path).run(images)
     assert float(np.abs(found.coverage - wanted.coverage).max()) <= TOLERANCE[precision]
     alone = run_plan(built.path, images[:1])
     assert float(np.abs(alone.coverage[0] - found.coverage[0]).max()) <= TOLERANCE[precision]

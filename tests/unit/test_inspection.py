@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from keras_files import KerasFile, tiny_resnet
+from plan_files import VERSION, plan_bytes, record
 
 from tao2serve.cli.inspect import table
 from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.engine.machine import Machine
+from tao2serve.export.engine.record import record_path
 from tao2serve.inspection import inspect_file
 from tao2serve.sandbox.samples import SAMPLE
+from tao2serve.tao.source import sha256_of
 
 PRUNED = SAMPLE / "pruned"
 WEIGHTS = next((PRUNED / "weights").glob("*.hdf5"))
@@ -66,6 +70,37 @@ def test_an_experiment_spec(golden: Path) -> None:
     assert inspect_file(folder / "detectnet_v2_inference_kitti_tlt.txt").to_dict()["spec_kind"] == "inference"
     with pytest.raises(InputError, match="dataset conversion spec"):
         inspect_file(folder / "detectnet_v2_tfrecords_kitti_trainval.txt")
+
+
+def test_a_plan_and_its_record(tmp_path: Path) -> None:
+    """What built it, of what, for which GPU; without its record only what the header tells."""
+    path = tmp_path / "model.plan"
+    path.write_bytes(plan_bytes())
+    document = inspect_file(path).to_dict()
+    assert (document["kind"], document["tensorrt_version_in_header"]) == ("tensorrt_plan", VERSION)
+    assert document["record"] is None
+    assert "no record" in document["unusual"][0]
+    record_path(path).write_bytes(record(plan_sha256=sha256_of(path)).to_json())
+    document = inspect_file(path).to_dict()
+    assert document["record"]["gpu_name"] == "NVIDIA H200"
+    assert document["record"]["compute_capability"] == "9.0"
+    assert (document["precision"], document["stride"]) == ("fp16", 4)
+    text = table(inspect_file(path))
+    assert "NVIDIA H200" in text
+    assert "{" not in text
+
+
+def test_a_plan_for_another_machine_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides and the command that builds it anew are shown; the machine here is a made-up one."""
+    path = tmp_path / "model.plan"
+    path.write_bytes(plan_bytes())
+    record_path(path).write_bytes(record(plan_sha256=sha256_of(path)).to_json())
+    other = Machine(gpu_name="NVIDIA T4", compute_capability="7.5", tensorrt_version=VERSION, platform="linux-x86_64")
+    monkeypatch.setattr("tao2serve.inspection.read_machine", lambda: other)
+    found = inspect_file(path)
+    assert found.facts["fits_here"] is False
+    assert "NVIDIA T4" in found.unusual[0]
+    assert "--engine" in found.unusual[0]
 
 
 def test_a_model_that_cannot_be_exported_is_shown_all_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""What is made of weights: ONNX in a precision, with what it costs, and engines where they can be built."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from plan_files import VERSION, plan_bytes, record
+
+from tao2serve.artifacts import ArtifactRequest, Artifacts, EngineWish, make_artifacts
+from tao2serve.config import Settings
+from tao2serve.errors import InputError, ParityError, ToolError, UsageError
+from tao2serve.export.accept import accept_onnx
+from tao2serve.export.convert import export_onnx
+from tao2serve.export.engine.machine import Machine
+from tao2serve.export.engine.record import record_path
+from tao2serve.sandbox.samples import SAMPLE
+from tao2serve.steps import Steps
+from tao2serve.tao.source import sha256_of
+from tao2serve.tao.spec import read_spec
+
+PRUNED = SAMPLE / "pruned"
+WEIGHTS = next((PRUNED / "weights").glob("*.hdf5"))
+SPEC = read_spec(PRUNED / "experiment_spec.txt")
+IMAGES, LABELS = SAMPLE / "images", SAMPLE / "labels"
+
+
+def made(
+    folder: Path, request: ArtifactRequest, *, weights: Path = WEIGHTS, settings: Settings | None = None
+) -> Artifacts:
+    return make_artifacts(weights, SPEC, request, settings or Settings(), folder=folder / "made", steps=Steps())
+
+
+def test_int8_keeps_the_accuracy_of_the_sample(tmp_path: Path) -> None:
+    """Quantized on its own pictures the sample loses less than a point of mAP, and the cost is measured."""
+    request = ArtifactRequest(precision="int8", calibration_images=IMAGES, images=IMAGES, labels=LABELS)
+    artifacts = made(tmp_path, request)
+    assert (artifacts.model.precision, accept_onnx(artifacts.model.path).precision) == ("int8", "int8")
+    cost = artifacts.cost
+    assert cost is not None
+    assert cost.passed
+    assert cost.accuracy is not None
+    assert cost.accuracy.drop <= 0.01
+    assert cost.accuracy.reference.mean > 0.9
+    assert cost.boxes.matched_ratio >= 0.9
+    assert max(tensor.max_abs for tensor in cost.tensors) > 0
+    assert cost.reference.name == "resnet10_street_pruned.onnx"
+    json.dumps(cost.to_dict(), allow_nan=False)
+
+
+def test_fp16_matches_nearly_every_box(tmp_path: Path) -> None:
+    """float16 on real pictures, batch norm folded: the boxes stay."""
+    artifacts = made(tmp_path, ArtifactRequest(precision="fp16", images=IMAGES, fold_batch_norm=True))
+    assert artifacts.model.precision == "fp16"
+    assert artifacts.cost is not None
+    assert artifacts.cost.boxes.matched_ratio >= 0.99
+
+
+def test_a_precision_that_costs_too_much_is_a_parity_error(tmp_path: Path) -> None:
+    """Exit 7 with what was lost, unless it is accepted."""
+    strict = Settings(matched_ratio=1.0, matched_ratio_int8=1.0)
+    lossy = ArtifactRequest(precision="int8", calibration_images=IMAGES / "street_01.jpg", images=IMAGES)
+    with pytest.raises(InputError):  # a picture is no folder
+        made(tmp_path / "a", lossy, settings=strict)
+    crushed = tmp_path / "cache"
+    crushed.write_text(_crushed_cache(tmp_path))
+    request = ArtifactRequest(precision="int8", calibration_cache=crushed, images=IMAGES)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ParityError) as caught:
+        made(tmp_path / "b", request, settings=strict)
+    assert "boxes match" in caught.value.evidence
+    assert "--accept-parity" in caught.value.hint
+    (tmp_path / "c").mkdir()
+    accepted = made(tmp_path / "c", replace(request, accept_parity=True), settings=strict)
+    assert accepted.cost is not None
+    assert not accepted.cost.passed
+
+
+def _crushed_cache(folder: Path) -> str:
+    """A calibration cache with ranges far too small."""
+    import onnx
+
+    model = onnx.load(str(export_onnx(WEIGHTS, output=folder / "plain.onnx").path))
+    names = [model.graph.input[0].name, *(name for node in model.graph.node for name in node.output)]
+    return "TRT-8501-EntropyCalibration2\n" + "".join(f"{name}: 38000000\n" for name in names)
+
+
+def test_int8_needs_ranges(tmp_path: Path) -> None:
+    """Without pictures, cache or training for quantization there is nothing to go by: exit 2, and what to give."""
+    with pytest.raises(UsageError, match="int8") as caught:
+        made(tmp_path, ArtifactRequest(precision="int8"))
+    assert "--calibration-images" in caught.value.hint
+    with pytest.raises(UsageError):
+        ArtifactRequest(precision="fp16", calibration_images=IMAGES)
+
+
+def test_an_engine_without_tensorrt_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4 with the command for a machine that has it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError) as caught:
+        made(tmp_path, ArtifactRequest(engine=EngineWish()))
+    assert "trtexec" in caught.value.evidence
+    assert "--engine" in caught.value.hint
+
+
+def test_a_plan_is_held_against_this_machine_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for another GPU is refused with both sides; one that fits is taken as it is. The machine is made up."""
+    path = tmp_path / "model.plan"
+    path.write_bytes(plan_bytes())
+    signature = export_onnx(WEIGHTS, output=tmp_path / "plain.onnx").signature
+    record_path(path).write_bytes(record(plan_sha256=sha256_of(path), signature=signature).to_json())
+    other = Machine(gpu_name="NVIDIA T4", compute_capability="7.5", tensorrt_version=VERSION, platform="linux-x86_64")
+    monkeypatch.setattr("tao2serve.artifacts.read_machine", lambda: other)
+    with pytest.raises(InputError, match="does not fit") as caught:
+        made(tmp_path, ArtifactRequest(), weights=path)
+    assert "NVIDIA H200" in caught.value.evidence
+    fitting = replace(other, gpu_name="NVIDIA H200", compute_capability="9.0")
+    monkeypatch.setattr("tao2serve.artifacts.read_machine", lambda: fitting)
+    artifacts = made(tmp_path, ArtifactRequest(), weights=path)
+    assert (artifacts.model.format, artifacts.model.precision) == ("tensorrt_plan", "fp16")
+    with pytest.raises(UsageError):
+        made(tmp_path, ArtifactRequest(precision="int8"), weights=path)
