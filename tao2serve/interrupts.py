@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 __all__ = ["Interrupts", "deferred_interrupts", "end_on_signals"]
 
@@ -47,15 +47,17 @@ class _Deferral:
 
 
 @contextlib.contextmanager
-def deferred_interrupts() -> Iterator[None]:
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Let SIGINT, SIGTERM and SIGHUP wait until the block is done; if one came, KeyboardInterrupt is raised then.
 
+    Gives a function that says whether one has come, for a block that can end itself early.
     A handler, not a mask or SIG_IGN: processes started inside would inherit those. A stretch inside another
     is part of the outer one. Outside the main thread, which alone gets signals, it does nothing.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or isinstance(signal.getsignal(signal.SIGINT), _Deferral):
-        yield
+    outer = signal.getsignal(signal.SIGINT)
+    if not in_main_thread or isinstance(outer, _Deferral):
+        yield lambda: isinstance(outer, _Deferral) and outer.came
         return
     deferral = _Deferral()
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -63,7 +65,7 @@ def deferred_interrupts() -> Iterator[None]:
         if handler is not signal.SIG_IGN:
             signal.signal(number, deferral)
     try:
-        yield
+        yield lambda: deferral.came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -28,7 +28,7 @@ def dialect(version: str, precision: str) -> Dialect:
 
     - 8.6 lets a layer use fp16 or int8 only where a flag allows it.
     - 10 takes the types from the network if it is created strongly typed; flags are then refused.
-    - 11 has strongly typed networks only, and neither the flags nor the options.
+    - 11 has strongly typed networks only, and neither the flags nor the options; later ones are taken to be like it.
     """
     numbers = version_numbers(version)
     if numbers[:2] < OLDEST or numbers[0] == 9:

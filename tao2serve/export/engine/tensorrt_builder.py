@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from tao2serve.export.atomic import write_atomically
 from tao2serve.export.engine.builder import BuilderName, News
 from tao2serve.export.engine.dialect import dialect
 from tao2serve.export.engine.request import EngineRequest
+from tao2serve.interrupts import deferred_interrupts
 
 __all__ = ["TensorRTBuilder"]
 
@@ -44,25 +46,31 @@ class TensorRTBuilder:
 
         An interrupt ends the build at TensorRT's next step; 8.6 has no steps and first finishes.
         """
+        # A KeyboardInterrupt within a callback would get lost in TensorRT's bindings, which swallow exceptions.
+        with deferred_interrupts() as interrupted:
+            watch = _Watch(on_news=on_news, interrupted=interrupted)
+            try:
+                return self._build(request, watch)
+            except RuntimeError as error:  # pybind11's for whatever TensorRT throws, and that of _made
+                raise ToolError(
+                    f"TensorRT {self.version}", "failed", evidence=f"{str(error)[:500]}\n{watch.last_words()}".strip()
+                ) from error
+
+    def _build(self, request: EngineRequest, watch: _Watch) -> bytes:
         trt = self.module
         rules = dialect(self.version, request.artifact.precision)
-        watch = _Watch(on_news=on_news)
-        try:
-            trt_logger = _logger(trt, watch)
-            builder = _made(trt.Builder, trt_logger)
-            flags = sum(1 << int(getattr(trt.NetworkDefinitionCreationFlag, name)) for name in rules.network_flags)
-            network = _made(builder.create_network, flags)
-            # The parser owns the weights that the network refers to, and has to outlive the build.
-            parser = _parsed(trt, network, trt_logger, request)
-            _check_input(network, request)
-            config = _config(trt, builder, request, rules.builder_flags, watch)
-            plan = builder.build_serialized_network(network, config)
-        except RuntimeError as error:  # pybind11's for whatever TensorRT throws, and that of _made
-            watch.raise_stop()
-            raise ToolError(
-                f"TensorRT {self.version}", "failed", evidence=f"{str(error)[:500]}\n{watch.last_words()}".strip()
-            ) from error
-        watch.raise_stop()
+        trt_logger = _logger(trt, watch)
+        builder = _made(trt.Builder, trt_logger)
+        flags = sum(1 << int(getattr(trt.NetworkDefinitionCreationFlag, name)) for name in rules.network_flags)
+        network = _made(builder.create_network, flags)
+        # The parser owns the weights that the network refers to, and has to outlive the build.
+        parser = _parsed(trt, network, trt_logger, request)
+        _check_input(network, request)
+        config = _config(trt, builder, request, rules.builder_flags, watch)
+        plan = builder.build_serialized_network(network, config)
+        watch.raise_trouble()
+        if plan is None and watch.interrupted():
+            raise KeyboardInterrupt
         if plan is None:
             raise ToolError(str(request.artifact.path), "could not be built by TensorRT", evidence=watch.last_words())
         content = bytes(memoryview(plan))
@@ -73,26 +81,26 @@ class TensorRTBuilder:
 
 @dataclass(slots=True, kw_only=True)
 class _Watch:
-    """What TensorRT says while it builds, from whichever of its threads; and whether it is to stop.
-
-    An exception must not leave a callback: TensorRT's bindings swallow it. It is kept, ends the build at the next
-    step, and is raised afterwards.
-    """
+    """What TensorRT says while it builds, from whichever of its threads; and whether it is to stop."""
 
     on_news: News
+    interrupted: Callable[[], bool]
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_ERRORS))
-    stop: BaseException | None = None
+    trouble: Exception | None = None  # of whoever is told; kept, since it must not leave a callback
 
     def tell(self, line: str) -> None:
-        if self.stop is None:
+        if self.goes_on():
             try:
                 self.on_news(line)
-            except BaseException as error:  # KeyboardInterrupt too; raised by raise_stop
-                self.stop = error
+            except Exception as error:  # whatever it is; raised after the build
+                self.trouble = error
 
-    def raise_stop(self) -> None:
-        if self.stop is not None:
-            raise self.stop
+    def goes_on(self) -> bool:
+        return self.trouble is None and not self.interrupted()
+
+    def raise_trouble(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
 
     def last_words(self) -> str:
         return "\n".join(self.errors)
@@ -140,7 +148,7 @@ def _monitor(trt: Any, watch: _Watch) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             watch.tell(f"{phase_name}: {step + 1} of {self._steps.get(phase_name, '?')}")
-            return watch.stop is None
+            return watch.goes_on()
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)

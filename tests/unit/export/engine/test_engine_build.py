@@ -146,20 +146,29 @@ def test_progress_is_told(tmp_path: Path, version: str) -> None:
         assert news == ["Building Engine", *(f"Building Engine: {step} of 3" for step in (1, 2, 3))]
 
 
-@pytest.mark.parametrize("version", [version for version in VERSIONS if not version.startswith("8")])
-def test_an_interrupt_ends_the_build_at_the_next_step(tmp_path: Path, version: str) -> None:
-    """An exception within a callback does not get lost in TensorRT: the build stops, and it is raised."""
-    package = StandIn(version)
-    steps: list[str] = []
-
-    def told(line: str) -> None:
-        steps.append(line)
-        if line.endswith("1 of 3"):
-            raise KeyboardInterrupt
-
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_interrupt_is_not_lost_in_tensorrt(tmp_path: Path, version: str) -> None:
+    """A signal ends the build at the next step, or after it where there are none, and is raised then."""
+    package, news = StandIn(version), list[str]()
+    package.during_build = lambda: os.kill(os.getpid(), signal.SIGINT)
+    request = EngineRequest(artifact=exported(tmp_path), timing_cache=tmp_path / "timings")
     with pytest.raises(KeyboardInterrupt):
-        TensorRTBuilder(module=package).build(EngineRequest(artifact=exported(tmp_path)), on_news=told)
-    assert steps[-1] == "Building Engine: 1 of 3"
+        TensorRTBuilder(module=package).build(request, on_news=news.append)
+    assert news == ["Building an engine" if version.startswith("8") else "Building Engine"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_whoever_is_told_may_fail(tmp_path: Path, version: str) -> None:
+    """What the watcher raises does not leave TensorRT's callback: it ends the build and is raised afterwards."""
+    package, told = StandIn(version), list[str]()
+
+    def fails(line: str) -> None:
+        told.append(line)
+        raise ValueError("no terminal")
+
+    with pytest.raises(ValueError, match="no terminal"):
+        TensorRTBuilder(module=package).build(EngineRequest(artifact=exported(tmp_path)), on_news=fails)
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("version", VERSIONS)
