@@ -104,7 +104,7 @@ def make_artifacts(
     """
     if is_plan(weights):
         return _given_plan(weights, spec, request, steps)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     params = DetectorParams.from_dict(to_params(spec))
     with steps.step("export to ONNX") as step:
         exported = export_onnx(weights, output=folder / f"{weights.stem}.onnx", spec=spec)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tao2serve import runtime
+from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.triton.config import ModelConfig, parse_config, render_config
 from tao2serve.triton.repository import check_model, last_version, remove_model, write_model
@@ -41,6 +42,21 @@ def test_config_says_what_was_asked() -> None:
     assert message.instance_group[0].count == 2
     assert message.parameters["intra_op_threads"].string_value == "1"
     assert message.HasField("dynamic_batching")
+
+
+def test_a_plan_runs_on_tensorrt(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """A plan has Triton's own backend, a GPU, and lies there alone; the precision is said to whoever asks."""
+    plan = dataclasses.replace(artifact, format="tensorrt_plan", precision="fp16")
+    config = ModelConfig.of(Settings(), name="street_2", artifact=plan)
+    model = write_model(plan, config, repository=tmp_path / "repository")
+    message = parse_config((model.path / "config.pbtxt").read_text(), source=Path("config.pbtxt"))
+    assert (message.backend, message.instance_group[0].Kind.Name(message.instance_group[0].kind)) == (
+        "tensorrt",
+        "KIND_GPU",
+    )
+    assert message.parameters["precision"].string_value == "fp16"
+    assert [path.name for path in (model.path / "1").iterdir()] == ["model.plan"]
+    check_model(model.path, name="street_2")
 
 
 def test_written_model_is_whole(artifact: ModelArtifact, tmp_path: Path) -> None:
