@@ -79,7 +79,7 @@ class _Network:
         x = self.conv(f"{name}_conv_1", feed, filters, kernel=3, strides=strides)
         x = self.relu(f"{name}_relu_1", self.batch_norm(f"{name}_bn_1", x))
         x = self.conv(f"{name}_conv_2", x, filters, kernel=3)
-        return self._join(name, feed, self.batch_norm(f"{name}_bn_2", x), filters, strides=strides)
+        return self._join(name, feed, x, f"{name}_bn_2", strides=strides)
 
     def bottleneck_block(self, name: str, feed: str, filters: int, *, strides: int) -> str:
         """A 1x1, a 3x3 and a 1x1 convolution to four times the filters, beside a projection."""
@@ -88,7 +88,7 @@ class _Network:
         x = self.conv(f"{name}_conv_2", x, filters, kernel=3)
         x = self.relu(f"{name}_relu_2", self.batch_norm(f"{name}_bn_2", x))
         x = self.conv(f"{name}_conv_3", x, 4 * filters, kernel=1)
-        return self._join(name, feed, self.batch_norm(f"{name}_bn_3", x), 4 * filters, strides=strides)
+        return self._join(name, feed, x, f"{name}_bn_3", strides=strides)
 
     def conv(self, name: str, feed: str, filters: int, *, kernel: int, strides: int = 1, padding: str = "same") -> str:
         """A convolution with bias that keeps the variance of rectified values."""
@@ -137,8 +137,11 @@ class _Network:
                     group.create_dataset(name, data=values)
         return path
 
-    def _join(self, name: str, feed: str, branch: str, filters: int, *, strides: int) -> str:
+    def _join(self, name: str, feed: str, branch: str, branch_norm: str, *, strides: int) -> str:
+        """Add the projection of `feed`. Layers lie in Keras's own order, by depth: tf-keras pairs weights by it."""
+        filters = self._channels[branch]
         shortcut = self.conv(f"{name}_conv_shortcut", feed, filters, kernel=1, strides=strides, padding="valid")
+        branch = self.batch_norm(branch_norm, branch)
         shortcut = self.batch_norm(f"{name}_bn_shortcut", shortcut)
         added = 1 + sum(layer["class_name"] == "Add" for layer in self._layers)
         joined = self._add(f"add_{added}", "Add", {}, (branch, shortcut), filters)
