@@ -43,22 +43,26 @@ def export_onnx(source: Path, *, output: Path, spec: ExperimentSpec | None = Non
             hint="give the .hdf5 below <results>/weights, or an .onnx exported by TAO",
         )
     keras_model = read_keras_hdf5(source)
+    source_sha256 = keras_model.sha256
     model = build_onnx(keras_model)
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise InputError(str(source), "gives no valid ONNX graph", evidence=str(error).strip()[:300]) from error
+    del keras_model  # from here on each step copies the weights, so those it came from go
     signature = signature_of(model, subject=str(source))
     if spec is not None:
         check_against_spec(signature, spec, subject=str(source))
+    nodes, content = len(model.graph.node), model.SerializeToString(deterministic=True)
+    del model
+    try:
+        onnx.checker.check_model(content)
+    except onnx.checker.ValidationError as error:
+        raise InputError(str(source), "gives no valid ONNX graph", evidence=str(error).strip()[:300]) from error
     target = output / f"{source.stem}.onnx" if output.is_dir() else output
-    write_atomically(target, model.SerializeToString(deterministic=True))
-    logger.info("exported %s to %s: %d nodes", source.name, target, len(model.graph.node))
+    write_atomically(target, content)
+    logger.info("exported %s to %s: %d nodes", source.name, target, nodes)
     return ModelArtifact(
         format="onnx",
         path=target,
         sha256=sha256_of(target),
         precision="fp32",
         signature=signature,
-        source_sha256=keras_model.sha256,
+        source_sha256=source_sha256,
     )

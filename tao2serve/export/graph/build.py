@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import tao2serve
 from tao2serve.errors import InputError
@@ -108,7 +109,6 @@ def _assemble(
         model.name or "detectnet_v2",
         [info(source)],
         [info(value) for value in results],
-        initializer=[item for fragment in fragments for item in fragment.constants],
         value_info=[info(x) for fragment in fragments for x in fragment.values if x.name not in ends],
     )
     built = helper.make_model(
@@ -127,4 +127,7 @@ def _assemble(
             "tao2serve.keras_version": model.keras_version,
         },
     )
+    # Last, and one by one: given to make_graph all weights would be copied twice more.
+    for item in (constant for fragment in fragments for constant in fragment.constants):
+        built.graph.initializer.append(numpy_helper.from_array(np.array(item.values, order="C"), name=item.name))
     return built

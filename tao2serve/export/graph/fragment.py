@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper
 
 from tao2serve.tao.keras import KerasLayer
 
-__all__ = ["Fragment", "Value", "constant", "node", "only", "padding_of"]
+__all__ = ["Constant", "Fragment", "Value", "constant", "node", "only", "padding_of"]
 
 _MAX_ELEMENTS = 1 << 31  # of one activation of one image; more is a damaged file, not a network
 
@@ -31,11 +31,19 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """A named array of the graph, not yet copied: most are views of the weights that were read."""
+
+    name: str
+    values: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fragment:
     """Nodes and constants of one layer, every tensor they make (in order), and the one that is its result."""
 
     nodes: tuple[NodeProto, ...] = ()
-    constants: tuple[TensorProto, ...] = ()
+    constants: tuple[Constant, ...] = ()
     values: tuple[Value, ...] = field(default=())
     result: Value
 
@@ -56,7 +64,7 @@ def node(
     tensorflow_op: str,
     shape: tuple[int, ...],
     *,
-    constants: tuple[TensorProto, ...] = (),
+    constants: tuple[Constant, ...] = (),
     attributes: Mapping[str, Any] | None = None,
 ) -> Fragment:
     """One ONNX node whose output has TensorFlow's name, `<layer>/<op>:0`: calibration caches key on them."""
@@ -68,9 +76,9 @@ def node(
     return Fragment(nodes=(made,), constants=constants, values=(value,), result=value)
 
 
-def constant(layer: KerasLayer, role: str, values: Any) -> TensorProto:
-    """A constant named `<layer>/<role>:0`, stored as raw little-endian bytes."""
-    return numpy_helper.from_array(np.array(values, order="C"), name=f"{layer.name}/{role}:0")
+def constant(layer: KerasLayer, role: str, values: np.ndarray[Any, Any] | np.generic) -> Constant:
+    """A constant named `<layer>/<role>:0`."""
+    return Constant(name=f"{layer.name}/{role}:0", values=np.asarray(values))
 
 
 def only(layer: KerasLayer, inputs: tuple[Value, ...]) -> Value:
