@@ -30,10 +30,10 @@ __all__ = ["DEFAULT_METHOD", "FEW_IMAGES", "METHODS", "CalibrationMethod", "cali
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
 METHODS: Final[tuple[CalibrationMethod, ...]] = ("minmax", "entropy", "percentile")
-DEFAULT_METHOD: Final[CalibrationMethod] = "minmax"
-FEW_IMAGES: Final = 10
+DEFAULT_METHOD: Final[CalibrationMethod] = "percentile"
+FEW_IMAGES: Final = 50
 _MOST_IMAGES: Final = 300
-_BINS: Final = {"entropy": 2048, "percentile": 4096}  # over both signs; the time entropy takes grows with the square
+_BINS: Final = {"entropy": 1024, "percentile": 4096}  # over both signs; the time entropy takes grows with the square
 _PERCENTILE: Final = 99.999
 _QUANTIZED_BINS: Final = 128
 
