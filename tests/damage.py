@@ -114,21 +114,25 @@ def _scalar(field: Any, messages: list[Any], chance: random.Random) -> Any:
         text = chance.choice(names) if names and chance.random() < 0.5 else chance.choice(TEXTS)
         return text.encode() if field.type == field.TYPE_BYTES else text
     number = chance.choice(NUMBERS)
+    if field.cpp_type in (field.CPPTYPE_UINT32, field.CPPTYPE_UINT64):
+        return abs(number) % 2**32
     bits = 31 if field.cpp_type == field.CPPTYPE_INT32 else 63
-    return max(0, number) if "UINT" in str(field.cpp_type) else max(-(2**bits), min(2**bits - 1, number))
+    return max(-(2**bits), min(2**bits - 1, number))
 
 
 def damage_keras(source: Path, target: Path, chance: random.Random) -> None:
     """Change what a Keras file says: settings and graph (its JSON), names and weights (its HDF5)."""
     shutil.copyfile(source, target)
     with h5py.File(target, "r+") as file:
+        altered = False  # then the attribute may be no JSON any more
         for _ in range(chance.choice([1, 1, 2, 3])):
-            if chance.random() < 0.6:
-                text = file.attrs["model_config"]
-                config = json.loads(text)
-                _damage_json(config, chance)
+            if chance.random() < 0.6 and not altered:
+                config = json.loads(file.attrs["model_config"])
+                for _ in range(chance.choice([1, 1, 2, 4])):
+                    _damage_json(config, chance)
                 file.attrs["model_config"] = json.dumps(config)
             else:
+                altered = True
                 _damage_hdf5(file, chance)
 
 
@@ -141,6 +145,8 @@ def _damage_json(config: Any, chance: random.Random) -> None:
         for key, value in inner:
             places.append((node, key))
             waiting.append(value)
+    if not places:
+        return
     node, key = chance.choice(places)
     kind = chance.randrange(5)
     if kind == 0:

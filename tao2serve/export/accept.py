@@ -60,16 +60,7 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
 
 
 def _check_interface(path: Path, model: ModelProto, signature: ModelSignature) -> None:
-    """Raise InputError unless input and outputs are what an endpoint can feed: N open, channels first, floats."""
-    channels, height, width = signature.input.shape
-    if channels not in (1, 3):
-        last = "; it looks like channels last" if width in (1, 3) else ""
-        raise InputError(
-            str(path),
-            "does not take images of 1 or 3 channels, channels first",
-            evidence=f"{signature.input.name} is (N, {channels}, {height}, {width}){last}",
-            hint="TAO's exporters and tao2serve write (N, channels, height, width)",
-        )
+    """Raise InputError unless input and outputs are what an endpoint can feed: floats, with N open."""
     for tensor in (signature.input, signature.coverage, signature.bbox):
         if tensor.datatype not in ("FP32", "FP16"):
             raise InputError(

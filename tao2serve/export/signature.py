@@ -81,16 +81,27 @@ def signature_of(model: ModelProto, *, subject: str) -> ModelSignature:
 
 def _check_sizes(signature: ModelSignature, subject: str) -> None:
     """Raise InputError unless both grids are one, and no larger than an input of a possible size."""
+    channels, height, width = signature.input.shape
+    if channels not in (1, 3):
+        last = "; it looks like channels last" if width in (1, 3) else ""
+        raise InputError(
+            subject,
+            "does not take images of 1 or 3 channels, channels first",
+            evidence=f"{signature.input.name} is (N, {channels}, {height}, {width}){last}",
+            hint="TAO's exporters and tao2serve write (N, channels, height, width)",
+        )
     if signature.bbox.shape != (4 * signature.class_count, *signature.coverage.shape[1:]):
         raise InputError(
             subject,
             "has outputs that do not belong together",
             evidence=f"coverage {signature.coverage.shape}, bbox {signature.bbox.shape}",
         )
-    image, grid = signature.input.shape, signature.coverage.shape
-    if max(image) > _MAX_SIDE or grid[0] > _MAX_SIDE or grid[1] > image[1] or grid[2] > image[2]:
+    classes, rows, columns = signature.coverage.shape
+    if max(height, width, classes) > _MAX_SIDE or rows > height or columns > width:
         raise InputError(
-            subject, "declares sizes that no detector has", evidence=f"input {image}, coverage {grid} (channels first)"
+            subject,
+            "declares sizes that no detector has",
+            evidence=f"input {signature.input.shape}, coverage {signature.coverage.shape} (channels first)",
         )
 
 

@@ -120,7 +120,7 @@ def _mapped(path: Path, tensor: TensorProto, file: Path, wanted: int | None) -> 
 
 
 def _number(path: Path, tensor: TensorProto, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
         _refuse(path, tensor, "has an offset or length that is no number", repr(text))
     return int(text)
 
