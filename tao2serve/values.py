@@ -63,6 +63,7 @@ class ModelArtifact:
     signature: ModelSignature
     source_sha256: str
     companions: tuple[Path, ...] = ()  # further files the model refers to (ONNX external data)
+    warnings: tuple[str, ...] = ()  # what its user must know, a sentence or two each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

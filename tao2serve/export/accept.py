@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NoReturn
 
 import onnx
 from onnx import ModelProto, TensorProto
 
 from tao2serve.errors import InputError, ToolError
+from tao2serve.export.operators import check_operators
+from tao2serve.export.origin import origin_of
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
+from tao2serve.export.stored import check_stored
 from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
-from tao2serve.values import ModelArtifact
+from tao2serve.values import ModelArtifact, ModelSignature
 
 __all__ = ["accept_onnx", "refuse_encrypted"]
 
@@ -24,20 +27,25 @@ _TAO_IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"
 def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtifact:
     """Take an ONNX file as the artifact it is; it is checked, and not changed.
 
-    Weights beside the file (ONNX external data) must lie in its folder and are named in `companions`.
-    Raises InputError for anything that is not a sound DetectNet_v2 network, or does not fit `spec`.
+    Weights beside the file (ONNX external data) must lie in its folder and are named in `companions`. What is
+    wrong with its numbers, where the file proves it, is in `warnings`. Raises InputError for anything that is
+    not a sound DetectNet_v2 network with open batch size, or does not fit `spec`.
     """
     if not path.is_file():
         raise InputError(str(path), "does not exist")
     model = load_onnx(path)
-    companions = _external_files(path, model)
+    check_operators(path, model)
+    companions = check_stored(path, model)
     signature = signature_of(model, subject=str(path))
+    _check_interface(path, model, signature)
     try:
+        # By its path, because what the file keeps beside itself is looked for there, and only after check_stored.
         onnx.checker.check_model(str(path))
     except Exception as error:  # ValidationError, or RuntimeError from the C++ side
         raise InputError(str(path), "is not valid ONNX", evidence=str(error).strip()[:300]) from error
     if spec is not None:
         check_against_spec(signature, spec, subject=str(path))
+    warning = origin_of(model, subject=str(path)).warning
     digest = sha256_of(path)
     return ModelArtifact(
         format="onnx",
@@ -47,39 +55,31 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
         signature=signature,
         source_sha256=digest,
         companions=companions,
+        warnings=(warning,) if warning else (),
     )
 
 
-def _tensors(model: ModelProto) -> list[TensorProto]:
-    """Return every stored tensor of the main graph: weights, and constants in nodes."""
-    return [
-        *model.graph.initializer,
-        *(attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t")),
-        *(tensor for node in model.graph.node for attribute in node.attribute for tensor in attribute.tensors),
-    ]
-
-
-def _external_files(path: Path, model: ModelProto) -> tuple[Path, ...]:
-    """Return the files that hold external data. Raises InputError if one is outside the model's folder."""
-    folder = path.resolve().parent
-    found: dict[Path, None] = {}
-    for tensor in _tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        resolved = (folder / location).resolve()
-        if not location or PurePosixPath(location).is_absolute() or not resolved.is_relative_to(folder):
+def _check_interface(path: Path, model: ModelProto, signature: ModelSignature) -> None:
+    """Raise InputError unless input and outputs are what an endpoint can feed: floats, with N open."""
+    for tensor in (signature.input, signature.coverage, signature.bbox):
+        if tensor.datatype not in ("FP32", "FP16"):
             raise InputError(
                 str(path),
-                "keeps weights outside its own folder",
-                evidence=f"{tensor.name}: {location!r}"[:300],
-                hint="save the model as one file (onnx.save_model with save_as_external_data=False)",
+                "does not take and give floating point numbers",
+                evidence=f"{tensor.name} is {tensor.datatype}",
+                hint="a TAO detector takes float32 in [0, 1]; scaling belongs to the preprocessing",
             )
-        if not resolved.is_file():
-            raise InputError(str(path), "misses a file with its weights", evidence=f"{tensor.name}: {location!r}"[:300])
-        found[resolved] = None
-    return tuple(found)
+    names = {signature.input.name, signature.coverage.name, signature.bbox.name}
+    for item in (*model.graph.input, *model.graph.output):
+        batch = item.type.tensor_type.shape.dim[:1]
+        if item.name in names and batch and batch[0].dim_value > 0:
+            # Triton would refuse every batch but this one, and so would parity, which runs image by image.
+            raise InputError(
+                str(path),
+                f"has a batch size fixed to {batch[0].dim_value}, which rules out Triton's dynamic batching",
+                evidence=f"the first dimension of {item.name}",
+                hint="export it again with an open batch size, which is what TAO's exporters write by themselves",
+            )
 
 
 def _precision(model: ModelProto) -> str:

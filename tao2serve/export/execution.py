@@ -104,7 +104,10 @@ def _open_onnx(path: Path) -> OpenModel:
     taken = np.float16 if signature.input.datatype == "FP16" else np.float32
 
     def run(images: Array) -> Outputs:
-        coverage, bbox = session.run(names, {signature.input.name: images.astype(taken, copy=False)})
+        try:
+            coverage, bbox = session.run(names, {signature.input.name: images.astype(taken, copy=False)})
+        except Exception as error:  # its exceptions share no base of their own
+            raise InputError(str(path), "cannot be run by onnxruntime", evidence=str(error)[:300]) from error
         return Outputs(coverage=coverage.astype(np.float32), bbox=bbox.astype(np.float32))
 
     return OpenModel(path=path, kind="onnx", precision=artifact.precision, signature=signature, forward=run)

@@ -6,10 +6,14 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tao2serve.errors import ParityError
+import numpy as np
+
+from tao2serve.errors import InputError, ParityError
+from tao2serve.export.computable import check_computable
 from tao2serve.export.divergence import first_divergence
 from tao2serve.export.execution import open_model, sample_images
 from tao2serve.parity.tensors import TensorDifference, compare_tensors
+from tao2serve.tao.hdf5 import is_hdf5
 from tao2serve.tao.keras import Array
 from tao2serve.values import ModelArtifact
 
@@ -67,7 +71,8 @@ def check_parity(
     """Run artifact and source on the same images (N, C, H, W) in [0, 1] and compare both outputs.
 
     A `.hdf5` source is run by our own numpy reading of Keras, an `.onnx` source by onnxruntime. The report
-    says whether it passed; `report.require()` raises. Raises InputError for files or images that do not fit.
+    says whether it passed; `report.require()` raises. Raises InputError for files or images that do not fit, and
+    where the fault is the source's: its numbers are not finite, or too large for float32.
     """
     wanted = open_model(source).run(images)
     found = open_model(artifact.path).run(images)
@@ -81,13 +86,42 @@ def check_parity(
     logger.info("parity of %s: worst %s %.3g", artifact.path.name, report.worst.name, report.worst.max_abs)
     if report.passed:
         return report
+    if is_hdf5(source):
+        check_computable(source, images[:1], tolerance=tolerance)
     return replace(report, first_divergence=first_divergence(source, artifact.path, images[:1], tolerance=tolerance))
 
 
 def prove_parity(artifact: ModelArtifact, source: Path) -> str:
-    """Return in one line how the artifact compares with its source on synthetic images; raises ParityError."""
+    """Return in one line how the artifact compares with its source on synthetic images.
+
+    A file that is served as it is has nothing to be compared with, so it is run once. Raises ParityError, and
+    InputError as `check_parity`.
+    """
+    images = sample_images(artifact.signature)
     if artifact.path == source:
+        _check_runs(source, images[:1])
         return "the file is served as it is"
-    report = check_parity(artifact, source, images=sample_images(artifact.signature))
+    report = check_parity(artifact, source, images=images)
     report.require()
     return str(report)
+
+
+def _check_runs(path: Path, images: Array) -> None:
+    """Raise InputError unless a model runs here, gives the shapes it declares, and finite numbers."""
+    model = open_model(path)
+    outputs = model.run(images)
+    found = (outputs.coverage, outputs.bbox)
+    for tensor, value in zip((model.signature.coverage, model.signature.bbox), found, strict=True):
+        if value.shape[1:] != tensor.shape:
+            raise InputError(
+                str(path),
+                f"gives another {tensor.name} than it declares",
+                evidence=f"declared (N, {', '.join(map(str, tensor.shape))}), given {value.shape}",
+            )
+        if not np.isfinite(value).all():
+            raise InputError(
+                str(path),
+                "computes numbers that are not finite",
+                evidence=f"in {tensor.name}, on a synthetic picture",
+                hint="training diverged, or the file is damaged",
+            )

@@ -43,12 +43,15 @@ def forward(model: KerasModel, images: Array) -> Outputs:
 
 
 def layer_outputs(model: KerasModel, images: Array) -> Iterator[tuple[str, Array]]:
-    """Yield each layer's name and result in the order they run; results nobody needs any more are let go."""
+    """Yield each layer's name and result in the order they run; results nobody needs any more are let go.
+
+    Images of float64 are computed in float64.
+    """
     last_use = {name: index for index, layer in enumerate(model.layers) for name in layer.inbound}
     alive: dict[str, Array] = {}
     for index, layer in enumerate(model.layers):
         if layer.class_name == "InputLayer":
-            result = np.asarray(images, dtype=np.float32)
+            result = images if images.dtype == np.float64 else np.asarray(images, dtype=np.float32)
         else:
             result = _run(layer, tuple(alive[name] for name in layer.inbound))
         alive[layer.name] = result
@@ -65,7 +68,8 @@ def _run(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
     if not inputs:
         layer.fail("has no input")
     try:
-        return rule(layer, inputs)
+        with np.errstate(over="ignore", invalid="ignore"):  # damaged weights overflow; what comes out tells
+            return rule(layer, inputs)
     except (ValueError, IndexError) as error:  # numpy, when shapes do not fit
         layer.fail("does not fit its inputs", evidence=f"{[x.shape for x in inputs]}: {error}"[:300])
 

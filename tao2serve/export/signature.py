@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from tao2serve.errors import InputError
+from tao2serve.export.shapes import tensor_shapes
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.tao.stride import fits_stride, stated_strides
 from tao2serve.values import ModelSignature, Tensor
@@ -24,6 +25,7 @@ _DATATYPES = {
     TensorProto.UINT8: "UINT8",
     TensorProto.INT8: "INT8",
 }
+_MAX_SIDE = 1 << 14  # pixels, or classes
 
 
 def read_signature(path: Path) -> ModelSignature:
@@ -66,18 +68,41 @@ def signature_of(model: ModelProto, *, subject: str) -> ModelSignature:
         )
     coverage = _output(model, _COVERAGE_NAMES, "coverage", subject)
     bbox = _output(model, _BBOX_NAMES, "bbox", subject)
-    if min(_dims(coverage) + _dims(bbox), default=0) < 1:
-        coverage, bbox = _inferred(model, coverage, bbox)
+    is_open = min(_dims(coverage) + _dims(bbox)) < 1
+    shapes = tensor_shapes(model) if is_open else {}
     signature = ModelSignature(
-        input=_tensor(inputs[0], subject), coverage=_tensor(coverage, subject), bbox=_tensor(bbox, subject)
+        input=_tensor(inputs[0], {}, subject),
+        coverage=_tensor(coverage, shapes, subject),
+        bbox=_tensor(bbox, shapes, subject),
     )
+    _check_sizes(signature, subject)
+    return signature
+
+
+def _check_sizes(signature: ModelSignature, subject: str) -> None:
+    """Raise InputError unless both grids are one, and no larger than an input of a possible size."""
+    channels, height, width = signature.input.shape
+    if channels not in (1, 3):
+        last = "; it looks like channels last" if width in (1, 3) else ""
+        raise InputError(
+            subject,
+            "does not take images of 1 or 3 channels, channels first",
+            evidence=f"{signature.input.name} is (N, {channels}, {height}, {width}){last}",
+            hint="TAO's exporters and tao2serve write (N, channels, height, width)",
+        )
     if signature.bbox.shape != (4 * signature.class_count, *signature.coverage.shape[1:]):
         raise InputError(
             subject,
             "has outputs that do not belong together",
             evidence=f"coverage {signature.coverage.shape}, bbox {signature.bbox.shape}",
         )
-    return signature
+    classes, rows, columns = signature.coverage.shape
+    if max(height, width, classes) > _MAX_SIDE or rows > height or columns > width:
+        raise InputError(
+            subject,
+            "declares sizes that no detector has",
+            evidence=f"input {signature.input.shape}, coverage {signature.coverage.shape} (channels first)",
+        )
 
 
 def check_against_spec(signature: ModelSignature, spec: ExperimentSpec, *, subject: str) -> None:
@@ -125,27 +150,18 @@ def _output(model: ModelProto, wanted: frozenset[str], role: str, subject: str) 
 
 def _dims(item: ValueInfoProto) -> tuple[int, ...]:
     """Return the sizes behind N; 0 where the file leaves one open, one 0 if it says nothing."""
-    return tuple(dim.dim_value for dim in item.type.tensor_type.shape.dim)[1:] or (0,)
+    return tuple(max(dim.dim_value, 0) for dim in item.type.tensor_type.shape.dim)[1:] or (0,)
 
 
-def _inferred(
-    model: ModelProto, coverage: ValueInfoProto, bbox: ValueInfoProto
-) -> tuple[ValueInfoProto, ValueInfoProto]:
-    """Let ONNX work out sizes the exporter left open; without success the old ones come back."""
-    try:
-        outputs = {item.name: item for item in onnx.shape_inference.infer_shapes(model).graph.output}
-    except Exception:  # its own InferenceError, or a RuntimeError: the caller reports the open sizes
-        return coverage, bbox
-    return outputs.get(coverage.name, coverage), outputs.get(bbox.name, bbox)
-
-
-def _tensor(item: ValueInfoProto, subject: str) -> Tensor:
+def _tensor(item: ValueInfoProto, inferred: Mapping[str, tuple[int, ...]], subject: str) -> Tensor:
     shape, datatype = _dims(item), _DATATYPES.get(item.type.tensor_type.elem_type)
+    if min(shape) < 1:
+        shape = inferred.get(item.name, (0, *shape))[1:]
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(
             subject,
             f"{item.name} does not have a fixed (channels, height, width)",
-            evidence=f"it has {shape}",
+            evidence=f"behind N it has {shape}, 0 where the size is open",
             hint="export the model with a fixed input size",
         )
     if datatype is None:
