@@ -12,6 +12,7 @@ from typing import Any
 from tao2serve.config import Settings
 from tao2serve.errors import Tao2ServeError
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.encrypted import container_export
 from tao2serve.export.local import LocalDetector, neutral_picture
 from tao2serve.export.parity import prove_parity
 from tao2serve.interrupts import deferred_interrupts
@@ -110,7 +111,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         with steps.step("export to ONNX") as step:
             spec = read_spec(source.spec)
             params = DetectorParams.from_dict(to_params(spec))
-            artifact = export_onnx(source.weights, output=folder / "model.onnx", spec=spec)
+            container = container_export(settings, on_news=step.news)
+            artifact = export_onnx(source.weights, output=folder / "model.onnx", spec=spec, container=container)
             check_servable(artifact)
             step.note(str(artifact.signature))
         with steps.step("prove parity with the weights") as step:

@@ -33,13 +33,15 @@ def export(
 
     Example: tao2serve export results/weights/resnet18_detector.hdf5 --spec results/experiment_spec.txt -o onnx
     """
-    from tao2serve.config import home
+    from tao2serve.config import home, load_settings
     from tao2serve.export.convert import export_onnx
+    from tao2serve.export.encrypted import container_export
     from tao2serve.export.parity import prove_parity
     from tao2serve.registry.source import Source, resolve
     from tao2serve.tao.params import to_params
     from tao2serve.tao.spec import read_spec
 
+    settings = load_settings()
     wanted = Source(text=source, selectors=selectors(project, task, tag), spec=spec)
     with (
         tempfile.TemporaryDirectory(prefix="tao2serve-export-") as folder,
@@ -52,7 +54,10 @@ def export(
         with steps.step("export to ONNX") as step:
             experiment = read_spec(resolved.spec)
             params = to_params(experiment)
-            artifact = export_onnx(resolved.weights, output=Path(folder) / "export.onnx", spec=experiment)
+            container = container_export(settings, on_news=step.news)
+            artifact = export_onnx(
+                resolved.weights, output=Path(folder) / "export.onnx", spec=experiment, container=container
+            )
             step.note(str(artifact.signature))
         with steps.step("prove parity with the weights") as step:
             step.note(prove_parity(artifact, resolved.weights))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tao2serve.errors import InputError, ParityError
+from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES
 from tao2serve.export.inference import open_session
 from tao2serve.export.reference import Outputs, forward, layer_outputs
 from tao2serve.export.signature import load_onnx, read_signature
@@ -111,6 +112,8 @@ def prove_parity(artifact: ModelArtifact, source: Path) -> str:
     """Return in one line how the artifact compares with its source on synthetic images; raises ParityError."""
     if artifact.path == source:
         return "the file is served as it is"
+    if source.suffix.lower() in ENCRYPTED_SUFFIXES:
+        return "not provable: NVIDIA's own export of weights that only its container can read"
     report = check_parity(artifact, source, images=sample_images(artifact.signature))
     report.require()
     return str(report)
