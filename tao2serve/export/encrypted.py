@@ -117,10 +117,8 @@ def _content(path: Path) -> bytes:
     try:
         with path.expanduser().open("rb") as file:
             return file.read(_LONGEST_KEY + 1)
-    except OSError as error:
-        raise UsageError(
-            str(path), "cannot be read, and is to hold the key", evidence=error.strerror or str(error)
-        ) from error
+    except (OSError, ValueError, RuntimeError) as error:  # NUL in the name; ~ of nobody
+        raise UsageError(str(path), "cannot be read, and is to hold the key", evidence=str(error)) from error
 
 
 def _refusal(source: Path, spec: ExperimentSpec | None) -> ToolError:
@@ -134,7 +132,7 @@ def _refusal(source: Path, spec: ExperimentSpec | None) -> ToolError:
         evidence=f"{source.suffix.lower()} files are encrypted with the key of the training run",
         hint=(
             f"{first}put that key into a file, let tao2serve run the container, and repeat the command:\n"
-            f"  python3 -m venv ~/tao && ~/tao/bin/pip install nvidia-tao=={LAUNCHER_VERSION}\n"
+            f"  python3 -m venv ~/tao && ~/tao/bin/pip install nvidia-tao=={LAUNCHER_VERSION} setuptools\n"
             "  export TAO2SERVE_TAO_LAUNCHER=~/tao/bin/tao TAO2SERVE_TAO_KEY_FILE=KEY_FILE\n"
             f"or put it into the variable KEY, run\n  {_docker_command(model, spec)}\nand give the .onnx file"
         ),

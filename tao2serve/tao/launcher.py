@@ -56,7 +56,10 @@ def find_launcher(named: Path | None = None) -> Path | None:
     if named is None:
         found = shutil.which("tao")
         return Path(found) if found else None
-    path = named.expanduser()
+    try:
+        path = named.expanduser()
+    except RuntimeError:  # ~ of nobody
+        path = named
     if not path.is_file() or not os.access(path, os.X_OK):
         raise ToolError(
             str(named),
@@ -70,9 +73,16 @@ def launcher_version(launcher: Path) -> str:
     """Return the toolkit's version as the launcher says it; needs no Docker. Raises ToolError if it is another tao."""
     try:
         done = subprocess.run(
-            [str(launcher), "info"], env=_environment({}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=_VERSION_LIMIT_S, check=False,
-        )  # fmt: skip
+            [str(launcher), "info"],
+            env=_environment(
+                {"TAO_DOCKER_DISABLE": "0"}
+            ),  # inside TAO's own containers it is 1, and there is no `info`
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_VERSION_LIMIT_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolError(str(launcher), "could not be asked for its version", evidence=str(error)) from error
     printed = done.stdout.decode("utf-8", "replace")

@@ -100,7 +100,9 @@ def read_mounts(path: Path) -> Mounts:
         raise _wrong(path, f"has a field the launcher does not know: {unknown[0]!r}"[:200])
     if "Mounts" not in document:
         raise _wrong(path, "has no field Mounts")
-    mounts = tuple(_mount(path, entry) for entry in _entries(path, document, "Mounts", ("source", "destination")))
+    entries = _entries(path, document, "Mounts", ("source", "destination"))
+    # Docker is given them by source, so that of two with the same source only the last counts.
+    mounts = tuple({mount.source: mount for mount in (_mount(path, entry) for entry in entries)}.values())
     environment = tuple(
         (str(entry["variable"]), str(entry["value"]))
         for entry in _entries(path, document, "Envs", ("variable", "value"))
@@ -129,11 +131,11 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         with path.expanduser().open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # NUL in the name; ~ of nobody
         raise UsageError(
             str(path),
             "cannot be read, and names the launcher's mounts",
-            evidence=error.strerror or str(error),
+            evidence=str(error),
             hint=f"write it, such as {_EXAMPLE}, or unset {MOUNTS_VARIABLE}",
         ) from error
     if len(content) > _MAX_BYTES:
@@ -160,16 +162,21 @@ def _entries(path: Path, document: Mapping[str, Any], field: str, names: tuple[s
 
 def _mount(path: Path, entry: Mapping[str, Any]) -> Mount:
     # realpath on both, as the launcher has it: it follows this machine's symlinks for the container's path too.
-    source = Path(os.path.realpath(Path(str(entry["source"])).expanduser()))
-    destination = PurePosixPath(os.path.realpath(Path(str(entry["destination"])).expanduser()))
-    if not source.exists():
+    try:
+        source, destination = (
+            Path(os.path.realpath(Path(str(entry[name])).expanduser())) for name in ("source", "destination")
+        )
+        exists = source.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a folder we may not look into; NUL; ~ of nobody
+        raise _wrong(path, "has a mount that is no path", evidence=str(error)) from error
+    if not exists:
         raise UsageError(
             str(path),
             "mounts a folder that does not exist",
             evidence=f"source {str(source)!r}",
             hint=f"create the folder, or take its entry out of {path}",
         )
-    return Mount(source=source, destination=destination)
+    return Mount(source=source, destination=PurePosixPath(destination))
 
 
 def _wrong(path: Path, fact: str, *, evidence: str = "") -> UsageError:
