@@ -10,6 +10,7 @@ import re
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,11 @@ __all__ = ["ChildOutcome", "ChildRequest", "redact", "run_child"]
 REDACTED: Final = "***"
 _TAIL_LINES: Final = 200
 _LONGEST_LINE: Final = 64 * 1024
+# What a shell or a service starts in the background ignores SIGINT, and so would its children.
+_HEARS_SIGINT: Final = (
+    *(sys.executable, "-I", "-S", "-c"),
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+)
 _READ_BYTES: Final = 16 * 1024
 _POLL_S: Final = 0.5
 _END_GRACE_S: Final = 30.0  # `docker stop` alone takes 10
@@ -34,7 +40,7 @@ _ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildRequest:
-    """A program to run; `secrets` are taken out of everything it prints before that is kept or shown."""
+    """A program, by its full path; `secrets` are taken out of all it prints before that is kept or shown."""
 
     name: str  # what errors call it
     command: tuple[str, ...]
@@ -107,7 +113,7 @@ def _terminal() -> Iterator[int]:
 def _start(request: ChildRequest, terminal: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            request.command,
+            [*_HEARS_SIGINT, *request.command],
             env=dict(request.environment),
             cwd=request.folder,
             stdin=terminal,

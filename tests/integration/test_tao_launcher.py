@@ -60,10 +60,10 @@ class Place:
     def export(self, **variables: str | Path) -> Outcome:
         return self._with(variables).tao2serve("export", *self._arguments(), timeout_s=120)
 
-    def start_export(self, **variables: str | Path) -> subprocess.Popen[str]:
+    def start_export(self, *, before: tuple[str, ...] = (), **variables: str | Path) -> subprocess.Popen[str]:
         line = self._with(variables)
         return subprocess.Popen(
-            [sys.executable, "-m", "tao2serve", "export", *map(str, self._arguments())],
+            [*before, sys.executable, "-m", "tao2serve", "export", *map(str, self._arguments())],
             env=dict(line.environment), cwd=line.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -298,16 +298,23 @@ def test_a_launcher_that_hangs_is_ended(fake_launcher: Path, logged_in: Place) -
     assert not list((logged_in.root / "tmp").iterdir())
 
 
-def test_an_interrupt_ends_the_launcher(fake_launcher: Path, logged_in: Place) -> None:
-    """Ctrl-C at tao2serve ends the launcher in order and leaves no key behind."""
+@pytest.mark.parametrize("started", ["in front", "in the background"])
+def test_an_interrupt_ends_the_launcher(fake_launcher: Path, logged_in: Place, started: str) -> None:
+    """Ctrl-C or SIGTERM at tao2serve ends the launcher by SIGINT, and leaves no key behind.
+
+    In the background of a script a process ignores SIGINT, which its children would inherit.
+    """
     marker = logged_in.root / "marker"
-    process = logged_in.start_export(TAO2SERVE_TAO_LAUNCHER=fake_launcher, TAO2SERVE_TAO_KEY=KEY, FAKE_TAO_SLEEP=marker)
+    process = logged_in.start_export(
+        TAO2SERVE_TAO_LAUNCHER=fake_launcher, TAO2SERVE_TAO_KEY=KEY, FAKE_TAO_SLEEP=marker,
+        before=("sh", "-c", 'trap "" INT; exec "$@"', "sh") if started == "in the background" else (),
+    )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
         while not (marker.exists() and marker.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert marker.read_text().isdigit()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT if started == "in front" else signal.SIGTERM)
         process.communicate(timeout=60)
     finally:
         process.kill()
