@@ -30,6 +30,8 @@ def main(folder: Path) -> int:
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):  # what Python would print
+            print(ended.code, file=sys.stderr)  # noqa: T201
     finally:
         _say(folder, code=code)
     return code
