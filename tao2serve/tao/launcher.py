@@ -55,7 +55,7 @@ def find_launcher(named: Path | None = None) -> Path | None:
     """Return the launcher: `named` if given, else `tao` on PATH, else None; raises ToolError if `named` is none."""
     if named is None:
         found = shutil.which("tao")
-        return Path(found) if found else None
+        return Path(found).absolute() if found else None
     try:
         path = named.expanduser()
     except RuntimeError:  # ~ of nobody
@@ -74,9 +74,7 @@ def launcher_version(launcher: Path) -> str:
     try:
         done = subprocess.run(
             [str(launcher), "info"],
-            env=_environment(
-                {"TAO_DOCKER_DISABLE": "0"}
-            ),  # inside TAO's own containers it is 1, and there is no `info`
+            env=_environment({"TAO_DOCKER_DISABLE": "0"}),  # 1, as in TAO's own containers, knows no `info`
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

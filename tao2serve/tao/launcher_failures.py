@@ -35,7 +35,7 @@ _KNOWN: Final = (
     (
         ("Docker pull failed",),
         "could not fetch NVIDIA's container",
-        "see that nvcr.io can be reached, that `docker login nvcr.io` worked, and that the disk has 20 GB left",
+        "see that nvcr.io can be reached, that `docker login nvcr.io` worked, and that the disk has room for it",
     ),
     (
         ("could not select device driver",),
