@@ -29,7 +29,11 @@ def regenerate(repository: Path) -> TritonModel:
         )
         remove_model(NAME, repository=repository)  # write_model never changes a model that is there
         # The defaults of a deployment, whatever the settings of this machine are.
-        return write_model(artifact, ModelConfig(name=NAME, signature=artifact.signature), repository=repository)
+        return write_model(
+            artifact,
+            ModelConfig(name=NAME, signature=artifact.signature, precision=artifact.precision),
+            repository=repository,
+        )
 
 
 if __name__ == "__main__":

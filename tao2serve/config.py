@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     tao_timeout_s: float = Field(
         7200.0, gt=0, description="how long NVIDIA's container may take, its download included"
     )
+    tensor_tolerance: float = Field(1e-3, gt=0, description="largest difference of fp32 tensors that parity allows")
+    matched_ratio: float = Field(0.99, ge=0, le=1, description="boxes that must match: fp16, endpoints")
+    matched_ratio_int8: float = Field(0.90, ge=0, le=1, description="boxes that must match: int8")
     # clearml-serving looks for changes every five minutes unless told otherwise.
     ready_timeout_s: float = Field(420.0, gt=0, description="how long deploy waits for an endpoint to answer")
 

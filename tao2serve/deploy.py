@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tao2serve.artifacts import ArtifactRequest, make_artifacts
 from tao2serve.config import Settings
 from tao2serve.errors import Tao2ServeError
-from tao2serve.export.convert import export_onnx
-from tao2serve.export.encrypted import container_export
-from tao2serve.export.local import LocalDetector, neutral_picture
-from tao2serve.export.parity import prove_parity
+from tao2serve.export.execution import open_model
+from tao2serve.export.local import detect, neutral_picture
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.parity.boxes import BoxParity
 from tao2serve.registry.publish import DeploymentTask
@@ -28,11 +27,12 @@ from tao2serve.serving.placement import place
 from tao2serve.serving.service import EndpointVersion, ServingService, find_service
 from tao2serve.steps import Steps, attempt, undone_on_failure
 from tao2serve.tao.params import to_params
-from tao2serve.tao.spec import read_spec
+from tao2serve.tao.reading import read_experiment
 from tao2serve.triton.config import ModelConfig
 from tao2serve.triton.control import TritonControl
 from tao2serve.triton.repository import remove_model, write_model
 from tao2serve.values import ModelArtifact, TritonModel
+from tao2serve.verify.verification import Verification
 
 __all__ = ["DeployRequest", "Deployment", "deploy"]
 
@@ -46,6 +46,8 @@ class DeployRequest:
     source: Source
     endpoint: str
     image: bytes | None = None
+    clustering: Path | None = None
+    artifacts: ArtifactRequest = field(default_factory=ArtifactRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Deployment:
     endpoint: EndpointVersion
     source: ResolvedSource
     artifact: ModelArtifact
+    cost: Verification | None  # of the precision, None for fp32
     model_id: str
     task_id: str
     service_id: str
@@ -84,6 +87,7 @@ class Deployment:
                 "precision": self.artifact.precision,
                 "sha256": self.artifact.sha256,
                 "model_id": self.model_id,
+                "cost": self.cost.to_dict() if self.cost else None,
             },
             "parity": {
                 "boxes_expected": self.parity.expected,
@@ -108,18 +112,16 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         with steps.step("choose the trained model") as step:
             source = resolve(request.source, directory=folder, on_news=step.news)
             step.note(f"{source.weights.name}: {source.reason}")
-        with steps.step("export to ONNX") as step:
-            spec = read_spec(source.spec)
+            spec = read_experiment(source.spec, clustering=request.clustering)
             params = DetectorParams.from_dict(to_params(spec))
-            container = container_export(settings, on_news=step.news)
-            artifact = export_onnx(source.weights, output=folder / "model.onnx", spec=spec, container=container)
+        made = make_artifacts(source.weights, spec, request.artifacts, settings, folder=folder / "made", steps=steps)
+        artifact = made.onnx
+        with steps.step("look at the picture here") as step:
             check_servable(artifact)
-            step.note(str(artifact.signature))
-        with steps.step("prove parity with the weights") as step:
-            step.note(prove_parity(artifact, source.weights))
             image = request.image or neutral_picture(params)
             limits = (settings.max_image_bytes, settings.max_image_pixels)
-            expected = LocalDetector(artifact, params, limits=limits).detect(image, subject="the picture")
+            expected = detect(open_model(artifact.path), image, params, subject="the picture", limits=limits)
+            step.note(f"{len(expected)} boxes")
         with steps.step("find the serving service") as step:
             service = find_service(settings.service)
             placement = place(service, request.endpoint, settings)
@@ -133,7 +135,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(f"model {model.model_id}")
         undo = stack.enter_context(undone_on_failure())
         with steps.step("load on Triton") as step:
-            config = ModelConfig.of(settings, name=endpoint.triton_model, signature=artifact.signature)
+            config = ModelConfig.of(settings, name=endpoint.triton_model, artifact=artifact)
             written = write_model(artifact, config, repository=placement.repository)
             undo.callback(take_back, service, control, endpoint, written)
             control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)
@@ -153,8 +155,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             wait_for_answer(endpoint.alias_url, image, timeout_s=limit_s, version=endpoint.version, on_news=step.news)
             step.note(endpoint.alias_url)
         deployment = Deployment(
-            endpoint=endpoint, source=source, artifact=artifact, model_id=model.model_id, task_id=task.id,
-            service_id=service.id, parity=parity, smoke=smoke, steps=steps,
+            endpoint=endpoint, source=source, artifact=artifact, cost=made.cost, model_id=model.model_id,
+            task_id=task.id, service_id=service.id, parity=parity, smoke=smoke, steps=steps,
         )  # fmt: skip
         task.record("deployment", deployment.to_dict())
         return deployment

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from tao2serve.cli.options import Json, Project, Service, Spec, Tags, Task, selectors
+from tao2serve.cli.options import (
+    AcceptParity,
+    CalibrationCache,
+    CalibrationImages,
+    CalibrationMethod,
+    Clustering,
+    Json,
+    Precision,
+    Project,
+    Service,
+    Spec,
+    Tags,
+    Task,
+    artifact_request,
+    selectors,
+)
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 
@@ -21,6 +36,12 @@ def deploy(
     task: Task = "",
     tag: Tags = None,
     spec: Spec = None,
+    clustering: Clustering = None,
+    precision: Precision = None,
+    calibration_images: CalibrationImages = None,
+    calibration_cache: CalibrationCache = None,
+    calibration_method: CalibrationMethod = "minmax",
+    accept_parity: AcceptParity = False,
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights, if ClearML only knows their path.")
     ] = None,
@@ -38,8 +59,8 @@ def deploy(
     from tao2serve.config import home, load_settings
     from tao2serve.deploy import DeployRequest
     from tao2serve.deploy import deploy as run
+    from tao2serve.images import read_image
     from tao2serve.registry.source import Source
-    from tao2serve.serving.client import read_image
 
     settings = load_settings({"service": service})
     request = DeployRequest(
@@ -51,6 +72,15 @@ def deploy(
         ),
         endpoint=endpoint,
         image=read_image(image) if image else None,
+        clustering=clustering,
+        artifacts=artifact_request(
+            precision,
+            calibration_images=calibration_images,
+            calibration_cache=calibration_cache,
+            calibration_method=calibration_method,
+            accept_parity=accept_parity,
+            images=image,
+        ),
     )
     with quiet(home() / "logs" / "deploy.log") as terminal, shown_steps(terminal) as steps:
         deployment = run(request, settings, steps=steps)

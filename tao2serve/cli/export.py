@@ -1,4 +1,4 @@
-"""`tao2serve export`: a trained model to ONNX, with parity proved."""
+"""`tao2serve export`: a trained model to ONNX, in a precision, and to a TensorRT engine."""
 
 from __future__ import annotations
 
@@ -6,15 +6,33 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tao2serve.cli.options import Json, Project, Spec, Tags, Task, selectors
+from tao2serve.cli.options import (
+    AcceptParity,
+    CalibrationCache,
+    CalibrationImages,
+    CalibrationMethod,
+    Clustering,
+    Json,
+    Precision,
+    Project,
+    Spec,
+    Tags,
+    Task,
+    artifact_request,
+    selectors,
+)
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import UsageError
 from tao2serve.export.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from tao2serve.artifacts import Artifacts, EngineWish
+    from tao2serve.values import ModelArtifact
 
 
 def export(
@@ -22,7 +40,37 @@ def export(
         str, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
     ] = "",
     spec: Spec = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the ONNX file.")] = Path(),
+    clustering: Clustering = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for what is made.")] = Path(),
+    precision: Precision = None,
+    calibration_images: CalibrationImages = None,
+    calibration_cache: CalibrationCache = None,
+    calibration_method: CalibrationMethod = "minmax",
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Pictures to measure on what fp16 or int8 costs."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="DIR", help="KITTI labels of those pictures: adds mAP.")
+    ] = None,
+    accept_parity: AcceptParity = False,
+    fold_batch_norm: Annotated[
+        bool,
+        typer.Option("--fold-batch-norm", help="Fold it into the convolutions; TAO's caches then miss its tensors."),
+    ] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Build a TensorRT plan too, for this machine's GPU.")
+    ] = False,
+    batches: Annotated[
+        str, typer.Option("--batches", metavar="MIN,OPT,MAX", help="Batch sizes of the engine.")
+    ] = "1,8,8",
+    workspace: Annotated[float, typer.Option("--workspace", metavar="GIB", help="TensorRT's scratch memory.")] = 2.0,
+    timing_cache: Annotated[
+        Path | None, typer.Option("--timing-cache", metavar="FILE", help="TensorRT's timings, kept for the next build.")
+    ] = None,
+    trtexec: Annotated[
+        Path | None, typer.Option("--trtexec", metavar="FILE", help="NVIDIA's builder, if it is not on PATH.")
+    ] = None,
     project: Project = "",
     task: Task = "",
     tag: Tags = None,
@@ -31,60 +79,105 @@ def export(
 ) -> None:
     """Export a TAO DetectNet_v2 model to ONNX and params.json, and compare it with the weights it came from.
 
+    With --precision fp16 or int8 it is converted, and what that costs is measured; with --engine a TensorRT plan
+    is built from it.
+
     Example: tao2serve export results/weights/resnet18_detector.hdf5 --spec results/experiment_spec.txt -o onnx
     """
+    from tao2serve.artifacts import make_artifacts
     from tao2serve.config import home, load_settings
-    from tao2serve.export.convert import export_onnx
-    from tao2serve.export.encrypted import container_export
-    from tao2serve.export.parity import prove_parity
     from tao2serve.registry.source import Source, resolve
     from tao2serve.tao.params import to_params
-    from tao2serve.tao.spec import read_spec
+    from tao2serve.tao.reading import read_experiment
 
-    settings = load_settings()
     wanted = Source(text=source, selectors=selectors(project, task, tag), spec=spec)
+    request = artifact_request(
+        precision,
+        calibration_images=calibration_images,
+        calibration_cache=calibration_cache,
+        calibration_method=calibration_method,
+        accept_parity=accept_parity,
+        fold_batch_norm=fold_batch_norm,
+        images=images,
+        labels=labels,
+        engine=_engine(batches, workspace, timing_cache, trtexec) if engine else None,
+    )
+    settings = load_settings()
     with (
         tempfile.TemporaryDirectory(prefix="tao2serve-export-") as folder,
         quiet(home() / "logs" / "export.log") as terminal,
         shown_steps(terminal) as steps,
     ):
         with steps.step("find the model") as step:
-            resolved = resolve(wanted, directory=Path(folder), on_news=step.news)
+            resolved = resolve(wanted, directory=Path(folder) / "source", on_news=step.news)
+            experiment = read_experiment(resolved.spec, clustering=clustering)
             step.note(f"{resolved.weights.name}: {resolved.reason}")
-        with steps.step("export to ONNX") as step:
-            experiment = read_spec(resolved.spec)
-            params = to_params(experiment)
-            container = container_export(settings, on_news=step.news)
-            artifact = export_onnx(
-                resolved.weights, output=Path(folder) / "export.onnx", spec=experiment, container=container
-            )
-            step.note(str(artifact.signature))
-        with steps.step("prove parity with the weights") as step:
-            step.note(prove_parity(artifact, resolved.weights))
-        onnx_path, params_path = output / f"{resolved.weights.stem}.onnx", output / "params.json"
-        contents = {onnx_path: artifact.path.read_bytes(), params_path: (json.dumps(params, indent=2) + "\n").encode()}
+        made = make_artifacts(
+            resolved.weights, experiment, request, settings, folder=Path(folder) / "made", steps=steps
+        )
+        params_path = output / "params.json"
+        contents = _contents(made, output)
+        contents[params_path] = (json.dumps(to_params(experiment), indent=2) + "\n").encode()
         # With its spec beside it the ONNX file can be deployed as it lies there.
         contents[output / "experiment_spec.txt"] = resolved.spec.read_bytes()
-        for companion in artifact.companions:  # weights that an ONNX file keeps beside itself
-            contents[output / companion.relative_to(artifact.path.parent)] = companion.read_bytes()
         _put(contents, force=force)
     document = {
         "outcome": "ok",
-        "artifacts": [
-            {
-                "format": artifact.format,
-                "path": str(onnx_path),
-                "sha256": artifact.sha256,
-                "precision": artifact.precision,
-                "params": str(params_path),
-            }
-        ],
+        "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
+        "cost": made.cost.to_dict() if made.cost else None,
         "steps": steps.to_list(),
     }
     if json_output:
         print_json(document)
     else:
-        print_text(f"{onnx_path}  {artifact.precision}  {artifact.signature}\n{params_path}")
+        print_text(_summary(made, output, params_path))
+
+
+def _engine(batches: str, workspace_gib: float, timing_cache: Path | None, trtexec: Path | None) -> EngineWish:
+    from tao2serve.artifacts import EngineWish
+
+    sizes = batches.split(",")
+    if len(sizes) != 3 or not all(size.strip().isdecimal() for size in sizes):
+        raise UsageError("--batches", f"is {batches!r}, not three numbers", hint="for example: 1,8,16")
+    least, usual, most = (int(size) for size in sizes)
+    return EngineWish(
+        min_batch=least,
+        opt_batch=usual,
+        max_batch=most,
+        workspace_bytes=round(workspace_gib * (1 << 30)),
+        timing_cache=timing_cache,
+        trtexec=trtexec,
+    )
+
+
+def _contents(made: Artifacts, output: Path) -> dict[Path, bytes]:
+    """Return what goes where: the artifacts, and the files beside them that belong to them."""
+    contents: dict[Path, bytes] = {}
+    for artifact in made.all:
+        contents[output / artifact.path.name] = artifact.path.read_bytes()
+        for companion in artifact.companions:
+            contents[output / companion.relative_to(artifact.path.parent)] = companion.read_bytes()
+    return contents
+
+
+def _described(artifact: ModelArtifact, output: Path, params: Path) -> dict[str, Any]:
+    return {
+        "format": artifact.format,
+        "path": str(output / artifact.path.name),
+        "sha256": artifact.sha256,
+        "precision": artifact.precision,
+        "params": str(params),
+    }
+
+
+def _summary(made: Artifacts, output: Path, params: Path) -> str:
+    from tao2serve.cli.verify import summary
+
+    lines = [f"{output / artifact.path.name}  {artifact.precision}  {artifact.signature}" for artifact in made.all]
+    lines.append(str(params))
+    if made.cost:
+        lines += ["", f"what {made.onnx.precision} costs:", summary(made.cost)]
+    return "\n".join(lines)
 
 
 def _put(contents: Mapping[Path, bytes], *, force: bool) -> None:

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
 from tao2serve.errors import UsageError
 
 if TYPE_CHECKING:
+    from tao2serve.artifacts import ArtifactRequest, EngineWish
     from tao2serve.registry.trained import Selectors
+
+_Word = TypeVar("_Word", bound=str)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
 Spec = Annotated[
     Path | None, typer.Option("--spec", metavar="FILE", help="TAO experiment spec, if it is not with the model.")
+]
+Clustering = Annotated[
+    Path | None,
+    typer.Option("--clustering", metavar="FILE", help="Clustering file of tao-toolkit-triton-apps, over the spec's."),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", metavar="P", help="fp32, fp16 or int8; default: that of the weights."),
+]
+CalibrationImages = Annotated[
+    Path | None,
+    typer.Option("--calibration-images", metavar="DIR", help="int8: pictures like those that will be served."),
+]
+CalibrationCache = Annotated[
+    Path | None,
+    typer.Option("--calibration-cache", metavar="FILE", help="int8: TAO's calibration cache, or its QAT scales."),
+]
+CalibrationMethod = Annotated[
+    str, typer.Option("--calibration-method", metavar="M", help="minmax, entropy or percentile.")
+]
+AcceptParity = Annotated[
+    bool, typer.Option("--accept-parity", help="Go on though the precision costs more than the settings allow.")
 ]
 Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
 Task = Annotated[
@@ -38,6 +64,44 @@ def selectors(project: str, task: str, tags: list[str] | None) -> Selectors:
     except re.error as error:
         raise UsageError("--task", f"is {task!r}, not a regular expression", evidence=str(error)) from error
     return Selectors(project=project, task=task, tags=tuple(tags or ()))
+
+
+def artifact_request(
+    precision: str | None,
+    *,
+    calibration_images: Path | None,
+    calibration_cache: Path | None,
+    calibration_method: str,
+    accept_parity: bool,
+    fold_batch_norm: bool = False,
+    images: Path | None = None,
+    labels: Path | None = None,
+    engine: EngineWish | None = None,
+) -> ArtifactRequest:
+    """Gather the options that say what is made of the weights; raises UsageError for a word that is none of theirs."""
+    from tao2serve.artifacts import ArtifactRequest
+    from tao2serve.export.precision.calibrate import METHODS
+    from tao2serve.export.precision.write import PRECISIONS
+
+    return ArtifactRequest(
+        precision=one_of(precision, PRECISIONS, option="--precision") if precision else None,
+        calibration_images=calibration_images,
+        calibration_cache=calibration_cache,
+        calibration_method=one_of(calibration_method, METHODS, option="--calibration-method"),
+        fold_batch_norm=fold_batch_norm,
+        images=images,
+        labels=labels,
+        accept_parity=accept_parity,
+        engine=engine,
+    )
+
+
+def one_of(word: str, known: Sequence[_Word], *, option: str) -> _Word:
+    """Return the word of `known` that was given; raises UsageError for any other."""
+    for candidate in known:
+        if candidate == word:
+            return candidate
+    raise UsageError(option, f"is {word!r}", hint=f"one of {', '.join(known)}")
 
 
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m)?")

@@ -29,7 +29,8 @@ def predict(
     """
     from tao2serve.config import home
     from tao2serve.errors import InputError
-    from tao2serve.serving.client import ask, media_type_of, read_image
+    from tao2serve.images import read_image
+    from tao2serve.serving.client import ask, media_type_of
     from tao2serve.serving.drawing import save_drawing
     from tao2serve.serving.resolve import endpoint_url
 

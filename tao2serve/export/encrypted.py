@@ -7,18 +7,26 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from tao2serve.config import Settings, home
 from tao2serve.errors import ToolError, UsageError
 from tao2serve.tao.launcher import LAUNCHER_VERSION, SubtaskRequest, find_launcher, launcher_version, run_subtask
 from tao2serve.tao.spec import ExperimentSpec
 
-__all__ = ["ENCRYPTED_SUFFIXES", "KEY_VARIABLE", "ContainerExport", "container_export", "decode_encrypted", "read_key"]
+__all__ = [
+    "ENCRYPTED_SUFFIXES",
+    "KEY_VARIABLE",
+    "ContainerExport",
+    "container_export",
+    "decode_encrypted",
+    "read_key",
+    "refuse_encrypted",
+]
 
 ENCRYPTED_SUFFIXES: Final = (".tlt", ".etlt")
 KEY_VARIABLE: Final = "TAO2SERVE_TAO_KEY"
-_LONGEST_KEY: Final = 1024  # bytes; NVIDIA's own are 50 to 90
+_LONGEST_KEY: Final = 1024  # bytes
 _TAO_IMAGE: Final = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"  # what the launcher maps detectnet_v2 to
 
 
@@ -56,7 +64,7 @@ def decode_encrypted(source: Path, *, spec: ExperimentSpec | None, folder: Path,
     """
     launcher = find_launcher(container.launcher)
     if launcher is None or source.suffix.lower() == ".etlt":
-        raise _refusal(source, spec)
+        refuse_encrypted(source, spec=spec)
     key = read_key(container.key_file)
     version = launcher_version(launcher)
     container.on_news(f"the tao launcher {version} starts NVIDIA's container")
@@ -121,17 +129,17 @@ def _content(path: Path) -> bytes:
         raise UsageError(str(path), "cannot be read, and is to hold the key", evidence=str(error)) from error
 
 
-def _refusal(source: Path, spec: ExperimentSpec | None) -> ToolError:
-    """Return the error with the commands that make an ONNX file of a `.tlt`; the key is only named in them."""
+def refuse_encrypted(source: Path, *, spec: ExperimentSpec | None = None) -> NoReturn:
+    """Raise ToolError with the commands that make an ONNX file of a `.tlt`; the key is only named in them."""
     is_export = source.suffix.lower() == ".etlt"
     model = source.with_suffix(".tlt") if is_export else source
     first = "an .etlt is itself an export: use the .tlt or .hdf5 it was made from. For a .tlt, " if is_export else ""
-    return ToolError(
+    raise ToolError(
         str(source),
         "is encrypted; only NVIDIA's TAO container can open it",
         evidence=f"{source.suffix.lower()} files are encrypted with the key of the training run",
         hint=(
-            f"{first}put that key into a file, let tao2serve run the container, and repeat the command:\n"
+            f"{first}put that key into a file and have `tao2serve export` or `deploy` run the container:\n"
             f"  python3 -m venv ~/tao && ~/tao/bin/pip install nvidia-tao=={LAUNCHER_VERSION} setuptools\n"
             "  export TAO2SERVE_TAO_LAUNCHER=~/tao/bin/tao TAO2SERVE_TAO_KEY_FILE=KEY_FILE\n"
             f"or put it into the variable KEY, run\n  {_docker_command(model, spec)}\nand give the .onnx file"

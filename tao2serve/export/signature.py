@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from tao2serve.errors import InputError
 from tao2serve.tao.spec import ExperimentSpec
+from tao2serve.tao.stride import fits_stride, stated_strides
 from tao2serve.values import ModelSignature, Tensor
 
 __all__ = ["check_against_spec", "read_signature", "signature_of"]
@@ -91,6 +92,12 @@ def check_against_spec(signature: ModelSignature, spec: ExperimentSpec, *, subje
     wanted = (spec.input.channels, spec.input.height, spec.input.width)
     if (channels, height, width) != wanted:
         differences.append(f"input as (C, H, W): the model has {(channels, height, width)}, the spec has {wanted}")
+    rows, columns = signature.coverage.shape[1:]
+    differences += [
+        f"stride: the model has {columns}x{rows} cells for {width}x{height} pixels, which does not fit {stated}"
+        for stated in stated_strides(spec)
+        if not any(fits_stride(width, columns, s) and fits_stride(height, rows, s) for s in stated.strides)
+    ]
     if differences:
         raise InputError(
             subject,

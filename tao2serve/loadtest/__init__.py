@@ -10,7 +10,7 @@ Importing this package imports neither locust (it runs as a process of its own) 
 
 from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gates import Gate, Verdict, document, evaluate, parse_gate, passed
-from tao2serve.loadtest.plan import LoadPlan, LoadProgress, find_images
+from tao2serve.loadtest.plan import LoadPlan, LoadProgress, images_within
 from tao2serve.loadtest.report import write_report
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.runner import run_load_test
@@ -24,7 +24,7 @@ __all__ = [
     "document",
     "evaluate",
     "figures",
-    "find_images",
+    "images_within",
     "parse_gate",
     "passed",
     "run_load_test",

@@ -29,7 +29,7 @@ from locust import FastHttpUser, constant, events
 from locust.exception import StopUser
 
 from tao2serve.errors import InputError
-from tao2serve.loadtest.plan import find_images
+from tao2serve.loadtest.plan import images_within
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, RequestRecord, write_records
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
@@ -197,7 +197,7 @@ def _prepare(environment: Any, **_: object) -> None:
 def _chosen_images(source: str) -> tuple[_Image, ...]:
     if source:
         try:
-            return _load_images(find_images(Path(source)))
+            return _load_images(images_within(Path(source)))
         except InputError as error:
             raise SystemExit(f"{error}") from error
     from PIL import Image

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tao2serve.errors import InputError, UsageError
-from tao2serve.values import IMAGE_MEDIA_TYPES
+from tao2serve.errors import UsageError
+from tao2serve.images import find_images
 
-__all__ = ["LoadPlan", "LoadProgress", "find_images", "make_directory"]
+__all__ = ["LoadPlan", "LoadProgress", "images_within", "make_directory"]
 
 # The images are held in memory by the load generator, so that reading files is no part of the measurement.
 _IMAGES_LIMIT_BYTES = 256 * 2**20
@@ -68,34 +68,18 @@ class LoadProgress:
         return f"{self.phase}, {self.elapsed_s:.0f} of {self.total_s:.0f} s, {self.requests} requests"
 
 
-def find_images(source: Path) -> tuple[Path, ...]:
-    """Return the images of a directory by name, or the one image, as much as fits in 256 MiB.
+def images_within(source: Path) -> tuple[Path, ...]:
+    """Return the images of a folder by name, or the one image, as much as fits in 256 MiB.
 
-    Subdirectories and empty files are left out. Raises InputError if there is no image.
+    Raises InputError if there is no image.
     """
-    if not source.exists():
-        raise InputError(str(source), "does not exist", hint="name a directory of images")
-    try:
-        candidates = sorted(source.iterdir()) if source.is_dir() else [source]
-    except OSError as error:
-        raise InputError(str(source), "cannot be read", evidence=str(error)) from error
     chosen: list[Path] = []
     total_bytes = 0
-    for path in candidates:
-        if path.suffix.lower() not in IMAGE_MEDIA_TYPES or not path.is_file():
-            continue
+    for path in find_images(source):
         size_bytes = path.stat().st_size
-        if size_bytes == 0 or (chosen and total_bytes + size_bytes > _IMAGES_LIMIT_BYTES):
-            continue
-        chosen.append(path)
-        total_bytes += size_bytes
-    if not chosen:
-        raise InputError(
-            str(source),
-            "holds no image",
-            evidence=f"{len(candidates)} entries, none a non-empty {', '.join(sorted(IMAGE_MEDIA_TYPES))}",
-            hint="name a directory of images",
-        )
+        if not chosen or total_bytes + size_bytes <= _IMAGES_LIMIT_BYTES:
+            chosen.append(path)
+            total_bytes += size_bytes
     return tuple(chosen)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import tao2serve
 from tao2serve.errors import InputError, ServiceError, ToolError
 from tao2serve.loadtest.machine import describe_machine
-from tao2serve.loadtest.plan import LoadPlan, LoadProgress, find_images, make_directory
+from tao2serve.loadtest.plan import LoadPlan, LoadProgress, images_within, make_directory
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.summary import CpuSample, summarise
@@ -53,7 +53,7 @@ def run_load_test(
     """
     if importlib.util.find_spec("locust") is None:
         raise ToolError("locust", "is not installed", hint=_INSTALL)
-    images = find_images(plan.images)
+    images = images_within(plan.images)
     _probe(plan, images[0])
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-loadtest-"))
     keep = False

@@ -10,7 +10,7 @@ import numpy as np
 from tao2serve.runtime import Detections
 from tao2serve.runtime.candidates import overlap
 
-__all__ = ["MATCH_IOU", "BoxParity", "compare_boxes", "over_all"]
+__all__ = ["MATCH_IOU", "BoxParity", "compare_boxes", "match_boxes", "over_all"]
 
 MATCH_IOU = 0.9
 
@@ -30,31 +30,45 @@ class BoxParity:
         total = max(self.expected, self.found)
         return self.matched / total if total else 1.0
 
+    @property
+    def unmatched(self) -> int:
+        """Boxes of either side that found no twin."""
+        return self.expected + self.found - 2 * self.matched
+
     def __str__(self) -> str:
         if not self.expected and not self.found:
-            return "no box on either side, so this says little: pictures that show some say more"
+            return "no box on either side; a picture that shows some says more"
         return (
             f"{self.matched} of {self.expected} boxes matched, {self.found - self.matched} besides, "
             f"scores within {self.max_score_difference:.2g}"
         )
 
 
-def compare_boxes(reference: Detections, candidate: Detections) -> BoxParity:
-    """Pair boxes of one class greedily, best overlap first, each at most once."""
+def match_boxes(reference: Detections, candidate: Detections) -> tuple[tuple[int, int], ...]:
+    """Pair boxes of one class greedily, best overlap first, each at most once; returns pairs of indices."""
     shared = overlap(reference.xyxy.astype(np.float64)[:, None], candidate.xyxy.astype(np.float64)[None])
     shared[reference.class_id[:, None] != candidate.class_id[None, :]] = 0.0
     ours, theirs = np.nonzero(shared >= MATCH_IOU)
     order = np.argsort(-shared[ours, theirs], kind="stable")
-    taken_ours: set[int] = set()
-    taken_theirs: set[int] = set()
-    worst = 0.0
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
     for i, j in zip(ours[order].tolist(), theirs[order].tolist(), strict=True):
-        if i in taken_ours or j in taken_theirs:
-            continue
-        taken_ours.add(i)
-        taken_theirs.add(j)
-        worst = max(worst, abs(float(reference.raw_score[i]) - float(candidate.raw_score[j])))
-    return BoxParity(expected=len(reference), found=len(candidate), matched=len(taken_ours), max_score_difference=worst)
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    return tuple(sorted(pairs.items()))
+
+
+def compare_boxes(reference: Detections, candidate: Detections) -> BoxParity:
+    """Count the boxes of both sides that have a twin on the other."""
+    pairs = match_boxes(reference, candidate)
+    differences = [abs(float(reference.raw_score[i]) - float(candidate.raw_score[j])) for i, j in pairs]
+    return BoxParity(
+        expected=len(reference),
+        found=len(candidate),
+        matched=len(pairs),
+        max_score_difference=max(differences, default=0.0),
+    )
 
 
 def over_all(parities: Iterable[BoxParity]) -> BoxParity:

@@ -11,7 +11,7 @@ from tao2serve.registry.fetch import fetch_spec, fetch_weights
 from tao2serve.registry.trained import Selectors, choose_best, find_trained_model, find_trained_models
 from tao2serve.values import TrainedModel
 
-__all__ = ["ResolvedSource", "Source", "resolve"]
+__all__ = ["ResolvedSource", "Source", "resolve", "spec_beside"]
 
 MODEL_SUFFIXES = (".hdf5", ".h5", ".onnx", ".tlt", ".etlt")
 
@@ -70,7 +70,7 @@ def _local(source: Source) -> ResolvedSource:
         raise InputError(str(weights), "is a folder, not a model file", hint="give the .hdf5 below <results>/weights")
     if not weights.is_file():
         raise InputError(str(weights), "does not exist")
-    spec = source.spec or _spec_beside(weights)
+    spec = source.spec or spec_beside(weights)
     if spec is None:
         raise InputError(
             str(weights),
@@ -81,8 +81,8 @@ def _local(source: Source) -> ResolvedSource:
     return ResolvedSource(weights=weights, spec=spec, trained=None, reason="given as a file")
 
 
-def _spec_beside(weights: Path) -> Path | None:
-    """TAO leaves `<results>/experiment_spec.txt` and `<results>/weights/<name>.hdf5`."""
+def spec_beside(weights: Path) -> Path | None:
+    """Return the spec that lies with a model: TAO leaves `<results>/experiment_spec.txt` and `<results>/weights/…`."""
     for folder in (weights.resolve().parent, weights.resolve().parent.parent):
         if (folder / "experiment_spec.txt").is_file():
             return folder / "experiment_spec.txt"

@@ -15,7 +15,7 @@ from tao2serve.errors import InputError, NotReadyError, ServiceError
 from tao2serve.runtime import Detections
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
-__all__ = ["Answer", "Prediction", "ask", "media_type_of", "read_image", "wait_for_answer"]
+__all__ = ["Answer", "Prediction", "ask", "media_type_of", "wait_for_answer"]
 
 OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
 FAULT_LIMIT_S: Final = 60.0
@@ -87,14 +87,6 @@ def ask(url: str, image: bytes, *, media_type: str = "application/octet-stream",
             evidence=response.text[:300],
             hint="is it an endpoint of tao2serve?",
         ) from error
-
-
-def read_image(path: Path) -> bytes:
-    """Return the file's bytes; raises InputError if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
 
 
 def media_type_of(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tao2serve.config import load_settings
-from tao2serve.errors import InputError
 from tao2serve.serving.service import find_service
 
 __all__ = ["endpoint_url"]
@@ -17,12 +16,4 @@ def endpoint_url(endpoint: str, *, service_id: str = "") -> str:
     if endpoint.startswith(("http://", "https://")):
         return endpoint
     settings = load_settings({"service": service_id or None})
-    service = find_service(settings.service)
-    known = sorted({*service.endpoints(), *service.aliases()})
-    if endpoint not in known:
-        raise InputError(
-            f"endpoint {endpoint}",
-            f"is not registered in serving service {service.id}",
-            evidence=f"registered: {', '.join(known) or 'none'}",
-        )
-    return f"{service.base_url(settings)}/{endpoint}"
+    return find_service(settings.service).url_of(endpoint, settings)

@@ -101,6 +101,17 @@ class ServingService:
         """Return the names that route to versions."""
         return tuple(sorted(self._processor._canary_endpoints))
 
+    def url_of(self, endpoint: str, settings: Settings) -> str:
+        """Return the URL of `NAME` or `NAME/VERSION`; raises InputError naming what is registered if it is not."""
+        known = sorted({*self.endpoints(), *self.aliases()})
+        if endpoint not in known:
+            raise InputError(
+                f"endpoint {endpoint}",
+                f"is not registered in serving service {self.id}",
+                evidence=f"registered: {', '.join(known) or 'none'}",
+            )
+        return f"{self.base_url(settings)}/{endpoint}"
+
     def register(
         self, endpoint: EndpointVersion, *, model_id: str, signature: ModelSignature, preprocess_code: Path
     ) -> None:

@@ -6,12 +6,14 @@ skipped by the parser, as `allow_unknown_field` promises. Names and types: docs/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["SPEC_FAMILIES", "new_spec_message"]
+__all__ = ["CLUSTERING_FILE_FIELD", "SPEC_FAMILIES", "message_fields", "new_message"]
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
@@ -22,11 +24,13 @@ _SCALARS = {
     "bool": _Field.TYPE_BOOL,
 }
 
+CLUSTERING_FILE_FIELD = "classwise_clustering_config"
+
 #: Top-level messages of other kinds of TAO text files, recognised by name only.
 SPEC_FAMILIES = {
     "kitti_config": "a dataset conversion spec",
     "coco_config": "a dataset conversion spec",
-    "classwise_clustering_config": "a clustering file of tao-toolkit-triton-apps",
+    CLUSTERING_FILE_FIELD: "a clustering file of tao-toolkit-triton-apps",
     "yolov3_config": "a YOLOv3 experiment spec",
     "yolov4_config": "a YOLOv4 experiment spec",
     "ssd_config": "an SSD experiment spec",
@@ -47,7 +51,7 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
         "model_config ModelConfig",
         "cost_function_config CostFunctionConfig",
         "training_config TrainingConfig",
-        "evaluation_config Empty",
+        "evaluation_config EvaluationConfig",
         "bbox_rasterizer_config Empty",
         "inferencer_config InferencerConfig",
         "bbox_handler_config BboxHandlerConfig",
@@ -137,19 +141,58 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
         "output_map string",
         "bbox_color BboxColor",
     ),
+    "EvaluationConfig": (
+        "minimum_detection_ground_truth_overlap Overlap*",
+        "evaluation_box_config EvaluationBoxEntry*",
+        "average_precision_mode AveragePrecisionMode",
+    ),
+    "Overlap": ("key string", "value float"),
+    "EvaluationBoxEntry": ("key string", "value EvaluationBox"),
+    "EvaluationBox": (
+        "minimum_height int32",
+        "maximum_height int32",
+        "minimum_width int32",
+        "maximum_width int32",
+    ),
+    # The clustering file of tao-toolkit-triton-apps; a message of its own, and its root.
+    "ClusteringFile": ("linewidth int32", "stride int32", f"{CLUSTERING_FILE_FIELD} ClusteringFileEntry*"),
+    "ClusteringFileEntry": ("key string", "value ClusteringFileClass"),
+    "ClusteringFileClass": (
+        "coverage_threshold float",
+        "minimum_bounding_box_height int32",
+        "dbscan_config DbscanConfig",
+        "bbox_color BboxColor",
+    ),
+    "DbscanConfig": (
+        "dbscan_eps float",
+        "dbscan_min_samples float",
+        "neighborhood_size int32",
+        "dbscan_confidence_threshold float",
+    ),
     "BboxColor": ("R int32", "G int32", "B int32"),
 }
-_ENUMS = {"ClusteringAlgorithm": ("DBSCAN", "NMS", "HYBRID")}
+_ENUMS = {
+    "ClusteringAlgorithm": ("DBSCAN", "NMS", "HYBRID"),
+    "AveragePrecisionMode": ("SAMPLE", "INTEGRATE"),
+}
 _PACKAGE = "tao2serve.spec"
 
 
-def new_spec_message() -> Any:
-    """Return an empty message that holds a training spec or an inference spec."""
-    return _spec_class()()
+def new_message(kind: str) -> Any:
+    """Return an empty message: "Spec" holds a training or an inference spec, "ClusteringFile" a clustering file."""
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{kind}"))()
 
 
 @cache
-def _spec_class() -> Any:
+def message_fields(kind: str) -> Mapping[str, str]:
+    """Return the fields of a message and the message or scalar each holds; none for a kind the schema has not."""
+    return MappingProxyType(
+        {name: held.rstrip("*") for name, held in (line.split() for line in _MESSAGES.get(kind, ()))}
+    )
+
+
+@cache
+def _pool() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="tao2serve/spec.proto", package=_PACKAGE, syntax="proto3")
     for name, values in _ENUMS.items():
         enum = file.enum_type.add(name=name)
@@ -161,7 +204,7 @@ def _spec_class() -> Any:
             _add_field(message, number, line)
     pool = descriptor_pool.DescriptorPool()  # our own, so that NVIDIA's classes may live in the same process
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Spec"))
+    return pool
 
 
 def _add_field(message: descriptor_pb2.DescriptorProto, number: int, line: str) -> None:

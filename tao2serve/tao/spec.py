@@ -12,28 +12,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import numpy as np
-from google.protobuf import text_format
-
 from tao2serve.errors import InputError
-from tao2serve.tao.schema import SPEC_FAMILIES, new_spec_message
+from tao2serve.tao.schema import CLUSTERING_FILE_FIELD, SPEC_FAMILIES
 from tao2serve.tao.spec_values import (
     ClassHandling,
     ClearMLConfig,
     Clustering,
+    EvaluationBox,
+    EvaluationSettings,
     ExperimentSpec,
     InferenceSettings,
     InputSize,
     ModelSettings,
     TrainingSettings,
 )
+from tao2serve.tao.text import enum_name, parse_message, shortest
 
 __all__ = ["ExperimentSpec", "read_spec"]
 
 _Value = TypeVar("_Value")
-
-_MAX_BYTES = 8 << 20  # the tutorials' specs are 10 KB
-_MAX_NESTING = 64  # theirs nest 6 deep; the parser recurses
 
 
 def read_spec(path: Path) -> ExperimentSpec:
@@ -42,14 +39,15 @@ def read_spec(path: Path) -> ExperimentSpec:
     Raises InputError for a file that is missing, is not text format (with line and column), is a spec of
     another kind, or names no classes or no input size.
     """
-    message = _parse(path, _read_text(path))
+    message = parse_message(path, "Spec")
     for name, family in SPEC_FAMILIES.items():
         if len(getattr(message, name)):
+            beside = ", and this file beside it with --clustering" if name == CLUSTERING_FILE_FIELD else ""
             raise InputError(
                 str(path),
                 f"is {family}, not a DetectNet_v2 experiment spec",
                 evidence=f"it has {name}",
-                hint="give the spec that `detectnet_v2 train` or `detectnet_v2 inference` was run with",
+                hint=f"give the spec that `detectnet_v2 train` or `detectnet_v2 inference` was run with{beside}",
             )
     if message.HasField("inferencer_config") or message.HasField("bbox_handler_config"):
         spec = _inference(path, message)
@@ -57,48 +55,6 @@ def read_spec(path: Path) -> ExperimentSpec:
         spec = _training(path, message)
     _check(spec)
     return spec
-
-
-def _read_text(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise InputError(str(path), "is too large for an experiment spec", evidence=f"{size} bytes")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
-    except UnicodeDecodeError as error:
-        raise InputError(str(path), "is not a text file", evidence=str(error)) from error
-
-
-def _parse(path: Path, text: str) -> Any:
-    message = new_spec_message()
-    if max(text.count("{"), text.count("<"), text.count("[")) > 100_000 or _nesting(text) > _MAX_NESTING:
-        raise InputError(str(path), "nests too deeply for an experiment spec")
-    try:
-        text_format.Parse(text, message, allow_unknown_field=True)
-    except text_format.ParseError as error:
-        raise InputError(str(path), "is not protobuf text format as TAO reads it", evidence=str(error)[:300]) from error
-    except (ValueError, TypeError, OverflowError, RecursionError, AssertionError) as error:
-        # the parser lets some broken literals through to Python's own conversions
-        raise InputError(
-            str(path),
-            "is not protobuf text format as TAO reads it",
-            evidence=f"{type(error).__name__}: {str(error)[:200]}",
-        ) from error
-    return message
-
-
-def _nesting(text: str) -> int:
-    """Return the deepest nesting, counting brackets in strings too: an upper bound is enough."""
-    depth = deepest = 0
-    for character in text:
-        if character in "{<[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "}>]":
-            depth -= 1
-    return deepest
 
 
 def _check(spec: ExperimentSpec) -> None:
@@ -119,23 +75,16 @@ def _check(spec: ExperimentSpec) -> None:
         )
 
 
-def _shortest(value: float) -> float:
-    """Return the shortest decimal with the same float32 value, which is what the author wrote."""
-    return float(str(np.float32(value)))
-
-
 def _clustering(config: Any) -> Clustering:
-    kind = config.DESCRIPTOR.fields_by_name["clustering_algorithm"].enum_type
-    known = kind.values_by_number.get(config.clustering_algorithm)
     return Clustering(
-        algorithm=known.name if known else str(config.clustering_algorithm),
-        coverage_threshold=_shortest(config.coverage_threshold),
+        algorithm=enum_name(config, "clustering_algorithm"),
+        coverage_threshold=shortest(config.coverage_threshold),
         minimum_bounding_box_height=config.minimum_bounding_box_height,
-        dbscan_eps=_shortest(config.dbscan_eps),
+        dbscan_eps=shortest(config.dbscan_eps),
         dbscan_min_samples=config.dbscan_min_samples,
-        dbscan_confidence_threshold=_shortest(config.dbscan_confidence_threshold),
-        nms_iou_threshold=_shortest(config.nms_iou_threshold),
-        nms_confidence_threshold=_shortest(config.nms_confidence_threshold),
+        dbscan_confidence_threshold=shortest(config.dbscan_confidence_threshold),
+        nms_iou_threshold=shortest(config.nms_iou_threshold),
+        nms_confidence_threshold=shortest(config.nms_confidence_threshold),
     )
 
 
@@ -172,8 +121,9 @@ def _training(path: Path, message: Any) -> ExperimentSpec:
             visualizer_enabled=visualizer.enabled,
             clearml=_clearml(visualizer.clearml_config) if visualizer.HasField("clearml_config") else None,
         ),
-        bbox_scale=_shortest(objectives.bbox.scale) if objectives.HasField("bbox") else None,
-        bbox_offset=_shortest(objectives.bbox.offset) if objectives.HasField("bbox") else None,
+        bbox_scale=shortest(objectives.bbox.scale) if objectives.HasField("bbox") else None,
+        bbox_offset=shortest(objectives.bbox.offset) if objectives.HasField("bbox") else None,
+        evaluation=_evaluation(message.evaluation_config) if message.HasField("evaluation_config") else None,
     )
 
 
@@ -187,9 +137,29 @@ def _model(config: Any) -> ModelSettings:
         load_graph=config.load_graph,
         pretrained_model_file=config.pretrained_model_file,
         freeze_bn=config.freeze_bn,
-        freeze_blocks=tuple(_shortest(item) for item in config.freeze_blocks),
-        dropout_rate=_shortest(config.dropout_rate),
+        freeze_blocks=tuple(shortest(item) for item in config.freeze_blocks),
+        dropout_rate=shortest(config.dropout_rate),
         has_coverage=config.objective_set.HasField("cov"),
+    )
+
+
+def _evaluation(config: Any) -> EvaluationSettings:
+    return EvaluationSettings(
+        average_precision_mode=enum_name(config, "average_precision_mode"),
+        minimum_overlap=_frozen(
+            {item.key: shortest(item.value) for item in config.minimum_detection_ground_truth_overlap}
+        ),
+        boxes=_frozen(
+            {
+                item.key: EvaluationBox(
+                    minimum_height=item.value.minimum_height,
+                    maximum_height=item.value.maximum_height,
+                    minimum_width=item.value.minimum_width,
+                    maximum_width=item.value.maximum_width,
+                )
+                for item in config.evaluation_box_config
+            }
+        ),
     )
 
 

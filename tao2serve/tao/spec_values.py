@@ -12,6 +12,9 @@ __all__ = [
     "ClassHandling",
     "ClearMLConfig",
     "Clustering",
+    "ClusteringFile",
+    "EvaluationBox",
+    "EvaluationSettings",
     "ExperimentSpec",
     "InferenceSettings",
     "InputSize",
@@ -111,6 +114,35 @@ class InferenceSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationBox:
+    """Boxes of other sizes, in network pixels, count nowhere in TAO's evaluation; an absent maximum is 0."""
+
+    minimum_height: int
+    maximum_height: int
+    minimum_width: int
+    maximum_width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSettings:
+    """`evaluation_config` of a training spec; the mappings are keyed by target class."""
+
+    average_precision_mode: str  # SAMPLE | INTEGRATE
+    minimum_overlap: Mapping[str, float]  # IoU
+    boxes: Mapping[str, EvaluationBox]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusteringFile:
+    """A clustering file of tao-toolkit-triton-apps; `notes` say what could not be taken as it stands."""
+
+    path: Path
+    stride: int  # 0 where it does not say
+    handling: Mapping[str, ClassHandling]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentSpec:
     """A training spec (`kind` "experiment") or an inference spec ("inference").
 
@@ -128,6 +160,8 @@ class ExperimentSpec:
     inference: InferenceSettings | None = None
     bbox_scale: float | None = None
     bbox_offset: float | None = None
+    evaluation: EvaluationSettings | None = None
+    clustering_file: ClusteringFile | None = None  # laid over the spec's own clustering
 
     @property
     def enable_qat(self) -> bool:

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError
-from tao2serve.values import ModelSignature, Tensor
+from tao2serve.values import ModelArtifact, ModelSignature, Tensor
 
-__all__ = ["ModelConfig", "parse_config", "render_config"]
+__all__ = ["PRECISION_PARAMETER", "ModelConfig", "parse_config", "render_config"]
 
 CONFIG_FILE: Final = "config.pbtxt"
+PRECISION_PARAMETER: Final = "precision"  # so that whoever compares a running model knows what to expect of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class ModelConfig:
 
     name: str
     signature: ModelSignature
+    precision: str = "fp32"
     max_batch_size: int = 8
     instances: int = 1
     # How long a request may wait for others to share its batch; 0 batches only what is already waiting.
@@ -28,8 +30,14 @@ class ModelConfig:
     intra_op_threads: int | None = None  # of one instance; None leaves it to onnxruntime
 
     @classmethod
-    def of(cls, settings: Settings, *, name: str, signature: ModelSignature) -> ModelConfig:
-        return cls(name=name, signature=signature, max_batch_size=settings.max_batch_size, instances=settings.instances)
+    def of(cls, settings: Settings, *, name: str, artifact: ModelArtifact) -> ModelConfig:
+        return cls(
+            name=name,
+            signature=artifact.signature,
+            precision=artifact.precision,
+            max_batch_size=settings.max_batch_size,
+            instances=settings.instances,
+        )
 
 
 def render_config(config: ModelConfig) -> str:
@@ -46,6 +54,7 @@ def render_config(config: ModelConfig) -> str:
         instance_group=[schema.ModelInstanceGroup(count=config.instances, kind=schema.ModelInstanceGroup.KIND_CPU)],
         dynamic_batching=schema.ModelDynamicBatching(max_queue_delay_microseconds=config.max_queue_delay_us),
     )
+    message.parameters[PRECISION_PARAMETER].string_value = config.precision
     if config.intra_op_threads is not None:
         message.parameters["intra_op_threads"].string_value = str(config.intra_op_threads)
     text = str(text_format.MessageToString(message))

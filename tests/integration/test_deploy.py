@@ -169,7 +169,7 @@ def test_a_picture_that_is_none_is_refused_before_anything_is_built(sandbox: Com
         "deploy", "--project", "street-detector", "--endpoint", "odd", "--image", tmp_path / "notes.jpg", "--json"
     )
     assert outcome.code == 3
-    assert outcome.document["step"] == "prove parity with the weights"
+    assert outcome.document["step"] == "look at the picture here"
 
 
 def test_a_step_that_fails_late_is_undone(sandbox: CommandLine, deployed: dict[str, Any]) -> None:

@@ -17,10 +17,15 @@ from pathlib import Path
 
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.evaluation import accuracy_settings
 from tao2serve.export.signature import read_signature
+from tao2serve.parity.labels import read_labels
+from tao2serve.tao.clustering_file import read_clustering
+from tao2serve.tao.notes import notes_on
 from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import read_spec
 from tao2serve.tao.status import read_status
+from tao2serve.tao.unread_fields import unread_fields
 
 TOKENS = [
     b"{",
@@ -62,10 +67,21 @@ def mutate(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+def read_everything_in_a_spec(path: Path) -> None:
+    """Look for misspelt fields too; that must work before the file is known to be sound."""
+    unread_fields(path)
+    spec = read_spec(path)
+    notes_on(spec)
+    to_params(spec)
+    accuracy_settings(spec)
+
+
 def main(folder: Path, rounds: int, seed: int) -> int:
     readers: dict[str, Callable[[Path], object]] = {
         "model.hdf5": lambda path: export_onnx(path, output=folder / "out.onnx"),
-        "spec.txt": lambda path: to_params(read_spec(path)),
+        "spec.txt": read_everything_in_a_spec,
+        "clustering.prototxt": read_clustering,
+        "label.txt": read_labels,
         "model.onnx": read_signature,
         "status.json": read_status,
     }

@@ -20,7 +20,18 @@ model_config { arch: "resnet" num_layers: 18 objective_set { bbox { scale: 35.0 
 cost_function_config { target_classes { name: "person" } target_classes { name: "bag" } }
 postprocessing_config { target_class_config { key: "default" value: { clustering_config {
   clustering_algorithm: DBSCAN coverage_threshold: 0.005 dbscan_eps: 0.15 dbscan_min_samples: 1 } } } }
+evaluation_config { average_precision_mode: INTEGRATE
+  minimum_detection_ground_truth_overlap { key: "person" value: 0.5 }
+  minimum_detection_ground_truth_overlap { key: "bag" value: 0.5 }
+  evaluation_box_config { key: "person" value { maximum_height: 99 maximum_width: 99 } }
+  evaluation_box_config { key: "bag" value { maximum_height: 99 maximum_width: 99 } } }
 """
+CLUSTERING = """
+stride: 16
+classwise_clustering_config { key: "person" value { coverage_threshold: 0.005
+  dbscan_config { dbscan_eps: 0.3 dbscan_min_samples: 0.05 dbscan_confidence_threshold: 0.9 } } }
+"""
+LABELS = "car 0.00 1 0.00 34.00 265.50 275.50 351.50 0.00 0.00 0.00 0.00 0.00 0.00 0.00\n" * 3
 STATUS = [
     {"date": "5/3/2024", "time": "9:1:2", "status": "STARTED"},
     {"epoch": 9, "kpi": {"mean average precision": 61.5}, "categorical": {"average_precision": {"car": 1.0}}},
@@ -28,9 +39,11 @@ STATUS = [
 
 
 def test_damaged_files(tmp_path: Path) -> None:
-    """300 mutations of each of a model, a spec, an ONNX file and a status file raise InputError at most."""
+    """300 mutations of each kind of file that is read from outside raise InputError at most."""
     export_onnx(tiny_resnet(tmp_path / "model.hdf5"), output=tmp_path / "model.onnx")
     (tmp_path / "spec.txt").write_text(SPEC)
+    (tmp_path / "clustering.prototxt").write_text(CLUSTERING)
+    (tmp_path / "label.txt").write_text(LABELS)
     (tmp_path / "status.json").write_text("\n".join(json.dumps(line) for line in STATUS))
     program = Path(__file__).with_name("fuzz_readers.py")
     package = str(Path(tao2serve.__file__).parents[1])
@@ -43,4 +56,4 @@ def test_damaged_files(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count("refused") == 4
+    assert done.stdout.count("refused") == 6

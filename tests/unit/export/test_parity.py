@@ -13,7 +13,8 @@ from onnx import numpy_helper
 from tao2serve.errors import InputError, ParityError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
-from tao2serve.export.parity import check_parity, run_model, sample_images
+from tao2serve.export.execution import open_model, sample_images
+from tao2serve.export.parity import check_parity
 from tao2serve.parity.tensors import compare_tensors
 
 
@@ -21,7 +22,7 @@ def test_the_numpy_reading_equals_nvidia(golden: Path) -> None:
     """The reference itself gives the numbers of NVIDIA's Keras on every reference model."""
     for source in sorted((golden / "models").glob("*.hdf5")):
         arrays = np.load(source.with_suffix(".npz"))
-        outputs = run_model(source, arrays["input"])
+        outputs = open_model(source).run(arrays["input"])
         assert np.abs(outputs.coverage - arrays["output_cov"]).max() < 2e-4, source.name
         assert np.abs(outputs.bbox - arrays["output_bbox"]).max() < 2e-4, source.name
 
@@ -80,6 +81,6 @@ def test_images_that_do_not_fit(tmp_path: Path) -> None:
     artifact = export_onnx(source, output=tmp_path / "model.onnx")
     for path in (source, artifact.path):
         with pytest.raises(InputError, match="cannot take these images") as caught:
-            run_model(path, np.zeros((1, 3, 8, 8), np.float32))
+            open_model(path).run(np.zeros((1, 3, 8, 8), np.float32))
         assert "(1, 3, 8, 8)" in caught.value.evidence
         assert "32, 48" in caught.value.evidence

@@ -14,7 +14,7 @@ from loadtest_samples import plan, record, run
 
 import tao2serve.loadtest
 from tao2serve.errors import InputError, ToolError, UsageError
-from tao2serve.loadtest import LoadPlan, find_images, run_load_test
+from tao2serve.loadtest import LoadPlan, images_within, run_load_test
 from tao2serve.loadtest.machine import describe_machine
 from tao2serve.loadtest.records import read_records, write_records
 
@@ -44,8 +44,8 @@ def test_images_are_found_by_name(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
-    assert [path.name for path in find_images(tmp_path)] == ["a.jpg", "b.PNG", "c.webp"]
-    assert find_images(tmp_path / "a.jpg") == (tmp_path / "a.jpg",)
+    assert [path.name for path in images_within(tmp_path)] == ["a.jpg", "b.PNG", "c.webp"]
+    assert images_within(tmp_path / "a.jpg") == (tmp_path / "a.jpg",)
 
 
 @pytest.mark.parametrize("name", ["absent", "notes.txt", "."])

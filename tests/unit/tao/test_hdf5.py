@@ -14,7 +14,8 @@ from keras_files import KerasFile, tiny_resnet, write_keras
 
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
-from tao2serve.export.parity import check_parity, run_model, sample_images
+from tao2serve.export.execution import open_model, sample_images
+from tao2serve.export.parity import check_parity
 from tao2serve.tao.hdf5 import read_keras_hdf5
 
 
@@ -102,7 +103,7 @@ def test_a_model_within_a_model_is_flattened(tmp_path: Path) -> None:
     artifact = export_onnx(tmp_path / "nested.hdf5", output=tmp_path / "nested.onnx")
     images = sample_images(artifact.signature)
     assert check_parity(artifact, tmp_path / "nested.hdf5", images=images).passed
-    wanted, found = run_model(plain, images), run_model(tmp_path / "nested.hdf5", images)
+    wanted, found = open_model(plain).run(images), open_model(tmp_path / "nested.hdf5").run(images)
     np.testing.assert_array_equal(wanted.coverage, found.coverage)
     np.testing.assert_array_equal(wanted.bbox, found.bbox)
 

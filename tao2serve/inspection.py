@@ -1,0 +1,203 @@
+"""What a file is: a Keras model, an ONNX model, a TensorRT plan or an experiment spec, in facts and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from tao2serve.errors import InputError, UsageError
+from tao2serve.export.accept import accept_onnx
+from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES, refuse_encrypted
+from tao2serve.export.graph.build import build_onnx
+from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
+from tao2serve.registry.source import spec_beside
+from tao2serve.tao.describe import describe
+from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
+from tao2serve.tao.params import to_params
+from tao2serve.tao.source import sha256_of
+from tao2serve.tao.spec import read_spec
+from tao2serve.values import ModelSignature, Tensor
+
+__all__ = ["FileKind", "Inspection", "inspect_file"]
+
+FileKind: TypeAlias = Literal["keras_hdf5", "onnx", "tensorrt_plan", "experiment_spec"]
+TEXT_BYTES: Final = 4096
+DEFAULT_LAYERS: Final = 18  # what TAO reads into a spec that names none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """Facts of one file. What a kind of file does not tell is None or empty; `unusual` is in words."""
+
+    path: Path
+    kind: FileKind
+    sha256: str
+    size_bytes: int
+    signature: ModelSignature | None = None
+    template: str | None = None  # TAO's `arch`
+    num_layers: int | None = None
+    pruned: bool | None = None
+    qat: bool | None = None
+    precision: str | None = None
+    parameters: int | None = None
+    classes: tuple[str, ...] | None = None  # in channel order; None without a spec
+    spec: Path | None = None  # the one the classes are from
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what only this kind of file tells
+    unusual: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `tao2serve inspect`; `shape` leaves out N, which is open."""
+        signature = self.signature
+        return {
+            "outcome": "ok",
+            "kind": self.kind,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "input": _tensor(signature.input) if signature else self.facts.get("input"),
+            "outputs": [_tensor(signature.coverage), _tensor(signature.bbox)] if signature else [],
+            "stride": signature.stride if signature else None,
+            "class_count": signature.class_count if signature else len(self.classes) if self.classes else None,
+            "classes": list(self.classes) if self.classes is not None else None,
+            "spec": str(self.spec) if self.spec else None,
+            "template": self.template,
+            "num_layers": self.num_layers,
+            "pruned": self.pruned,
+            "qat": self.qat,
+            "precision": self.precision,
+            "parameters": self.parameters,
+            **{name: value for name, value in self.facts.items() if name != "input"},
+            "unusual": list(self.unusual),
+        }
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+
+
+def inspect_file(path: Path, *, spec: Path | None = None) -> Inspection:
+    """Read a file and say what it is, by its content; `spec` gives a model's classes, else the one beside it does.
+
+    Raises InputError for a file that is none of the kinds, or damaged, or does not belong to `spec`; ToolError
+    for one that only NVIDIA's container opens.
+    """
+    if not path.is_file():
+        raise InputError(str(path), "is a folder, not a file" if path.is_dir() else "does not exist")
+    if path.suffix.lower() in ENCRYPTED_SUFFIXES:
+        refuse_encrypted(path)
+    if is_hdf5(path) or path.suffix.lower() in (".hdf5", ".h5"):
+        found = _hdf5(path)
+    elif path.suffix.lower() == ".onnx":
+        found = _onnx(path)
+    elif _is_text(path):
+        if spec is not None:
+            raise UsageError("--spec", f"is for a model, and {path} is itself a text")
+        return _spec(path)
+    else:
+        raise InputError(
+            str(path),
+            "is no model file or experiment spec",
+            evidence="it holds neither text nor HDF5 nor a plan, and its name does not end in .onnx",
+        )
+    return _with_spec(found, spec)
+
+
+def _hdf5(path: Path) -> Inspection:
+    model = read_keras_hdf5(path)
+    description = describe(model)
+    signature, unusual = None, []
+    try:
+        signature = signature_of(build_onnx(model), subject=str(path))
+    except InputError as error:
+        unusual.append(f"cannot be exported: {error}" + (f" ({error.evidence})" if error.evidence else ""))
+    return Inspection(
+        path=path,
+        kind="keras_hdf5",
+        sha256=model.sha256,
+        size_bytes=path.stat().st_size,
+        signature=signature,
+        template=description.template,
+        num_layers=description.num_layers,
+        pruned=description.pruned,
+        qat=description.quantization_aware,
+        precision="fp32",
+        parameters=description.parameter_count,
+        facts={"keras_version": model.keras_version, "layers": len(model.layers)},
+        unusual=tuple(unusual),
+    )
+
+
+def _onnx(path: Path) -> Inspection:
+    artifact = accept_onnx(path)
+    model = load_onnx(path)
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), None)
+    return Inspection(
+        path=path,
+        kind="onnx",
+        sha256=artifact.sha256,
+        size_bytes=path.stat().st_size,
+        signature=artifact.signature,
+        precision=artifact.precision,
+        facts={
+            "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
+            "opset": opset,
+            "nodes": len(model.graph.node),
+            "external_data": [str(file) for file in artifact.companions],
+            "metadata": {item.key: item.value for item in model.metadata_props},
+        },
+    )
+
+
+def _is_text(path: Path) -> bool:
+    """Whether the file begins as text; a spec is text from end to end, and no model is."""
+    with path.open("rb") as file:
+        beginning = file.read(TEXT_BYTES)
+    try:
+        beginning.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > TEXT_BYTES - 4 and b"\0" not in beginning  # a character cut in two at the end
+    return b"\0" not in beginning
+
+
+def _spec(path: Path) -> Inspection:
+    spec = read_spec(path)
+    params = to_params(spec)
+    clearml = spec.clearml
+    return Inspection(
+        path=path,
+        kind="experiment_spec",
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        template=spec.arch or None,
+        num_layers=(spec.model.num_layers or DEFAULT_LAYERS) if spec.model else None,
+        qat=spec.enable_qat if spec.training else None,
+        classes=spec.classes,
+        facts={
+            "spec_kind": spec.kind,
+            "input": {"name": None, "datatype": None, "shape": list(params["input"].values())},
+            "bbox_scale": params["bbox_scale"],
+            "bbox_offset": params["bbox_offset"],
+            "clustering": params["classes"],
+            "clearml": {"project": clearml.project, "task": clearml.task, "tags": list(clearml.tags)}
+            if clearml
+            else None,
+        },
+    )
+
+
+def _with_spec(found: Inspection, spec: Path | None) -> Inspection:
+    """Add the classes, from the spec given or the one beside the model; the latter only if it belongs to it."""
+    chosen = spec or spec_beside(found.path)
+    if chosen is None or found.signature is None:
+        return found
+    try:
+        experiment = read_spec(chosen)
+        check_against_spec(found.signature, experiment, subject=str(found.path))
+    except InputError as error:
+        if spec is not None:
+            raise
+        reason = f"the spec beside it does not serve: {error.fact} ({error.evidence})"
+        return replace(found, unusual=(*found.unusual, reason))
+    return replace(found, classes=experiment.classes, spec=chosen)

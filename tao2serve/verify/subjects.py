@@ -1,0 +1,119 @@
+"""What can be verified: a model file, a model on a running Triton, an endpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from tao2serve.config import Settings
+from tao2serve.errors import InputError, ServiceError
+from tao2serve.export.execution import open_model
+from tao2serve.export.reference import Outputs
+from tao2serve.runtime.values import Float32
+from tao2serve.serving.client import Answer, ask
+from tao2serve.serving.names import triton_model_name
+from tao2serve.serving.service import find_service
+from tao2serve.triton.network import TritonNetwork, split_address
+from tao2serve.values import ModelSignature
+
+__all__ = ["Subject", "SubjectKind", "network_behind", "of_file", "open_subject", "require_same_shapes"]
+
+ENDPOINT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/\d+)?")
+SubjectKind: TypeAlias = Literal["keras_hdf5", "onnx", "tensorrt_plan", "triton_model", "endpoint"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One side of a comparison. What has tensors has a signature and `infer`; an endpoint only has `answer`."""
+
+    name: str
+    kind: SubjectKind
+    precision: str = ""  # fp32 | fp16 | int8, "" where nobody says
+    path: Path | None = None
+    signature: ModelSignature | None = None
+    infer: Callable[[Float32], Outputs] | None = None  # one image (1, C, H, W) in [0, 1]
+    answer: Callable[[bytes], Answer] | None = None
+    triton: str = ""  # of an endpoint: where the Triton behind it may be asked
+
+
+def open_subject(text: str, settings: Settings, *, stack: ExitStack) -> Subject:
+    """Open a file, `grpc://HOST:PORT/MODEL[/VERSION]`, an endpoint's URL, or its name in the serving service.
+
+    Raises InputError for a file or model that is no detector, ServiceError for a server that does not answer.
+    """
+    if text.startswith("grpc://"):
+        host, model, version = split_address(text)
+        network = stack.enter_context(TritonNetwork(host, model, version=version))
+        return of_triton(network)
+    if text.startswith(("http://", "https://")):
+        return _endpoint(text, triton=settings.triton_grpc)
+    if not ENDPOINT_NAME.fullmatch(text) or Path(text).exists():
+        return of_file(Path(text))
+    service = find_service(settings.service)
+    return _endpoint(
+        service.url_of(text, settings), triton=settings.triton_grpc or service.setting("triton_grpc_server")
+    )
+
+
+def require_same_shapes(reference: Subject, candidate: Subject) -> None:
+    """Raise InputError, showing both, for two networks of different sizes; an endpoint shows none."""
+    shapes = [_shapes(side.signature) for side in (reference, candidate) if side.signature]
+    if len(shapes) > 1 and shapes[0] != shapes[1]:
+        raise InputError(
+            candidate.name,
+            f"cannot be compared with {reference.name}: they are networks of different shapes",
+            evidence=f"{reference.signature}; {candidate.signature}",
+            hint="give two forms of the same model",
+        )
+
+
+def _shapes(signature: ModelSignature) -> tuple[tuple[int, ...], ...]:
+    return signature.input.shape, signature.coverage.shape, signature.bbox.shape
+
+
+def of_file(path: Path) -> Subject:
+    """Return the subject that a model file is; raises InputError for a file that is none."""
+    model = open_model(path)
+    return Subject(
+        name=str(path),
+        kind=model.kind,
+        precision=model.precision,
+        path=path,
+        signature=model.signature,
+        infer=model.run,
+    )
+
+
+def of_triton(network: TritonNetwork) -> Subject:
+    """Return the subject that a connection to Triton stands for."""
+
+    def infer(image: Float32) -> Outputs:
+        coverage, bbox = network.infer(image)
+        return Outputs(coverage=coverage, bbox=bbox)
+
+    return Subject(
+        name=network.address,
+        kind="triton_model",
+        precision=network.precision,
+        signature=network.signature,
+        infer=infer,
+    )
+
+
+def _endpoint(url: str, *, triton: str) -> Subject:
+    return Subject(name=url, kind="endpoint", answer=lambda image: ask(url, image), triton=triton)
+
+
+def network_behind(endpoint: Subject, answer: Answer, *, stack: ExitStack) -> Subject | None:
+    """Return the Triton model behind an endpoint's answer, None if its Triton is not known or not reached."""
+    if not endpoint.triton or not answer.version.isdigit():
+        return None
+    model = triton_model_name(answer.endpoint, int(answer.version))
+    try:
+        return of_triton(stack.enter_context(TritonNetwork(endpoint.triton, model, timeout_s=10.0)))
+    except ServiceError:
+        return None

@@ -1,0 +1,110 @@
+"""inspect says what a file is by its content, and what is unusual about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from keras_files import KerasFile, tiny_resnet
+
+from tao2serve.cli.inspect import table
+from tao2serve.errors import InputError, ToolError, UsageError
+from tao2serve.export.convert import export_onnx
+from tao2serve.inspection import inspect_file
+from tao2serve.sandbox.samples import SAMPLE
+
+PRUNED = SAMPLE / "pruned"
+WEIGHTS = next((PRUNED / "weights").glob("*.hdf5"))
+
+
+def test_a_keras_file(golden: Path) -> None:
+    """Template, depth, pruning, sizes and stride come from the layers; class names need a spec."""
+    document = inspect_file(golden / "models" / "resnet18_pruned.hdf5").to_dict()
+    assert document["kind"] == "keras_hdf5"
+    assert (document["template"], document["num_layers"]) == ("resnet", 18)
+    assert (document["pruned"], document["qat"]) == (True, False)
+    assert document["input"] == {"name": "input_1:0", "datatype": "FP32", "shape": [3, 96, 160]}
+    assert [output["shape"] for output in document["outputs"]] == [[3, 6, 10], [12, 6, 10]]
+    assert (document["stride"], document["class_count"], document["classes"]) == (16, 3, None)
+    json.dumps(document)
+
+
+def test_classes_come_from_the_spec_beside(tmp_path: Path) -> None:
+    """A spec that lies where TAO leaves it names the classes; one that does not belong is unusual, not fatal."""
+    assert inspect_file(WEIGHTS).classes == ("car", "person", "road_sign")
+    source = tiny_resnet(tmp_path / "model.hdf5")
+    shutil.copy(PRUNED / "experiment_spec.txt", tmp_path)
+    found = inspect_file(source)
+    assert found.classes is None
+    assert "classes: the model has 2, the spec has 3" in found.unusual[0]
+    with pytest.raises(InputError, match="does not belong"):
+        inspect_file(source, spec=tmp_path / "experiment_spec.txt")
+
+
+def test_an_onnx_file(tmp_path: Path) -> None:
+    """Signature, precision, opset and where it came from."""
+    artifact = export_onnx(WEIGHTS, output=tmp_path / "model.onnx")
+    document = inspect_file(artifact.path).to_dict()
+    assert (document["kind"], document["precision"], document["stride"]) == ("onnx", "fp32", 16)
+    assert document["opset"] == 13
+    assert document["producer"].startswith("tao2serve ")
+    assert document["sha256"] == artifact.sha256
+    assert document["metadata"]["tao2serve.source_sha256"] == artifact.source_sha256
+
+
+def test_an_experiment_spec(golden: Path) -> None:
+    """Classes in order, input, clustering, and where ClearML tracked it; training and inference specs alike."""
+    document = inspect_file(PRUNED / "experiment_spec.txt").to_dict()
+    assert document["kind"] == "experiment_spec"
+    assert document["classes"] == ["car", "person", "road_sign"]
+    assert document["input"]["shape"] == [3, 224, 384]
+    assert document["clearml"]["project"] == "street-detector"
+    assert [entry["name"] for entry in document["clustering"]] == document["classes"]
+    folder = golden / "specs" / "tao_tutorials_5.5"
+    assert inspect_file(folder / "detectnet_v2_inference_kitti_tlt.txt").to_dict()["spec_kind"] == "inference"
+    with pytest.raises(InputError, match="dataset conversion spec"):
+        inspect_file(folder / "detectnet_v2_tfrecords_kitti_trainval.txt")
+
+
+def test_a_model_that_cannot_be_exported_is_shown_all_the_same(tmp_path: Path) -> None:
+    """The layer that stands in the way is named as unusual."""
+    file = KerasFile()
+    x = file.layer("mystery", "Lambda", {"function": "x"}, [file.input])
+    file.heads(x, 3)
+    found = inspect_file(file.write(tmp_path / "model.hdf5"))
+    assert found.signature is None
+    assert "mystery" in found.unusual[0]
+    assert "cannot be exported" in table(found)
+
+
+def test_files_of_no_known_kind_are_refused(tmp_path: Path) -> None:
+    """What is missing, foreign, damaged or encrypted gets a clear error; a spec for a spec is wrong usage."""
+    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"\x00" * 50)
+    with pytest.raises(InputError, match="no model file"):
+        inspect_file(tmp_path / "picture.jpg")
+    with pytest.raises(InputError, match="does not exist"):
+        inspect_file(tmp_path / "missing")
+    with pytest.raises(InputError, match="folder"):
+        inspect_file(tmp_path)
+    (tmp_path / "cut.hdf5").write_bytes(WEIGHTS.read_bytes()[:5000])
+    with pytest.raises(InputError):
+        inspect_file(tmp_path / "cut.hdf5")
+    (tmp_path / "words.txt").write_text("just words")
+    with pytest.raises(InputError, match="text format"):
+        inspect_file(tmp_path / "words.txt")
+    (tmp_path / "model.tlt").write_bytes(b"\x01\x02")
+    with pytest.raises(ToolError, match="encrypted"):
+        inspect_file(tmp_path / "model.tlt")
+    with pytest.raises(UsageError):
+        inspect_file(PRUNED / "experiment_spec.txt", spec=PRUNED / "experiment_spec.txt")
+
+
+def test_the_table_is_readable() -> None:
+    """Every row is a name and its value; nothing of Python shows through."""
+    for path in (WEIGHTS, PRUNED / "experiment_spec.txt"):
+        text = table(inspect_file(path))
+        assert "None" not in text
+        assert "{" not in text
+        assert "car, person, road_sign" in text
