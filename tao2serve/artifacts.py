@@ -9,6 +9,7 @@ from pathlib import Path
 from tao2serve.config import Settings
 from tao2serve.errors import ParityError, UsageError
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.encrypted import container_export
 from tao2serve.export.engine.build import build_engine
 from tao2serve.export.engine.find import find_builder
 from tao2serve.export.engine.fit import require_fit
@@ -107,7 +108,8 @@ def make_artifacts(
     folder.mkdir(parents=True)
     params = DetectorParams.from_dict(to_params(spec))
     with steps.step("export to ONNX") as step:
-        exported = export_onnx(weights, output=folder / f"{weights.stem}.onnx", spec=spec)
+        container = container_export(settings, on_news=step.news)
+        exported = export_onnx(weights, output=folder / f"{weights.stem}.onnx", spec=spec, container=container)
         if request.fold_batch_norm:
             exported = to_precision(
                 exported, precision="fp32", fold=True, output=folder / f"{weights.stem}_folded.onnx"

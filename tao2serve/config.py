@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(64_000_000, gt=0, description="most pixels the endpoint decodes")
     max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")
     instances: int = Field(1, ge=1, le=64, description="instances of the detector on Triton")
+    tao_launcher: Path | None = Field(None, description="NVIDIA's tao launcher, for encrypted models; empty: on PATH")
+    tao_key_file: Path | None = Field(None, description="file with the key of encrypted models")
+    tao_timeout_s: float = Field(
+        7200.0, gt=0, description="how long NVIDIA's container may take, its download included"
+    )
     tensor_tolerance: float = Field(1e-3, gt=0, description="largest difference of fp32 tensors that parity allows")
     matched_ratio: float = Field(0.99, ge=0, le=1, description="boxes that must match: fp16, endpoints")
     matched_ratio_int8: float = Field(0.90, ge=0, le=1, description="boxes that must match: int8")

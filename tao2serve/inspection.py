@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from tao2serve.errors import InputError, ToolError, UsageError
-from tao2serve.export.accept import accept_onnx, refuse_encrypted
+from tao2serve.export.accept import accept_onnx
+from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES, refuse_encrypted
 from tao2serve.export.engine.fit import require_fit
 from tao2serve.export.engine.machine import Machine, read_machine
 from tao2serve.export.engine.plan import Plan, is_plan, read_plan
@@ -26,7 +27,6 @@ from tao2serve.values import ModelSignature, Tensor
 __all__ = ["FileKind", "Inspection", "inspect_file"]
 
 FileKind: TypeAlias = Literal["keras_hdf5", "onnx", "tensorrt_plan", "experiment_spec"]
-ENCRYPTED: Final = (".tlt", ".etlt")
 TEXT_BYTES: Final = 4096
 DEFAULT_LAYERS: Final = 18  # what TAO reads into a spec that names none
 
@@ -89,7 +89,7 @@ def inspect_file(path: Path, *, spec: Path | None = None) -> Inspection:
     """
     if not path.is_file():
         raise InputError(str(path), "is a folder, not a file" if path.is_dir() else "does not exist")
-    if path.suffix.lower() in ENCRYPTED:
+    if path.suffix.lower() in ENCRYPTED_SUFFIXES:
         refuse_encrypted(path)
     if is_hdf5(path) or path.suffix.lower() in (".hdf5", ".h5"):
         found = _hdf5(path)

@@ -1,15 +1,13 @@
-"""Model files we did not make: ONNX from TAO's own exporter is taken as it is, encrypted ones are refused."""
+"""Model files we did not make: ONNX from TAO's own exporter is taken as it is."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import NoReturn
 
 import onnx
 from onnx import ModelProto, TensorProto
 
-from tao2serve.errors import InputError, ToolError
+from tao2serve.errors import InputError
 from tao2serve.export.operators import check_operators
 from tao2serve.export.origin import origin_of
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
@@ -18,10 +16,7 @@ from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.values import ModelArtifact, ModelSignature
 
-__all__ = ["accept_onnx", "refuse_encrypted"]
-
-
-_TAO_IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"
+__all__ = ["accept_onnx"]
 
 
 def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtifact:
@@ -89,32 +84,3 @@ def _precision(model: ModelProto) -> str:
     if any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer):
         return "fp16"
     return "fp32"
-
-
-def refuse_encrypted(path: Path, *, spec: ExperimentSpec | None = None) -> NoReturn:
-    """Raise ToolError with the container command that makes an ONNX file of a `.tlt` or `.etlt`.
-
-    The key is never asked for and never shown: the command reads it from the environment variable KEY.
-    """
-    is_export = path.suffix.lower() == ".etlt"
-    model = path.with_suffix(".tlt") if is_export else path
-    folder = path.resolve().parent
-    mounted = [f"{folder}:/model"]
-    spec_inside = "/spec/SPEC.txt"
-    if spec is not None:
-        spec_inside = f"/spec/{spec.path.name}"
-        mounted.append(f"{spec.path.resolve().parent}:/spec")
-    else:
-        mounted.append("SPEC_FOLDER:/spec")
-    mounts = " ".join(f"-v {shlex.quote(mount)}" for mount in mounted)
-    command = f"docker run --rm --gpus all -e KEY {mounts} {_TAO_IMAGE} bash -c " + shlex.quote(
-        f'detectnet_v2 export -m {shlex.quote(f"/model/{model.name}")} -k "$KEY" '
-        f"-o {shlex.quote(f'/model/{model.stem}.onnx')} -e {shlex.quote(spec_inside)} --onnx_route tf2onnx"
-    )
-    first = "an .etlt is itself an export: use the .tlt or .hdf5 it was made from. " if is_export else ""
-    raise ToolError(
-        str(path),
-        "is encrypted; only NVIDIA's TAO container can open it",
-        evidence=f"{path.suffix.lower()} files are encrypted with the key of the training run",
-        hint=f"{first}put that key into the variable KEY, run\n  {command}\nand give the .onnx file",
-    )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from tao2serve.errors import InputError
-from tao2serve.export.accept import accept_onnx, refuse_encrypted
+from tao2serve.export.accept import accept_onnx
 from tao2serve.export.atomic import write_atomically
+from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES, ContainerExport, decode_encrypted
 from tao2serve.export.graph.build import build_onnx
 from tao2serve.export.signature import check_against_spec, signature_of
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
@@ -22,18 +25,20 @@ __all__ = ["export_onnx"]
 logger = logging.getLogger(__name__)
 
 
-def export_onnx(source: Path, *, output: Path, spec: ExperimentSpec | None = None) -> ModelArtifact:
+def export_onnx(
+    source: Path, *, output: Path, spec: ExperimentSpec | None = None, container: ContainerExport | None = None
+) -> ModelArtifact:
     """Write a TAO model as ONNX, numerically equal to Keras; the same source gives the same bytes.
 
     `output` is the file to write, or an existing folder, where it becomes `<source's stem>.onnx`; nothing
     appears there unless all went well. An `.onnx` source is accepted where it lies and nothing is written.
-    With `spec`, class count and input size must agree. Raises InputError, and ToolError for a `.tlt` or
-    `.etlt`, which only NVIDIA's container opens.
+    With `spec`, class count and input size must agree. An encrypted `.tlt` is exported by NVIDIA's container,
+    run as `container` says. Raises InputError, and ToolError where that container cannot be had.
     """
     if not source.is_file():
         raise InputError(str(source), "does not exist")
-    if source.suffix.lower() in (".tlt", ".etlt"):
-        refuse_encrypted(source, spec=spec)
+    if source.suffix.lower() in ENCRYPTED_SUFFIXES:
+        return _export_in_container(source, output, spec, container or ContainerExport())
     if source.suffix.lower() == ".onnx":
         return accept_onnx(source, spec=spec)
     if not is_hdf5(source):
@@ -55,7 +60,7 @@ def export_onnx(source: Path, *, output: Path, spec: ExperimentSpec | None = Non
         onnx.checker.check_model(content)
     except onnx.checker.ValidationError as error:
         raise InputError(str(source), "gives no valid ONNX graph", evidence=str(error).strip()[:300]) from error
-    target = output / f"{source.stem}.onnx" if output.is_dir() else output
+    target = _target(source, output)
     write_atomically(target, content)
     logger.info("exported %s to %s: %d nodes", source.name, target, nodes)
     return ModelArtifact(
@@ -66,3 +71,21 @@ def export_onnx(source: Path, *, output: Path, spec: ExperimentSpec | None = Non
         signature=signature,
         source_sha256=source_sha256,
     )
+
+
+def _target(source: Path, output: Path) -> Path:
+    return output / f"{source.stem}.onnx" if output.is_dir() else output
+
+
+def _export_in_container(
+    source: Path, output: Path, spec: ExperimentSpec | None, container: ContainerExport
+) -> ModelArtifact:
+    """Write what NVIDIA's container makes of an encrypted model, after the checks of any foreign ONNX file."""
+    # The container may run as root and leave a folder of its own in there.
+    with tempfile.TemporaryDirectory(prefix="tao2serve-export-", ignore_cleanup_errors=True) as folder:
+        made = decode_encrypted(source, spec=spec, folder=Path(folder), container=container)
+        artifact = accept_onnx(made, spec=spec)
+        target = _target(source, output)
+        write_atomically(target, made.read_bytes())
+    logger.info("exported %s to %s in NVIDIA's container", source.name, target)
+    return replace(artifact, path=target, source_sha256=sha256_of(source))

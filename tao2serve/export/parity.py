@@ -11,6 +11,7 @@ import numpy as np
 from tao2serve.errors import InputError, ParityError
 from tao2serve.export.computable import check_computable
 from tao2serve.export.divergence import first_divergence
+from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES
 from tao2serve.export.execution import open_model, sample_images
 from tao2serve.parity.tensors import TensorDifference, compare_tensors
 from tao2serve.tao.hdf5 import is_hdf5
@@ -101,6 +102,9 @@ def prove_parity(artifact: ModelArtifact, source: Path) -> str:
     if artifact.path == source:
         _check_runs(source, images[:1])
         return "the file is served as it is"
+    if source.suffix.lower() in ENCRYPTED_SUFFIXES:
+        _check_runs(artifact.path, images[:1])
+        return "not provable: NVIDIA's own export of weights that only its container can read"
     report = check_parity(artifact, source, images=images)
     report.require()
     return str(report)

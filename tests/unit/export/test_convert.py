@@ -167,8 +167,9 @@ def test_quantization_aware_models_export_as_float(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tlt", ".etlt"])
-def test_encrypted_models_get_the_exact_command(tmp_path: Path, suffix: str) -> None:
-    """Encrypted files are a missing tool: the error has NVIDIA's command, with the key only as a variable."""
+def test_encrypted_models_get_the_exact_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Without NVIDIA's launcher the error has the command of its container, with the key only as a variable."""
+    monkeypatch.setenv("PATH", str(tmp_path))
     source = tmp_path / f"resnet18_detector{suffix}"
     source.write_bytes(b"\x00" * 64)
     spec = read_spec(_spec(tmp_path / "spec.txt"))

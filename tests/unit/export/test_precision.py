@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from precision_files import PARAMS, accepted, detector, hand_made, largest_ranges, model_of, write_pictures
+from tao2serve.export.precision.cost import measure_cost
 
 from tao2serve.errors import InputError, UsageError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.local import LocalDetector
 from tao2serve.export.precision.calibrate import calibrate
-from tao2serve.export.precision.cost import measure_cost
 from tao2serve.export.precision.nodes import properties
 from tao2serve.export.precision.write import Precision, to_precision
 from tao2serve.runtime import DetectorParams
