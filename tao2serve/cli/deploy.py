@@ -40,7 +40,7 @@ def deploy(
     precision: Precision = None,
     calibration_images: CalibrationImages = None,
     calibration_cache: CalibrationCache = None,
-    calibration_method: CalibrationMethod = "minmax",
+    calibration_method: CalibrationMethod = "",
     accept_parity: AcceptParity = False,
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights, if ClearML only knows their path.")

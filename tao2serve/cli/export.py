@@ -45,7 +45,7 @@ def export(
     precision: Precision = None,
     calibration_images: CalibrationImages = None,
     calibration_cache: CalibrationCache = None,
-    calibration_method: CalibrationMethod = "minmax",
+    calibration_method: CalibrationMethod = "",
     images: Annotated[
         Path | None,
         typer.Option("--images", metavar="DIR", help="Pictures to measure on what fp16 or int8 costs."),

@@ -38,7 +38,7 @@ CalibrationCache = Annotated[
     typer.Option("--calibration-cache", metavar="FILE", help="int8: TAO's calibration cache, or its QAT scales."),
 ]
 CalibrationMethod = Annotated[
-    str, typer.Option("--calibration-method", metavar="M", help="minmax, entropy or percentile.")
+    str, typer.Option("--calibration-method", metavar="M", help="percentile (the default), entropy or minmax.")
 ]
 AcceptParity = Annotated[
     bool, typer.Option("--accept-parity", help="Go on though the precision costs more than the settings allow.")
@@ -80,14 +80,14 @@ def artifact_request(
 ) -> ArtifactRequest:
     """Gather the options that say what is made of the weights; raises UsageError for a word that is none of theirs."""
     from tao2serve.artifacts import ArtifactRequest
-    from tao2serve.export.precision.calibrate import METHODS
+    from tao2serve.export.precision.calibrate import DEFAULT_METHOD, METHODS
     from tao2serve.export.precision.write import PRECISIONS
 
     return ArtifactRequest(
         precision=one_of(precision, PRECISIONS, option="--precision") if precision else None,
         calibration_images=calibration_images,
         calibration_cache=calibration_cache,
-        calibration_method=one_of(calibration_method, METHODS, option="--calibration-method"),
+        calibration_method=one_of(calibration_method or DEFAULT_METHOD, METHODS, option="--calibration-method"),
         fold_batch_norm=fold_batch_norm,
         images=images,
         labels=labels,

@@ -128,13 +128,13 @@ def _correlate(
         raise ValueError(f"weights {weights.shape}, kernel {kernel}")
     matrix = weights.reshape(-1, weights.shape[-1]).T
     rows, columns = _window_count(x, kernel, strides, dilation)
-    result = np.empty((count, weights.shape[-1], rows, columns), np.float32)
+    result = np.empty((count, weights.shape[-1], rows, columns), x.dtype)
     reach = (kernel[0] - 1) * dilation[0] + 1  # rows of x that one output row meets
     height = max(1, _BAND_ELEMENTS // max(1, matrix.shape[1] * columns))
     for top in range(0, rows, height):
         bottom = min(top + height, rows)
         seen = x[:, :, top * strides[0] : (bottom - 1) * strides[0] + reach]
-        band = np.empty((count, kernel[0] * kernel[1], channels, bottom - top, columns), np.float32)
+        band = np.empty((count, kernel[0] * kernel[1], channels, bottom - top, columns), x.dtype)
         for place, (_, _, values) in enumerate(_taps(seen, kernel, strides, dilation)):
             band[:, place] = values
         product = np.matmul(matrix, band.reshape(count, matrix.shape[1], -1))

@@ -14,7 +14,7 @@ from random_graphs import graphs
 
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
-from tao2serve.export.parity import sample_images
+from tao2serve.export.execution import sample_images
 from tao2serve.export.precision.fold import fold_batch_norm
 from tao2serve.export.precision.int8 import quantize
 from tao2serve.export.precision.write import to_precision

@@ -9,31 +9,14 @@ from typing import get_args
 import numpy as np
 import onnx
 import pytest
-from precision_files import PARAMS, accepted, detector, hand_made, largest_ranges, model_of, write_pictures
-from tao2serve.export.precision.cost import measure_cost
+from precision_files import accepted, detector, hand_made, largest_ranges, model_of
 
 from tao2serve.errors import InputError, UsageError
 from tao2serve.export.accept import accept_onnx
-from tao2serve.export.convert import export_onnx
-from tao2serve.export.local import LocalDetector
-from tao2serve.export.precision.calibrate import calibrate
 from tao2serve.export.precision.nodes import properties
 from tao2serve.export.precision.write import Precision, to_precision
-from tao2serve.runtime import DetectorParams
-from tao2serve.sandbox.samples import SAMPLE, pictures
-from tao2serve.tao.params import to_params
 from tao2serve.tao.source import sha256_of
-from tao2serve.tao.spec import read_spec
 from tao2serve.values import ModelArtifact
-
-
-def _sample(folder: Path) -> tuple[ModelArtifact, DetectorParams]:
-    """The trained sample, which finds boxes on its pictures."""
-    run = SAMPLE / "pruned"
-    (weights,) = (run / "weights").glob("*.hdf5")
-    return export_onnx(weights, output=folder), DetectorParams.from_dict(
-        to_params(read_spec(run / "experiment_spec.txt"))
-    )
 
 
 def _written(artifact: ModelArtifact, precision: Precision, output: Path) -> ModelArtifact:
@@ -123,55 +106,3 @@ def test_a_graph_with_a_loop_is_refused(tmp_path: Path) -> None:
     for precision in ("fp16", "fp32"):
         with pytest.raises(InputError):
             to_precision(artifact, precision=precision, output=tmp_path / "out.onnx", fold=True)
-
-
-def test_the_cost_of_nothing_is_nothing(tmp_path: Path) -> None:
-    """A model compared with itself differs nowhere, and every box finds itself."""
-    artifact, params = _sample(tmp_path)
-    cost = measure_cost(artifact, artifact, params, pictures()[:3])
-    assert cost.coverage.max_abs == cost.bbox.mean_abs == 0
-    assert cost.coverage.shape == (3, *artifact.signature.coverage.shape)
-    assert cost.boxes.matched == cost.boxes.expected > 0
-    assert cost.findings == ()
-
-
-def test_the_cost_is_that_of_the_outputs(tmp_path: Path) -> None:
-    """Largest and mean differences are over all pictures, and the boxes are those the artifacts give."""
-    artifact, params = _sample(tmp_path)
-    images = pictures()[:3]
-    made = _written(artifact, "int8", tmp_path / "int8.onnx")
-    news: list[str] = []
-    cost = measure_cost(artifact, made, params, images, on_news=news.append)
-    single = [measure_cost(artifact, made, params, [path]) for path in images]
-    assert cost.coverage.max_abs == max(one.coverage.max_abs for one in single) > 0
-    assert cost.bbox.mean_abs == pytest.approx(sum(one.bbox.mean_abs for one in single) / 3)
-    assert cost.boxes.expected == sum(one.boxes.expected for one in single) > 0
-    assert (cost.precision, cost.images) == ("int8", images)
-    assert news[-1] == "comparing: 3 of 3 images"
-    for side, boxes in ((artifact, cost.reference_boxes), (made, cost.candidate_boxes)):
-        for path, found in zip(images, boxes, strict=True):
-            expected = LocalDetector(side, params).detect(path.read_bytes())
-            np.testing.assert_array_equal(found.xyxy, expected.xyxy)
-
-
-def test_artifacts_that_do_not_belong_together(tmp_path: Path) -> None:
-    """Another input size, and no pictures, are InputError."""
-    artifact = detector(tmp_path)
-    nodes = [onnx.helper.make_node("Conv", ["input_1", "w"], ["features"])]
-    other = accepted(hand_made(nodes, {"w": np.ones((4, 3, 1, 1), np.float32)}), tmp_path)
-    with pytest.raises(InputError, match="takes another input"):
-        measure_cost(artifact, other, PARAMS, write_pictures(tmp_path / "images", 1))
-    with pytest.raises(InputError, match="without images"):
-        measure_cost(artifact, artifact, PARAMS, ())
-
-
-@pytest.mark.parametrize(("precision", "least"), [("fp16", 0.99), ("int8", 0.9)])
-def test_the_sample_keeps_its_boxes(tmp_path: Path, precision: Precision, least: float) -> None:
-    """The trained sample loses no more boxes on its pictures than the parity gate allows."""
-    artifact, params = _sample(tmp_path)
-    ranges = calibrate(model_of(artifact), pictures(), params=params, subject="sample")
-    made = to_precision(artifact, precision=precision, output=tmp_path, ranges=ranges, fold=True)
-    cost = measure_cost(artifact, made, params, pictures())
-    assert cost.boxes.expected > 80
-    assert cost.boxes.matched_ratio >= least
-    assert cost.findings == ()
