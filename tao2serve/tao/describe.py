@@ -120,9 +120,9 @@ def _is_pruned(template: str, convolutions: list[KerasLayer]) -> bool:
 
 
 def _unusual(model: KerasModel, convolutions: list[KerasLayer], template: str) -> tuple[str, ...]:
-    """Name layers no template has, by class or by name; few of a kind say enough."""
+    """Name what no template has: layers by their class, convolutions by their name, the first few of these."""
     foreign = [f"layer {x.name} is a {x.class_name}" for x in model.layers if x.class_name not in KNOWN_CLASSES]
     unknown = [x.name for x in convolutions if designed_filters(template, x.name) is None]
     if unknown:
-        foreign.append(f"{len(unknown)} convolutions have names {template} does not know, {unknown[0]} first")
+        foreign.append(f"convolutions that {template} does not have: {', '.join(unknown[:5])}")
     return tuple(foreign)

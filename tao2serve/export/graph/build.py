@@ -60,7 +60,11 @@ def _input_value(layer: KerasLayer) -> Value:
     if len(shape) != 4 or len(sizes) != 3 or not all(1 <= x <= 1 << 14 for x in sizes):
         layer.fail("is not an input of (channels, height, width)", evidence=f"batch_input_shape {list(shape)}")
     if sizes[0] not in (1, 3):
-        layer.fail("has neither 1 nor 3 channels", evidence=f"batch_input_shape {list(shape)}, read channels first")
+        layer.fail(
+            "has neither 1 nor 3 channels",
+            evidence=f"batch_input_shape {list(shape)}",
+            hint="every TAO detector takes (channels, height, width)",
+        )
     return Value(name=f"{layer.name}:0", shape=sizes)
 
 
