@@ -26,7 +26,7 @@ class KerasFile:
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
         self.input = self.layer(
-            "input_1", "InputLayer", {"batch_input_shape": [None, *self.input_chw], "dtype": "float32"}
+            "input_1", "InputLayer", {"batch_input_shape": [None, *self.input_chw], "dtype": "float32", "sparse": False}
         )
 
     def layer(
@@ -41,7 +41,7 @@ class KerasFile:
             {
                 "name": name,
                 "class_name": class_name,
-                "config": {"name": name, "trainable": True, **config},
+                "config": {"name": name, **({} if class_name == "InputLayer" else {"trainable": True}), **config},
                 "inbound_nodes": [[[feed, 0, 0, {}] for feed in feeds]] if feeds else [],
             }
         )
@@ -91,6 +91,12 @@ class KerasFile:
     def heads(self, feed: str, channels: int, classes: int = 2) -> None:
         self.conv("output_bbox", feed, channels, 4 * classes, kernel=(1, 1))
         self.conv("output_cov", feed, channels, classes, kernel=(1, 1), activation="sigmoid")
+
+    def copy(self) -> KerasFile:
+        """Return another file that shares the layers and weights with this one."""
+        made = KerasFile(input_chw=self.input_chw)
+        made.layers, made.weights = list(self.layers), dict(self.weights)
+        return made
 
     def model_config(self) -> Entry:
         return {

@@ -1,65 +1,90 @@
-"""What kind of TAO model a Keras file holds: template, depth, pruned or not.
+"""What kind of TAO model a Keras file holds: template, depth, pruned or not, and what is unusual about it.
 
-The file does not say (docs/tao.md), so it is told by the layers: which classes occur, and
-whether the channel counts are those the template starts with. Pruning leaves irregular ones behind.
+The file does not say (docs/tao.md), so it is told by the layers: how the first ones are named, what joins
+them, and whether the channel counts are those the template starts with.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tao2serve.tao.keras import KerasLayer, KerasModel
+from tao2serve.tao.widths import designed_filters
 
-__all__ = ["ModelDescription", "describe"]
+__all__ = ["KNOWN_CLASSES", "ModelDescription", "describe"]
+
+#: The layers DetectNet_v2 models are made of: TAO's templates, their pruned and their quantization-aware forms.
+KNOWN_CLASSES = frozenset(
+    {
+        *("InputLayer", "Conv2D", "DepthwiseConv2D", "QuantizedConv2D", "QuantizedDepthwiseConv2D"),
+        *("BatchNormalization", "Activation", "ReLU", "LeakyReLU", "Dropout", "SpatialDropout2D", "QDQ"),
+        *("MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "ZeroPadding2D", "Reshape"),
+        *("Add", "Multiply", "Concatenate"),
+    }
+)
 
 _CONVOLUTIONS = frozenset({"Conv2D", "QuantizedConv2D"})
 _HEADS = frozenset({"output_cov", "output_bbox"})
 _RESNET_BASIC = {4: 10, 8: 18, 16: 34}  # number of residual blocks → depth
-_RESNET_BOTTLENECK = {16: 50, 33: 101}
-_RESNET_BLOCK = re.compile(r"block_(\d)[a-z]+_conv_(\d|shortcut)$")
-
-_WIDTHS = {
-    "vgg": {64, 128, 256, 512},
-    "darknet": {32, 64, 128, 256, 512, 1024},
-    "squeezenet": {16, 32, 48, 64, 96, 128, 192, 256},
-    "googlenet": {16, 24, 32, 48, 64, 96, 112, 128, 144, 160, 192, 208, 224, 256, 288, 320, 384},
-    "mobilenet_v1": {32, 64, 128, 256, 512, 1024},
-    "mobilenet_v2": {16, 24, 32, 64, 96, 144, 160, 192, 320, 384, 576, 960, 1280},
-    "efficientnet_b0": {
-        *(4, 6, 8, 10, 20, 28, 48),  # squeeze-and-excite
-        *(16, 24, 32, 40, 80, 96, 112, 144, 192, 240, 320, 480, 672, 1152, 1280),
-    },
+_RESNET_BOTTLENECK = {16: 50, 33: 101, 50: 152, 66: 200}
+# A layer only this template has. Quantization-aware training changes classes, never these names.
+_TELLING_NAMES = {
+    "stem_conv": "efficientnet_b0",
+    "conv_dw_1": "mobilenet_v1",
+    "expanded_conv_depthwise": "mobilenet_v2",
+    "conv1_lrelu": "darknet",
+    "fire2_squeeze_conv": "squeezenet",
+    "inception_3a_1x1": "googlenet",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDescription:
-    """`template` is TAO's `arch`; `num_layers` is None where it has no meaning or is not recognised."""
+    """`template` is TAO's `arch`; `num_layers` is None where it has no meaning or is not recognised.
+
+    `use_pooling` and `all_projections` are TAO's settings, None for templates that do not have them; a ResNet 10
+    has a projection in every block whatever was asked for. `unusual` says, for a person, what no template has.
+    """
 
     template: str
     num_layers: int | None
-    pruned: bool  # False also for a model pruned so evenly that every channel count is a usual one
+    pruned: bool
     quantization_aware: bool
+    batch_norm: bool
+    use_pooling: bool | None
+    all_projections: bool | None
     parameter_count: int
+    unusual: tuple[str, ...]
 
 
 def describe(model: KerasModel) -> ModelDescription:
     """Tell template, depth and pruning from the layers. Every DetectNet_v2 model gets an answer."""
+    layers = {layer.name: layer for layer in model.layers}
     convolutions = [x for x in model.layers if x.class_name in _CONVOLUTIONS and x.name not in _HEADS]
-    template = _template(model)
+    template = _template(layers)
+    classes = {layer.class_name for layer in model.layers}
+    additions = sum(layer.class_name == "Add" for layer in model.layers)
+    projections = sum(layer.name.endswith("_conv_shortcut") for layer in convolutions)
     return ModelDescription(
         template=template,
-        num_layers=_depth(template, model, len(convolutions)),
-        pruned=_resnet_pruned(convolutions) if template == "resnet" else _pruned(template, convolutions),
+        num_layers=_depth(template, layers, additions, len(convolutions)),
+        pruned=_is_pruned(template, convolutions),
         quantization_aware=model.quantization_aware,
+        batch_norm="BatchNormalization" in classes,
+        use_pooling="MaxPooling2D" in classes if template in ("resnet", "vgg") else None,
+        all_projections=projections == additions if template == "resnet" else None,
         parameter_count=sum(weight.values.size for layer in model.layers for weight in layer.weights),
+        unusual=_unusual(model, convolutions, template),
     )
 
 
-def _template(model: KerasModel) -> str:
-    classes = {layer.class_name.removeprefix("Quantized") for layer in model.layers}
+def _template(layers: Mapping[str, KerasLayer]) -> str:
+    for name, template in _TELLING_NAMES.items():
+        if name in layers:
+            return template
+    # Names that are not TAO's: the operations still tell the family.
+    classes = {layer.class_name.removeprefix("Quantized") for layer in layers.values()}
     if "DepthwiseConv2D" in classes:
         if "Multiply" in classes:
             return "efficientnet_b0"
@@ -67,16 +92,13 @@ def _template(model: KerasModel) -> str:
     if "LeakyReLU" in classes:
         return "darknet"
     if "Concatenate" in classes:
-        is_fire = any(layer.name.startswith("fire") for layer in model.layers)
-        return "squeezenet" if is_fire else "googlenet"
+        return "googlenet" if "BatchNormalization" in classes else "squeezenet"
     return "resnet" if "Add" in classes else "vgg"
 
 
-def _depth(template: str, model: KerasModel, convolutions: int) -> int | None:
-    additions = sum(layer.class_name == "Add" for layer in model.layers)
+def _depth(template: str, layers: Mapping[str, KerasLayer], additions: int, convolutions: int) -> int | None:
     if template == "resnet":
-        has_bottleneck = any(layer.name.endswith("_conv_3") for layer in model.layers)
-        return (_RESNET_BOTTLENECK if has_bottleneck else _RESNET_BASIC).get(additions)
+        return (_RESNET_BOTTLENECK if _has_bottleneck(layers) else _RESNET_BASIC).get(additions)
     if template == "darknet":
         return 53 if additions else 19
     if template == "vgg":
@@ -84,23 +106,23 @@ def _depth(template: str, model: KerasModel, convolutions: int) -> int | None:
     return None
 
 
-def _filters(layer: KerasLayer) -> int:
-    return layer.pair("filters")[0]
+def _has_bottleneck(names: Iterable[str]) -> bool:
+    return any(name.endswith("_conv_3") for name in names)
 
 
-def _pruned(template: str, convolutions: Iterable[KerasLayer]) -> bool:
-    return any(_filters(layer) not in _WIDTHS[template] for layer in convolutions)
-
-
-def _resnet_pruned(convolutions: Iterable[KerasLayer]) -> bool:
-    """Stage n of a ResNet has 64·2ⁿ⁻¹ channels, four times that behind a bottleneck; the stem has 64."""
-    layers = tuple(convolutions)
-    widening = 4 if any(layer.name.endswith("_conv_3") for layer in layers) else 1
-    for layer in layers:
-        block = _RESNET_BLOCK.search(layer.name)
-        width = 64 << (int(block[1]) - 1) if block else 64
-        if block and block[2] in ("3", "shortcut"):
-            width *= widening
-        if _filters(layer) != width:
+def _is_pruned(template: str, convolutions: list[KerasLayer]) -> bool:
+    bottleneck = _has_bottleneck(layer.name for layer in convolutions)
+    for layer in convolutions:
+        designed = designed_filters(template, layer.name, bottleneck=bottleneck)
+        if designed is not None and layer.pair("filters")[0] != designed:
             return True
     return False
+
+
+def _unusual(model: KerasModel, convolutions: list[KerasLayer], template: str) -> tuple[str, ...]:
+    """Name what no template has: layers by their class, convolutions by their name, the first few of these."""
+    foreign = [f"layer {x.name} is a {x.class_name}" for x in model.layers if x.class_name not in KNOWN_CLASSES]
+    unknown = [x.name for x in convolutions if designed_filters(template, x.name) is None]
+    if unknown:
+        foreign.append(f"convolutions that {template} does not have: {', '.join(unknown[:5])}")
+    return tuple(foreign)

@@ -224,20 +224,21 @@ def _split_nested(
     """Share a nested model's one list of weights among its layers.
 
     Keras lists all trainable weights in layer order, then all others in layer order
-    (keras/engine/saving.py, preprocess_weights_for_loading, 2.2.4).
+    (keras/engine/network.py, Network.weights, 2.2.4); a model within gets its share in that same form.
     """
     pool = weights if weights is not None else iter(())
     shares: dict[str, list[Weight]] = {name: [] for name in entries}
     for trainable in (True, False):
         for name, entry in entries.items():
             counts = _weight_counts(entry)
-            if counts[0] + counts[1] and entry["class_name"] in _MODEL_CLASSES:
-                raise context.fail("nests a model with weights two levels deep", layer=name)
             for _ in range(counts[0] if trainable else counts[1]):
                 weight = next(pool, None)
                 if weight is None:
                     raise context.fail("has fewer weights than its layers need", layer=parent)
                 shares[name].append(weight)
+    left = next(pool, None)
+    if left is not None:
+        raise context.fail("has more weights than its layers need", layer=parent, evidence=f"first: {left.name}")
     return shares
 
 
@@ -246,7 +247,10 @@ def _weight_counts(entry: Mapping[str, Any]) -> tuple[int, int]:
     config, class_name = entry["config"], entry["class_name"]
     bias = 1 if config.get("use_bias", True) else 0
     if class_name in ("Conv2D", "QuantizedConv2D", "DepthwiseConv2D", "QuantizedDepthwiseConv2D"):
-        counts = (1 + bias, 0)
+        # `quantize` adds the range of the layer's input; TAO itself writes false and a QDQ layer instead
+        counts = (1 + bias, int(class_name.startswith("Quantized") and bool(config.get("quantize", False))))
+    elif class_name == "QDQ":
+        counts = (0, 1)
     elif class_name == "BatchNormalization":
         counts = (int(bool(config.get("scale", True))) + int(bool(config.get("center", True))), 2)
     elif class_name in _MODEL_CLASSES:

@@ -26,6 +26,7 @@ __all__ = ["HDF5_MAGIC", "is_hdf5", "read_keras_hdf5"]
 logger = logging.getLogger(__name__)
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_TAO_KERAS = "2.2.4"
 _MAX_CONFIG_CHARS = 64 << 20
 _MAX_LAYERS = 10_000
 _MAX_WEIGHT_BYTES = 1_900_000_000  # an ONNX file is one protobuf message, which ends at 2 GiB
@@ -63,6 +64,7 @@ def read_keras_hdf5(path: Path) -> KerasModel:
     # No lock: results often lie on read-only or network mounts, where HDF5 cannot take one.
     with _translated(path), h5py.File(path, "r", locking=False) as file:
         config, keras_version = _model_config(path, file)
+        _check_origin(path, keras_version)
         weights = _read_weights(path, file)
         model = flatten(config, weights, path=path, sha256=digest, keras_version=keras_version)
     logger.info("read %s: %d layers, Keras %s", path.name, len(model.layers), keras_version)
@@ -115,6 +117,25 @@ def _model_config(path: Path, file: Any) -> tuple[dict[str, Any], str]:
     if not isinstance(config, dict):
         raise InputError(str(path), "has a model_config that is not a Keras model", evidence=text[:100])
     return config, _text(file.attrs.get("keras_version", "unknown"))
+
+
+def _check_origin(path: Path, keras_version: str) -> None:
+    """Refuse Keras 3, whose graph is written in another way; warn where the padding rules may not be TAO's."""
+    if keras_version.partition(".")[0].isdigit() and int(keras_version.partition(".")[0]) > 2:
+        raise InputError(
+            str(path),
+            f"was saved by Keras {keras_version[:20]}, not by TAO",
+            evidence=f"TAO's files say keras_version {_TAO_KERAS}",
+            hint="give the .hdf5 file TAO wrote below <results>/weights",
+        )
+    if keras_version != _TAO_KERAS:
+        logger.warning(
+            "%s was saved by Keras %s, TAO's is %s: its padding is read as TAO's, which may not be what it was"
+            " trained with",
+            path.name,
+            keras_version[:20],
+            _TAO_KERAS,
+        )
 
 
 def _text(value: object) -> str:
@@ -177,7 +198,7 @@ def _array(path: Path, layer: str, dataset: Any, limit_bytes: int) -> np.ndarray
             "has more weights than an ONNX file can hold",
             evidence=f"{dataset.name} is {dataset.shape}",
         )
-    values = np.ascontiguousarray(dataset[()], dtype=np.float32)
+    values = np.asarray(dataset[()], dtype=np.float32, order="C")  # keeps a scalar a scalar
     if not np.isfinite(values).all():
         raise InputError(
             subject,

@@ -177,4 +177,5 @@ class KerasModel:
             str(self.path),
             f"is not a DetectNet_v2 model: it has no output {wanted}",
             evidence=f"outputs: {', '.join(self.outputs)[:500]}",
+            hint="a pretrained backbone or a model of another TAO network cannot be served as a detector",
         )

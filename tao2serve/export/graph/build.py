@@ -31,24 +31,28 @@ def build_onnx(model: KerasModel) -> ModelProto:
 
     The same source gives the same bytes. Raises InputError naming the layer that cannot be written.
     """
+    # First of all, because what else is unusual about a model that is no detector is beside the point.
+    heads = model.coverage, model.bbox
+    entrances = [layer.name for layer in model.layers if layer.class_name == "InputLayer"]
+    if len(entrances) != 1:
+        raise InputError(
+            str(model.path),
+            f"has {len(entrances)} inputs, a DetectNet_v2 model has one",
+            evidence=f"inputs: {', '.join(entrances)[:300]}",
+        )
     made: dict[str, Value] = {}
     fragments: list[Fragment] = []
-    inputs: list[Value] = []
     for layer in model.layers:
         if layer.class_name == "InputLayer":
-            value = _input_value(layer)
-            inputs.append(value)
-            made[layer.name] = value
+            source = made[layer.name] = _input_value(layer)
             continue
         fragment = write_layer(layer, tuple(made[name] for name in layer.inbound))
         fragments.append(fragment)
         made[layer.name] = fragment.result
-    if len(inputs) != 1:
-        raise InputError(str(model.path), "has more than one input", evidence=", ".join(x.name for x in inputs)[:300])
-    coverage, bbox = made[model.coverage], made[model.bbox]
+    coverage, bbox = (made[name] for name in heads)
     _check_heads(model, coverage, bbox)
-    names = {inputs[0].name: INPUT_NAME, coverage.name: COVERAGE_NAME, bbox.name: BBOX_NAME}
-    return _assemble(model, _needed(fragments, coverage, bbox), inputs[0], (coverage, bbox), names)
+    names = {source.name: INPUT_NAME, coverage.name: COVERAGE_NAME, bbox.name: BBOX_NAME}
+    return _assemble(model, _needed(fragments, coverage, bbox), source, (coverage, bbox), names)
 
 
 def _input_value(layer: KerasLayer) -> Value:
@@ -57,11 +61,21 @@ def _input_value(layer: KerasLayer) -> Value:
     if len(shape) != 4 or len(sizes) != 3 or not all(1 <= x <= 1 << 14 for x in sizes):
         layer.fail("is not an input of (channels, height, width)", evidence=f"batch_input_shape {list(shape)}")
     if sizes[0] not in (1, 3):
-        layer.fail("has neither 1 nor 3 channels", evidence=f"batch_input_shape {list(shape)}, read channels first")
+        layer.fail(
+            "has neither 1 nor 3 channels",
+            evidence=f"batch_input_shape {list(shape)}",
+            hint="every TAO detector takes (channels, height, width)",
+        )
     return Value(name=f"{layer.name}:0", shape=sizes)
 
 
 def _check_heads(model: KerasModel, coverage: Value, bbox: Value) -> None:
+    if not coverage.name.endswith("/Sigmoid:0"):
+        raise InputError(
+            f"{model.path}: layer {model.coverage}",
+            "does not end in a sigmoid, so it is no coverage",
+            evidence=f"its result is {coverage.name[:200]}",
+        )
     fits = (
         len(coverage.shape) == len(bbox.shape) == 3
         and bbox.shape[0] == 4 * coverage.shape[0]

@@ -20,6 +20,9 @@ from tao2serve.tao.keras import IDENTITY_CLASSES, KerasLayer
 
 __all__ = ["LAYER_WRITERS", "write_layer"]
 
+_OTHER_HINT = "export it with TAO itself (detectnet_v2 export --onnx_route tf2onnx) and give the .onnx"
+_LAMBDA_HINT = f"it holds Python code, which is never run from a model file; {_OTHER_HINT}"
+
 LayerWriter = Callable[[KerasLayer, tuple[Value, ...]], Fragment]
 
 
@@ -31,7 +34,7 @@ def write_layer(layer: KerasLayer, inputs: tuple[Value, ...]) -> Fragment:
             f"{layer.path}: layer {layer.name}",
             f"is a {layer.class_name}, which cannot be exported",
             evidence=f"supported: {', '.join(sorted(LAYER_WRITERS))}",
-            hint="export it with TAO itself (detectnet_v2 export --onnx_route tf2onnx) and give the .onnx",
+            hint=_LAMBDA_HINT if layer.class_name == "Lambda" else _OTHER_HINT,
         )
     if not inputs:
         layer.fail("has no input")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from keras_files import KerasFile, tiny_resnet
+from templates import TEMPLATES, blank, in_memory, quantized
 
-from tao2serve.tao.describe import describe
+from tao2serve.export.graph.layers import LAYER_WRITERS
+from tao2serve.tao.describe import KNOWN_CLASSES, describe
 from tao2serve.tao.hdf5 import read_keras_hdf5
+
+_WHOLE = ("mobilenet", "efficientnet")  # their underscore is part of the name
+_SHORTCUTS = ("resnet18_shortcuts", "resnet34_shortcuts", "resnet50_shortcuts", "resnet50_pooling")
 
 
 def test_reference_models(golden: Path) -> None:
@@ -22,19 +28,45 @@ def test_reference_models(golden: Path) -> None:
     assert resnet.parameter_count > 10_000
 
 
-@pytest.mark.parametrize(
-    ("width", "blocks", "pruned", "depth"), [(64, 4, False, 10), (64, 8, False, 18), (56, 4, True, 10)]
-)
-def test_resnet_depth_and_pruning(tmp_path: Path, width: int, blocks: int, pruned: bool, depth: int) -> None:
-    """Depth is the number of residual blocks; one channel count that is not the stage's means pruned."""
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_template_at_full_width(name: str) -> None:
+    """Template, depth, settings and pruning are told for each template, and after quantization-aware training."""
+    family, _, variant = name.partition("_")
+    arch, depth = re.fullmatch(r"(resnet|vgg|darknet|\w+)(\d\d+)?", name if family in _WHOLE else family).groups()
+    for pruned in (False, True):
+        file = blank(name, pruned=pruned)
+        for model in (in_memory(file), in_memory(quantized(file))):
+            found = describe(model)
+            assert (found.template, found.num_layers) == (arch, int(depth) if depth else None)
+            assert found.pruned == pruned
+            assert found.batch_norm == (name != "squeezenet")
+            has_setting = arch in ("resnet", "vgg")
+            assert found.use_pooling == ((variant == "pooling") if has_setting else None)
+            assert found.unusual == ()
+            if arch == "resnet":
+                assert found.all_projections == (name not in _SHORTCUTS)
+
+
+def test_pruning_to_a_usual_width(tmp_path: Path) -> None:
+    """A channel count that another layer of the template has is still not this layer's own."""
     file = KerasFile()
-    x = file.conv("conv1", file.input, 3, width)
-    for index in range(blocks):
-        y = file.conv(f"block_1{chr(ord('a') + index)}_conv_1", x, width, width, kernel=(1, 1))
-        x = file.layer(f"add_{index}", "Add", {}, [x, y])
-    file.heads(x, width)
-    description = describe(read_keras_hdf5(file.write(tmp_path / "model.hdf5")))
-    assert (description.template, description.num_layers, description.pruned) == ("resnet", depth, pruned)
+    x = file.layer("conv1_lrelu", "LeakyReLU", {"alpha": 0.1}, [file.conv("conv1", file.input, 3, 32)])
+    file.heads(file.conv("b1_conv1", x, 32, 32), 32)
+    assert describe(read_keras_hdf5(file.write(tmp_path / "model.hdf5"))).pruned
+
+
+def test_what_is_unusual_is_named(tmp_path: Path) -> None:
+    """Layers and names that no template has are listed for a person."""
+    file = KerasFile()
+    x = file.conv("my_conv", file.input, 3, 4)
+    file.heads(file.layer("norm", "Lambda", {}, [x]), 4)
+    unusual = describe(read_keras_hdf5(file.write(tmp_path / "model.hdf5"))).unusual
+    assert unusual == ("layer norm is a Lambda", "convolutions that vgg does not have: my_conv")
+
+
+def test_known_classes_are_those_that_export() -> None:
+    """What `describe` does not call unusual can be exported, and the other way round."""
+    assert KNOWN_CLASSES - {"InputLayer"} == set(LAYER_WRITERS)
 
 
 def test_quantization_aware(tmp_path: Path) -> None:

@@ -207,3 +207,25 @@ def test_heaps_that_would_hang_the_library(source: Path, length: int) -> None:
     content[heap + 24 : heap + 32] = length.to_bytes(8, "little")  # … of a size that cannot be
     source.write_bytes(content)
     assert "damaged HDF5" in _refused(source).fact
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFF0, 1 << 24])
+def test_a_text_longer_than_its_place(source: Path, length: int) -> None:
+    """A damaged length of a text attribute is found before libhdf5 allocates it, up to 4 GiB."""
+    content = bytearray(source.read_bytes())
+    scalar = b"\x01" + bytes(7)  # the attribute's dataspace; its text's length follows
+    place = content.index(scalar, content.index(b"model_config") + 16) + len(scalar)
+    content[place : place + 4] = length.to_bytes(4, "little")
+    source.write_bytes(content)
+    assert "longer than its place" in _refused(source).evidence
+
+
+def test_a_scalar_weight_stays_one(tmp_path: Path) -> None:
+    """A QDQ layer's scale has no dimension in the file and none when read."""
+    file = KerasFile()
+    x = file.layer("conv1_qdq", "QDQ", {}, [file.input], [("scaling_factor", np.array(4.5))])
+    file.heads(x, 3)
+    model = read_keras_hdf5(file.write(tmp_path / "model.hdf5"))
+    (scale,) = next(layer for layer in model.layers if layer.name == "conv1_qdq").weights
+    assert scale.values.shape == ()
+    assert scale.values == np.float32(4.5)
