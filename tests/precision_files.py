@@ -56,6 +56,7 @@ def largest_ranges(artifact: ModelArtifact) -> Ranges:
     model = model_of(artifact)
     prepared = foldable(model, subject="test")
     amax = largest_values(prepared, place(prepared.graph).tensors, [sample_images(artifact.signature)])
+    amax = {name: value for name, value in amax.items() if value}  # a tensor that is always zero stays float
     return ranges_of(amax, model, subject="test", source="calibration images", method="minmax", images=2)
 
 

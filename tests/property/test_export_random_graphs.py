@@ -27,7 +27,8 @@ def test_onnx_equals_the_numpy_reading(file: KerasFile, as_bytes: bool) -> None:
         try:
             artifact = export_onnx(source, output=Path(folder) / "model.onnx")
         except InputError as error:
-            assert "impossible size" in error.fact  # noqa: PT017 - any other refusal is a failure
+            # Windows that do not fit, or padding that makes the grid larger than the image.
+            assert "impossible size" in error.fact or "no detector has" in error.fact  # noqa: PT017
             return
         model = onnx.load(str(artifact.path))
         onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
