@@ -89,6 +89,7 @@ class Artifacts:
     model: ModelArtifact
     plan: ModelArtifact | None = None
     cost: Verification | None = None  # None for fp32, which parity has proved equal to its source
+    warnings: tuple[str, ...] = ()  # of the source: what its user must know
 
     @property
     def all(self) -> tuple[ModelArtifact, ...]:
@@ -114,7 +115,7 @@ def make_artifacts(
             exported = to_precision(
                 exported, precision="fp32", fold=True, output=folder / f"{weights.stem}_folded.onnx"
             )
-        step.note(str(exported.signature))
+        step.note("; ".join((str(exported.signature), *exported.warnings)))
     with steps.step("prove parity with the weights") as step:
         step.note(prove_parity(exported, weights))
     made, cost = exported, None
@@ -130,7 +131,7 @@ def make_artifacts(
         with steps.step("build the TensorRT engine") as step:
             plan = _engine(made, request.engine, folder / f"{made.path.stem}.plan", step)
             step.note(f"{plan.path.stat().st_size:,} bytes")
-    return Artifacts(model=made, plan=plan, cost=cost)
+    return Artifacts(model=made, plan=plan, cost=cost, warnings=exported.warnings)
 
 
 def _given_plan(plan: Path, spec: ExperimentSpec, request: ArtifactRequest, steps: Steps) -> Artifacts:

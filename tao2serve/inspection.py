@@ -15,13 +15,17 @@ from tao2serve.export.engine.machine import Machine, read_machine
 from tao2serve.export.engine.plan import Plan, is_plan, read_plan
 from tao2serve.export.engine.record import record_path
 from tao2serve.export.graph.build import build_onnx
+from tao2serve.export.origin import origin_of
+from tao2serve.export.recognise import description_of, parameter_count
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
 from tao2serve.registry.source import spec_beside
-from tao2serve.tao.describe import describe
+from tao2serve.tao.describe import ModelDescription, describe
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
+from tao2serve.tao.notes import notes_on
 from tao2serve.tao.params import to_params
 from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import read_spec
+from tao2serve.tao.unread_fields import unread_fields
 from tao2serve.values import ModelSignature, Tensor
 
 __all__ = ["FileKind", "Inspection", "inspect_file"]
@@ -50,6 +54,7 @@ class Inspection:
     spec: Path | None = None  # the one the classes are from
     facts: Mapping[str, Any] = field(default_factory=dict)  # what only this kind of file tells
     unusual: tuple[str, ...] = ()
+    description: ModelDescription | None = None  # of a Keras file
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `tao2serve inspect`; `shape` leaves out N, which is open."""
@@ -130,30 +135,51 @@ def _hdf5(path: Path) -> Inspection:
         qat=description.quantization_aware,
         precision="fp32",
         parameters=description.parameter_count,
-        facts={"keras_version": model.keras_version, "layers": len(model.layers)},
-        unusual=tuple(unusual),
+        facts={"keras_version": model.keras_version, "layers": len(model.layers), **_settings(description)},
+        unusual=(*unusual, *description.unusual),
+        description=description,
     )
 
 
 def _onnx(path: Path) -> Inspection:
     artifact = accept_onnx(path)
     model = load_onnx(path)
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), None)
+    origin = origin_of(model, subject=str(path))
+    description = description_of(model, path)
     return Inspection(
         path=path,
         kind="onnx",
         sha256=artifact.sha256,
         size_bytes=path.stat().st_size,
         signature=artifact.signature,
+        template=description.template,
+        num_layers=description.num_layers,
+        pruned=description.pruned,
         precision=artifact.precision,
+        parameters=parameter_count(model),
         facts={
-            "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
-            "opset": opset,
+            **_settings(description),
+            "exporter": origin.exporter,
+            "producer": origin.producer,
+            "naming": origin.naming,
+            "opset": origin.opset,
+            "ir_version": origin.ir_version,
+            "wrong_pads": [str(finding) for finding in origin.pad_findings],
             "nodes": len(model.graph.node),
             "external_data": [str(file) for file in artifact.companions],
             "metadata": {item.key: item.value for item in model.metadata_props},
         },
+        unusual=(*artifact.warnings, *description.unusual),
     )
+
+
+def _settings(description: ModelDescription) -> dict[str, Any]:
+    """TAO's settings of the template, as far as they can be told."""
+    return {
+        "batch_norm": description.batch_norm,
+        "use_pooling": description.use_pooling,
+        "all_projections": description.all_projections,
+    }
 
 
 def _plan(path: Path) -> Inspection:
@@ -225,6 +251,7 @@ def _spec(path: Path) -> Inspection:
             if clearml
             else None,
         },
+        unusual=(*notes_on(spec), *unread_fields(path)),
     )
 
 
@@ -241,4 +268,5 @@ def _with_spec(found: Inspection, spec: Path | None) -> Inspection:
             raise
         reason = f"the spec beside it does not serve: {error.fact} ({error.evidence})"
         return replace(found, unusual=(*found.unusual, reason))
-    return replace(found, classes=experiment.classes, spec=chosen)
+    notes = notes_on(experiment, description=found.description)
+    return replace(found, classes=experiment.classes, spec=chosen, unusual=(*found.unusual, *notes))

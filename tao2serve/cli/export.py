@@ -134,6 +134,7 @@ def export(
         "outcome": "ok",
         "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
         "cost": made.cost.to_dict() if made.cost else None,
+        "warnings": list(made.warnings),
         "steps": steps.to_list(),
     }
     if json_output:
@@ -171,6 +172,7 @@ def _summary(made: Artifacts, output: Path, params: Path) -> str:
 
     lines = [f"{output / artifact.path.name}  {artifact.precision}  {artifact.signature}" for artifact in made.all]
     lines.append(str(params))
+    lines += [f"warning: {warning}" for warning in made.warnings]
     if made.cost:
         lines += ["", f"what {made.model.precision} costs:", summary(made.cost)]
     return "\n".join(lines)

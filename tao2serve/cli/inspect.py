@@ -64,15 +64,17 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
         rows.append(("classes", ", ".join(found.classes) + source))
     elif signature:
         rows.append(("classes", f"{signature.class_count}, named by the experiment spec: --spec FILE"))
-    plain = {name: value for name, value in found.facts.items() if name not in ("clustering", "record")}
+    plain = {name: value for name, value in found.facts.items() if name not in SHOWN_ELSEWHERE}
     # What a plan's record repeats of the rows above is left out.
     plain |= {name: value for name, value in (found.facts.get("record") or {}).items() if name not in SHOWN_ABOVE}
     rows += [(name.replace("_", " "), _text(value)) for name, value in plain.items()]
+    rows += [(name, str(value)) for name, value in found.facts.get("metadata", {}).items()]
     rows += [("clustering", _clustering(entry)) for entry in found.facts.get("clustering", ())]
     rows.append(("sha256", found.sha256))
     return rows
 
 
+SHOWN_ELSEWHERE = ("clustering", "metadata", "record", "wrong_pads")  # below, and among what is unusual
 SHOWN_ABOVE = ("signature", "precision", "plan_sha256")
 KINDS = {
     "keras_hdf5": "Keras HDF5, as TAO saves it",

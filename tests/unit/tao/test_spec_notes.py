@@ -25,7 +25,15 @@ cost_function_config { target_classes { name: "person" } }
 training_config { enable_qat: false }
 """
 RESNET18 = ModelDescription(
-    template="resnet", num_layers=18, pruned=False, quantization_aware=False, parameter_count=11_000_000
+    template="resnet",
+    num_layers=18,
+    pruned=False,
+    quantization_aware=False,
+    batch_norm=True,
+    use_pooling=False,
+    all_projections=True,
+    parameter_count=11_000_000,
+    unusual=(),
 )
 
 # TAO's own fields that the schema leaves out, by message (its .proto files)
