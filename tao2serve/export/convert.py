@@ -44,15 +44,16 @@ def export_onnx(source: Path, *, output: Path, spec: ExperimentSpec | None = Non
         )
     keras_model = read_keras_hdf5(source)
     model = build_onnx(keras_model)
+    content = model.SerializeToString(deterministic=True)  # once: it takes most of the time a large model takes
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(content)
     except onnx.checker.ValidationError as error:
         raise InputError(str(source), "gives no valid ONNX graph", evidence=str(error).strip()[:300]) from error
     signature = signature_of(model, subject=str(source))
     if spec is not None:
         check_against_spec(signature, spec, subject=str(source))
     target = output / f"{source.stem}.onnx" if output.is_dir() else output
-    write_atomically(target, model.SerializeToString(deterministic=True))
+    write_atomically(target, content)
     logger.info("exported %s to %s: %d nodes", source.name, target, len(model.graph.node))
     return ModelArtifact(
         format="onnx",

@@ -10,6 +10,7 @@ import onnx
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from keras_files import KerasFile
+from templates import write_nested
 
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
@@ -23,7 +24,7 @@ KINDS = st.sampled_from(
     [
         "Conv2D", "DepthwiseConv2D", "BatchNormalization", "Activation", "ReLU", "LeakyReLU", "MaxPooling2D",
         "AveragePooling2D", "ZeroPadding2D", "Add", "Concatenate", "Multiply", "squeeze_excite", "Dropout",
-        "QDQ", "QuantizedConv2D",
+        "QDQ", "QuantizedConv2D", "QuantizedDepthwiseConv2D",
     ]
 )  # fmt: skip
 
@@ -39,15 +40,20 @@ def _grow(draw: st.DrawFn, file: KerasFile, feed: str, channels: int, index: int
             use_bias=draw(st.booleans()), class_name=kind,
         )  # fmt: skip
         return name, filters
-    if kind == "DepthwiseConv2D":
+    if kind in ("DepthwiseConv2D", "QuantizedDepthwiseConv2D"):
         multiplier = draw(st.sampled_from([1, 1, 2]))
         file.depthwise(
             name, feed, channels, kernel=draw(KERNELS), strides=draw(STRIDES), padding=draw(PADDING),
-            multiplier=multiplier, use_bias=draw(st.booleans()), activation=draw(ACTIVATIONS),
+            multiplier=multiplier, use_bias=draw(st.booleans()), activation=draw(ACTIVATIONS), class_name=kind,
         )  # fmt: skip
         return name, channels * multiplier
     if kind == "BatchNormalization":
-        return file.batch_norm(name, feed, channels), channels
+        file.batch_norm(name, feed, channels)
+        if draw(st.booleans()):  # TAO's freeze_bn
+            file.layers[-1]["inbound_nodes"][0][0][3] = {"training": False}
+        return name, channels
+    if kind == "QDQ":
+        return file.layer(name, kind, {"bitwidth": 8}, [feed], [("scaling_factor", np.array(3.0))]), channels
     if kind in ("MaxPooling2D", "AveragePooling2D"):
         pool = draw(st.sampled_from([[2, 2], [3, 3], [3, 2], [7, 7]]))
         config = {"pool_size": pool, "strides": list(draw(STRIDES)), "padding": draw(PADDING)}
@@ -87,11 +93,15 @@ def graphs(draw: st.DrawFn) -> KerasFile:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(file=graphs(), as_bytes=st.booleans())
-def test_onnx_equals_the_numpy_reading(file: KerasFile, as_bytes: bool) -> None:
-    """Outputs agree, ONNX infers the same sizes, and only windows that do not fit are refused."""
+@given(file=graphs(), as_bytes=st.booleans(), levels=st.sampled_from([0, 0, 1, 2]))
+def test_onnx_equals_the_numpy_reading(file: KerasFile, as_bytes: bool, levels: int) -> None:
+    """Outputs agree, ONNX infers the same sizes, and only windows that do not fit are refused; nested or not."""
     with tempfile.TemporaryDirectory() as folder:
-        source = file.write(Path(folder) / "model.hdf5", as_bytes=as_bytes)
+        source = Path(folder) / "model.hdf5"
+        if levels:
+            write_nested(source, file, levels=levels)
+        else:
+            file.write(source, as_bytes=as_bytes)
         try:
             artifact = export_onnx(source, output=Path(folder) / "model.onnx")
         except InputError as error:

@@ -122,7 +122,6 @@ def _assemble(
         model.name or "detectnet_v2",
         [info(source)],
         [info(value) for value in results],
-        initializer=[item for fragment in fragments for item in fragment.constants],
         value_info=[info(x) for fragment in fragments for x in fragment.values if x.name not in ends],
     )
     built = helper.make_model(
@@ -132,6 +131,8 @@ def _assemble(
         producer_name="tao2serve",
         producer_version=tao2serve.__version__,
     )
+    # Last, because `make_model` copies the graph it is given.
+    built.graph.initializer.extend(item for fragment in fragments for item in fragment.constants)
     helper.set_model_props(
         built,
         {
