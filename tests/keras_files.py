@@ -68,6 +68,7 @@ class KerasFile:
         self, name: str, feed: str, channels: int, *, kernel: tuple[int, int] = (3, 3),
         strides: tuple[int, int] = (1, 1), padding: str = "valid", multiplier: int = 1,
         use_bias: bool = False, activation: str = "linear", dilation: tuple[int, int] = (1, 1),
+        class_name: str = "DepthwiseConv2D",
     ) -> str:  # fmt: skip
         weights = [("depthwise_kernel", self.random.normal(0, 0.3, (*kernel, channels, multiplier)))]
         if use_bias:
@@ -77,7 +78,7 @@ class KerasFile:
             "depth_multiplier": multiplier, "use_bias": use_bias, "activation": activation,
             "dilation_rate": list(dilation), "data_format": "channels_first",
         }  # fmt: skip
-        return self.layer(name, "DepthwiseConv2D", config, [feed], weights)
+        return self.layer(name, class_name, config, [feed], weights)
 
     def batch_norm(self, name: str, feed: str, channels: int, *, axis: int = 1) -> str:
         weights = [

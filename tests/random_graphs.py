@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 from keras_files import KerasFile
@@ -14,7 +15,7 @@ KINDS = st.sampled_from(
     [
         "Conv2D", "DepthwiseConv2D", "BatchNormalization", "Activation", "ReLU", "LeakyReLU", "MaxPooling2D",
         "AveragePooling2D", "ZeroPadding2D", "Add", "Concatenate", "Multiply", "squeeze_excite", "Dropout",
-        "QDQ", "QuantizedConv2D",
+        "QDQ", "QuantizedConv2D", "QuantizedDepthwiseConv2D",
     ]
 )  # fmt: skip
 
@@ -30,15 +31,20 @@ def _grow(draw: st.DrawFn, file: KerasFile, feed: str, channels: int, index: int
             use_bias=draw(st.booleans()), class_name=kind,
         )  # fmt: skip
         return name, filters
-    if kind == "DepthwiseConv2D":
+    if kind in ("DepthwiseConv2D", "QuantizedDepthwiseConv2D"):
         multiplier = draw(st.sampled_from([1, 1, 2]))
         file.depthwise(
             name, feed, channels, kernel=draw(KERNELS), strides=draw(STRIDES), padding=draw(PADDING),
-            multiplier=multiplier, use_bias=draw(st.booleans()), activation=draw(ACTIVATIONS),
+            multiplier=multiplier, use_bias=draw(st.booleans()), activation=draw(ACTIVATIONS), class_name=kind,
         )  # fmt: skip
         return name, channels * multiplier
     if kind == "BatchNormalization":
-        return file.batch_norm(name, feed, channels), channels
+        file.batch_norm(name, feed, channels)
+        if draw(st.booleans()):  # TAO's freeze_bn
+            file.layers[-1]["inbound_nodes"][0][0][3] = {"training": False}
+        return name, channels
+    if kind == "QDQ":
+        return file.layer(name, kind, {"bitwidth": 8}, [feed], [("scaling_factor", np.array(3.0))]), channels
     if kind in ("MaxPooling2D", "AveragePooling2D"):
         pool = draw(st.sampled_from([[2, 2], [3, 3], [3, 2], [7, 7]]))
         config = {"pool_size": pool, "strides": list(draw(STRIDES)), "padding": draw(PADDING)}

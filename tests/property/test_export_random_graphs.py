@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras_files import KerasFile
 from random_graphs import graphs
+from templates import write_nested
 
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
@@ -19,11 +20,15 @@ from tao2serve.export.parity import check_parity
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(file=graphs(), as_bytes=st.booleans())
-def test_onnx_equals_the_numpy_reading(file: KerasFile, as_bytes: bool) -> None:
-    """Outputs agree, ONNX infers the same sizes, and only windows that do not fit are refused."""
+@given(file=graphs(), as_bytes=st.booleans(), levels=st.sampled_from([0, 0, 1, 2]))
+def test_onnx_equals_the_numpy_reading(file: KerasFile, as_bytes: bool, levels: int) -> None:
+    """Outputs agree, ONNX infers the same sizes, and only windows that do not fit are refused; nested or not."""
     with tempfile.TemporaryDirectory() as folder:
-        source = file.write(Path(folder) / "model.hdf5", as_bytes=as_bytes)
+        source = Path(folder) / "model.hdf5"
+        if levels:
+            write_nested(source, file, levels=levels)
+        else:
+            file.write(source, as_bytes=as_bytes)
         try:
             artifact = export_onnx(source, output=Path(folder) / "model.onnx")
         except InputError as error:
