@@ -97,9 +97,7 @@ def misfit(record: EngineRecord, here: Machine) -> str | None:
 def caution(record: EngineRecord, here: Machine) -> str | None:
     """Say what makes a plan that fits doubtful: another GPU model is no misfit, and TensorRT warns of it."""
     if here.gpu_name and record.gpu_name and here.gpu_name != record.gpu_name:
-        return (
-            f"it was built on {record.gpu_name}, this is {here.gpu_name}: it may be slower than one built here, or fail"
-        )
+        return f"it was built on {record.gpu_name}, this is {here.gpu_name}: it may be slower here, or fail"
     if here.gpu_name and not record.gpu_name:
         return "its record names no GPU: whether it loads on this one shows only when it is loaded"
     return None
