@@ -55,7 +55,7 @@ def largest_ranges(artifact: ModelArtifact) -> Ranges:
     """Ranges of every tensor int8 asks for, over two synthetic images."""
     model = model_of(artifact)
     prepared = foldable(model, subject="test")
-    amax = largest_values(prepared, place(prepared.graph).tensors, [sample_images(artifact.signature)])
+    amax = largest_values(prepared, place(prepared.graph).tensors, [sample_images(artifact.signature)], subject="test")
     return ranges_of(amax, model, subject="test", source="calibration images", method="minmax", images=2)
 
 

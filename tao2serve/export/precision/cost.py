@@ -102,6 +102,6 @@ def _over_images(differences: Sequence[TensorDifference]) -> TensorDifference:
 
 def _overflows(reference: ModelArtifact, params: DetectorParams, images: Sequence[Path]) -> tuple[str, ...]:
     """Say which tensors of the float32 network float16 cannot hold: a CPU would not show it in the results."""
-    model = load_model(reference)
+    model, subject = load_model(reference), str(reference.path)
     batches = (picture.tensor for picture in pictures(images, params))
-    return overflowing(largest_values(model, float_tensors(model), batches))
+    return overflowing(largest_values(model, float_tensors(model, subject=subject), batches, subject=subject))

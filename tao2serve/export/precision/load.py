@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from tao2serve.errors import InputError
+from tao2serve.export.precision.nodes import constants
 from tao2serve.export.signature import load_onnx
 from tao2serve.values import ModelArtifact
 
@@ -33,5 +34,12 @@ def load_model(artifact: ModelArtifact) -> ModelProto:
         except Exception as error:  # ValidationError, OSError and others
             raise InputError(
                 str(artifact.path), "cannot be read with its weights", evidence=str(error).strip()[:300]
+            ) from error
+    for name, tensor in constants(model.graph).items():
+        try:
+            numpy_helper.to_array(tensor)
+        except Exception as error:  # ValueError, TypeError, KeyError … by what is wrong with it
+            raise InputError(
+                str(artifact.path), "has a weight that is damaged", evidence=f"{name[:100]}: {error}"[:300]
             ) from error
     return model

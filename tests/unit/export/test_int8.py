@@ -215,7 +215,7 @@ def test_files_of_other_exporters(tmp_path: Path, opset: int) -> None:
 
 
 def test_no_integer_weights_or_biases_are_stored(tmp_path: Path) -> None:
-    """TensorRT before 10 takes neither: weights are float32 with a pair, and only zero points are int8."""
+    """TensorRT 8 refuses both: weights are float32 with a pair, biases float32, and only zero points are int8."""
     model = _int8(detector(tmp_path)).model
     kinds = {item.name: item.data_type for item in model.graph.initializer}
     assert {kind for name, kind in kinds.items() if not name.endswith("_zero_point")} == {TensorProto.FLOAT}
