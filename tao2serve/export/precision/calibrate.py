@@ -1,8 +1,8 @@
 """Ranges from calibration images: the very pixels that are served, through the float32 network.
 
 Two passes, so that memory stays at one image's activations: the first finds the largest values, the second fills
-histograms of fixed width. onnxruntime's own calibrators keep every activation of the images they get, and widen a histogram
-that began on a dark picture bin by bin without a limit; from them come the rules that read a histogram.
+histograms of fixed width. onnxruntime's own calibrators keep every activation of the images they get, and widen a
+histogram that began on a dark picture bin by bin without a limit; from them come the rules that read a histogram.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def calibrate(
     method: CalibrationMethod = DEFAULT_METHOD,
     on_news: Callable[[str], None] = lambda _: None,
 ) -> Ranges:
-    """Measure the ranges int8 needs; `model` is float32, not folded, its weights inside.
+    """Measure the ranges int8 needs; `model` is what `load_model` gives of an fp32 artifact, not folded.
 
     Raises InputError for images that are none, and for a network whose values are not finite on them.
     """

@@ -175,3 +175,18 @@ def test_the_sample_keeps_its_boxes(tmp_path: Path, precision: Precision, least:
     assert cost.boxes.expected > 80
     assert cost.boxes.matched_ratio >= least
     assert cost.findings == ()
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    """A name that is no text and a weight whose bytes do not fill its shape are InputError."""
+    artifact = detector(tmp_path)
+    ranges, content, model = largest_ranges(artifact), artifact.path.read_bytes(), model_of(artifact)
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+    for damaged, fact in (
+        (content.replace(b"conv1/BiasAdd:0", b"conv1/Bi\xffsAdd:0"), "damaged ONNX file"),
+        (model.SerializeToString(), "a weight that is damaged"),
+    ):
+        artifact.path.write_bytes(damaged)
+        for precision in get_args(Precision):
+            with pytest.raises(InputError, match=fact):
+                to_precision(artifact, precision=precision, output=tmp_path / "out.onnx", fold=True, ranges=ranges)
