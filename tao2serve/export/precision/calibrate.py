@@ -81,6 +81,8 @@ def calibrate(
     infinite = [name for name, value in amax.items() if not np.isfinite(value)]
     if infinite:
         raise InputError(subject, "has values that are not finite on these images", evidence=", ".join(infinite[:5]))
+    if not any(amax.values()):
+        raise InputError(subject, "has no convolution that takes anything but zeros on these images")
     if method != "minmax":
         amax = _clipped(prepared, amax, images, params=params, subject=subject, method=method, on_news=on_news)
     dead = sorted(name for name, value in amax.items() if not value)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from tao2serve.export.precision.nodes import constants, copy_of, is_default_domain, put_properties, uses
+from tao2serve.export.precision.nodes import allow_stored, constants, copy_of, is_default_domain, put_properties, uses
 
 __all__ = ["FOLDED_PROPERTY", "fold_batch_norm"]
 
@@ -62,6 +62,7 @@ def fold_batch_norm(model: ModelProto) -> ModelProto:
         folding.convolution.output[:] = [result]
     _keep(graph.node, [node for node in graph.node if node.op_type == "Conv" or node.output[0] not in absorbed])
     _sweep(graph)
+    allow_stored(folded)
     put_properties(folded, {FOLDED_PROPERTY: "folded"})
     return folded
 

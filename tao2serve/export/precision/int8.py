@@ -19,7 +19,7 @@ from onnx import ModelProto
 from tao2serve.errors import InputError
 from tao2serve.export.inference import onnxruntime
 from tao2serve.export.precision.fold import fold_batch_norm
-from tao2serve.export.precision.nodes import properties, put_in_order, put_properties
+from tao2serve.export.precision.nodes import properties, put_in_order, put_properties, store_constants
 from tao2serve.export.precision.placement import Placement, place, spread
 from tao2serve.export.precision.ranges import Ranges, scale_of
 
@@ -39,14 +39,14 @@ class Quantized:
 
 
 def foldable(model: ModelProto, *, subject: str) -> ModelProto:
-    """Return the graph that int8 starts from: opset 13 or later, batch norm folded, shapes inferred.
+    """Return the graph that int8 starts from: opset 13 or later, batch norm folded, weights stored, shapes inferred.
 
     Raises InputError if the model cannot be brought there.
     """
     version = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
     try:
         current = model if version >= _OPSET else onnx.version_converter.convert_version(model, _OPSET)
-        return onnx.shape_inference.infer_shapes(fold_batch_norm(current))
+        return onnx.shape_inference.infer_shapes(store_constants(fold_batch_norm(current)))
     except Exception as error:  # C++ errors of no common class
         raise InputError(
             subject,
