@@ -52,12 +52,12 @@ def outputs(model: ModelProto, images: Float32) -> list[Float32]:
 
 
 def largest_ranges(artifact: ModelArtifact) -> Ranges:
-    """Ranges of every tensor int8 asks for, over two synthetic images."""
+    """Ranges of every tensor int8 asks for, over two synthetic images; none for one that is zero on both."""
     model = model_of(artifact)
     prepared = foldable(model, subject="test")
-    amax = largest_values(prepared, place(prepared.graph).tensors, [sample_images(artifact.signature)])
-    amax = {name: value for name, value in amax.items() if value}  # a tensor that is always zero stays float
-    return ranges_of(amax, model, subject="test", source="calibration images", method="minmax", images=2)
+    amax = largest_values(prepared, place(prepared.graph).tensors, [sample_images(artifact.signature)], subject="test")
+    alive = {name: value for name, value in amax.items() if value}
+    return ranges_of(alive, model, subject="test", source="calibration images", method="minmax", images=2)
 
 
 def write_pictures(folder: Path, count: int, *, size: tuple[int, int] = (60, 40)) -> tuple[Path, ...]:

@@ -1,8 +1,8 @@
 """Ranges from calibration images: the very pixels that are served, through the float32 network.
 
 Two passes, so that memory stays at one image's activations: the first finds the largest values, the second fills
-histograms of fixed width. onnxruntime's own calibrators keep every activation of every image, and widen a histogram
-that began on a dark picture bin by bin without a limit; from them come the rules that read a histogram.
+histograms of fixed width. onnxruntime's own calibrators keep every activation of the images they get, and widen a
+histogram that began on a dark picture bin by bin without a limit; from them come the rules that read a histogram.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tao2serve.export.inference import onnxruntime
 from tao2serve.export.precision.int8 import foldable
 from tao2serve.export.precision.observe import Observed, largest_values, pictures
 from tao2serve.export.precision.placement import place
-from tao2serve.export.precision.ranges import Ranges, ranges_of
+from tao2serve.export.precision.ranges import LEVELS, Ranges, ranges_of
 from tao2serve.runtime import DetectorParams
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
@@ -44,7 +44,7 @@ def calibration_images(folder: Path, *, most: int = _MOST_IMAGES) -> tuple[Path,
     Raises InputError if there is none.
     """
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_MEDIA_TYPES)
+        found = sorted(x for x in folder.iterdir() if x.suffix.lower() in IMAGE_MEDIA_TYPES and x.is_file())
     except OSError as error:
         raise InputError(str(folder), "cannot be read", evidence=error.strerror or str(error)) from error
     if not found:
@@ -62,7 +62,7 @@ def calibrate(
     method: CalibrationMethod = DEFAULT_METHOD,
     on_news: Callable[[str], None] = lambda _: None,
 ) -> Ranges:
-    """Measure the ranges int8 needs; `model` is float32, not folded, its weights inside.
+    """Measure the ranges int8 needs; `model` is what `load_model` gives of an fp32 artifact, not folded.
 
     Raises InputError for images that are none, and for a network whose values are not finite on them.
     """
@@ -75,13 +75,16 @@ def calibrate(
         prepared,
         names,
         (picture.tensor for picture in pictures(images, params)),
+        subject=subject,
         seen=lambda number: on_news(f"largest values: {number} of {total} images"),
     )
     infinite = [name for name, value in amax.items() if not np.isfinite(value)]
     if infinite:
         raise InputError(subject, "has values that are not finite on these images", evidence=", ".join(infinite[:5]))
+    if not any(amax.values()):
+        raise InputError(subject, "has no convolution that takes anything but zeros on these images")
     if method != "minmax":
-        amax = _clipped(prepared, amax, images, params, method, on_news)
+        amax = _clipped(prepared, amax, images, params=params, subject=subject, method=method, on_news=on_news)
     dead = sorted(name for name, value in amax.items() if not value)
     notes = [f"{total} images are few: {FEW_IMAGES} or more of what is served say more"] if total < FEW_IMAGES else []
     notes += [f"{name} is zero on every image and stays float" for name in dead]
@@ -100,7 +103,9 @@ def _clipped(
     model: ModelProto,
     amax: Mapping[str, float],
     images: Sequence[Path],
+    *,
     params: DetectorParams,
+    subject: str,
     method: CalibrationMethod,
     on_news: Callable[[str], None],
 ) -> dict[str, float]:
@@ -117,26 +122,36 @@ def _clipped(
         percentile=_PERCENTILE,
         scenario="same",
     )
-    observed = Observed(model, names)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints, and stdout is the command's result
-        # The first values set the width of the bins for good.
-        collector.collect({name: np.array([amax[name]], dtype=np.float32) for name in names})
-        for number, picture in enumerate(pictures(images, params), start=1):
-            collector.collect(observed.run(picture.tensor))
-            on_news(f"histograms: {number} of {len(images)} images")
-        on_news(f"choosing ranges by {method}")
-        if method == "entropy":
-            _leave_out_zeros(collector.histogram_dict)
-        found = collector.compute_collection_result()
-    limits = {name: float(max(abs(found[name][0]), abs(found[name][1]))) for name in names}
-    return {name: min(limits.get(name, 0.0), value) or value for name, value in amax.items()}
+    observed = Observed(model, names, subject=subject)
+    # The first values set the width of the bins for good.
+    _silently(collector.collect, {name: np.array([amax[name]], dtype=np.float32) for name in names})
+    for number, picture in enumerate(pictures(images, params), start=1):
+        _silently(collector.collect, observed.run(picture.tensor))
+        on_news(f"histograms: {number} of {len(images)} images")
+    on_news(f"choosing ranges by {method}")
+    if method == "entropy":
+        _leave_out_zeros(collector.histogram_dict)
+    found = _silently(collector.compute_collection_result)
+    clipped = dict(amax)
+    for name in names:
+        limit = float(max(abs(found[name][0]), abs(found[name][1])))
+        # Where hardly any value is not zero the rule finds zero; less than one step of the whole range is no range.
+        if amax[name] / LEVELS <= limit < amax[name]:
+            clipped[name] = limit
+    return clipped
+
+
+def _silently(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what prints: stdout is the command's result."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return call(*arguments)
 
 
 def _leave_out_zeros(histograms: dict[str, Any]) -> None:
     """Give the two bins around zero the height of their neighbours.
 
     Half of what a Relu gives is exactly zero. onnxruntime's rule counts that peak and then chooses a fifth of the
-    range that is needed; TensorRT's calibrator leaves it out as well.
+    range that is needed (docs/precision.md); NVIDIA's pytorch-quantization levels it as well.
     """
     for name, (heights, *rest) in histograms.items():
         changed, middle = heights.copy(), len(heights) // 2

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from tao2serve.export.precision.nodes import constants, copy_of, is_default_domain, put_properties, uses
+from tao2serve.export.precision.nodes import allow_stored, constants, copy_of, is_default_domain, put_properties, uses
 
 __all__ = ["FOLDED_PROPERTY", "fold_batch_norm"]
 
-FOLDED_PROPERTY = "tao2serve.batch_norm"
+FOLDED_PROPERTY: Final = "tao2serve.batch_norm"
+
+_LONGEST: Final = 16  # steps behind one convolution; batch norm is two, a damaged graph may be a circle
 
 _Array = npt.NDArray[np.float64]
 _Constants = Mapping[str, TensorProto]
@@ -60,6 +62,7 @@ def fold_batch_norm(model: ModelProto) -> ModelProto:
         folding.convolution.output[:] = [result]
     _keep(graph.node, [node for node in graph.node if node.op_type == "Conv" or node.output[0] not in absorbed])
     _sweep(graph)
+    allow_stored(folded)
     put_properties(folded, {FOLDED_PROPERTY: "folded"})
     return folded
 
@@ -73,24 +76,27 @@ def _only_followers(graph: GraphProto) -> dict[str, NodeProto]:
 
 def _folding(node: NodeProto, known: _Constants, followers: Mapping[str, NodeProto]) -> _Folding | None:
     """Return what a convolution can take in; None for anything else, and where there is nothing."""
-    if node.op_type != "Conv" or not is_default_domain(node) or any(x and x not in known for x in node.input[1:]):
+    if node.op_type != "Conv" or not is_default_domain(node) or any(x not in known for x in node.input[1:] if x):
         return None
-    if known[node.input[1]].data_type != TensorProto.FLOAT:
+    kernel_tensor = known.get(node.input[1])
+    if kernel_tensor is None or kernel_tensor.data_type != TensorProto.FLOAT or len(kernel_tensor.dims) < 3:
         return None
-    kernel = _values(known[node.input[1]])
+    kernel = _values(kernel_tensor)
     channels, rank = kernel.shape[0], kernel.ndim
     scale = np.ones(channels)
     shift = _values(known[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.zeros(channels)
+    if shift.shape != (channels,):
+        return None
     absorbed: list[NodeProto] = []
     end = node.output[0]
-    while (follower := followers.get(end)) is not None:
-        step = _step(follower, end, known, channels, rank)
-        if step is None:
-            break
-        scale, shift = scale * step[0], shift * step[0] + step[1]
-        absorbed.append(follower)
-        end = follower.output[0]
-    with np.errstate(over="ignore"):  # what does not fit float32 is seen as infinite, and not folded
+    with np.errstate(all="ignore"):  # what does not fit float32 is seen as infinite, and not folded
+        while len(absorbed) < _LONGEST and (follower := followers.get(end)) is not None:
+            step = _step(follower, end, known, channels, rank)
+            if step is None:
+                break
+            scale, shift = scale * step[0], shift * step[0] + step[1]
+            absorbed.append(follower)
+            end = follower.output[0]
         new_kernel = (kernel * scale.reshape(-1, *(1,) * (rank - 1))).astype(np.float32)
         new_bias = shift.astype(np.float32)
     if not absorbed or not (np.isfinite(new_kernel).all() and np.isfinite(new_bias).all()):

@@ -2,13 +2,13 @@
 
 What TensorRT's explicit quantization needs: symmetric int8 everywhere (zero point 0), a scale per tensor for
 activations and per output channel for weights, biases in float32. Weights stay float32 with a Q/DQ pair of their
-own, because TensorRT before 10 takes no int8 weights; every runtime quantizes them once when it loads the file.
+own: TensorRT 8 refuses int8 weights ("invalid weights type of Int8"), and later ones take both forms.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from onnx import ModelProto
 from tao2serve.errors import InputError
 from tao2serve.export.inference import onnxruntime
 from tao2serve.export.precision.fold import fold_batch_norm
-from tao2serve.export.precision.nodes import properties, put_in_order, put_properties
+from tao2serve.export.precision.nodes import properties, put_in_order, put_properties, store_constants
 from tao2serve.export.precision.placement import Placement, place, spread
 from tao2serve.export.precision.ranges import Ranges, scale_of
 
@@ -39,17 +39,19 @@ class Quantized:
 
 
 def foldable(model: ModelProto, *, subject: str) -> ModelProto:
-    """Return the graph that int8 starts from: opset 13 or later, batch norm folded, shapes inferred.
+    """Return the graph that int8 starts from: opset 13 or later, batch norm folded, weights stored, shapes inferred.
 
     Raises InputError if the model cannot be brought there.
     """
     version = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
     try:
         current = model if version >= _OPSET else onnx.version_converter.convert_version(model, _OPSET)
-        return onnx.shape_inference.infer_shapes(fold_batch_norm(current), strict_mode=True)
+        return onnx.shape_inference.infer_shapes(store_constants(fold_batch_norm(current)))
     except Exception as error:  # C++ errors of no common class
         raise InputError(
-            subject, f"cannot be brought from opset {version} to {_OPSET}", evidence=str(error).strip()[:300]
+            subject,
+            "cannot be prepared for int8",
+            evidence=f"opset {version}, {_OPSET} is needed: {str(error).strip()[:300]}",
         ) from error
 
 
@@ -63,30 +65,34 @@ def quantize(model: ModelProto, ranges: Ranges, *, subject: str) -> Quantized:
     put_in_order(prepared.graph, subject=subject)
     amax = spread(prepared.graph, ranges.amax)
     placement = place(prepared.graph)
-    left_float = tuple(result for result, source in placement.convolutions.items() if source not in amax)
-    if len(left_float) == len(placement.convolutions):
+    wanted = {name: amax[name] for name in placement.tensors if name in amax}
+    if not any(source in wanted for source in placement.convolutions.values()):
         raise InputError(
             subject,
             "has no convolution whose input has a range",
             evidence=f"{len(placement.convolutions)} convolutions, ranges from {ranges}",
         )
-    tensors = tuple(name for name in placement.tensors if name in amax)
-    made = _with_pairs(prepared, placement, {name: amax[name] for name in tensors}, left_float)
+    try:
+        made = _with_pairs(prepared, placement, wanted)
+    except Exception as error:  # onnxruntime's quantizer raises whatever it meets
+        raise InputError(subject, "cannot be quantized by onnxruntime", evidence=str(error)[:300]) from error
     put_in_order(made.graph, subject=subject)
-    return Quantized(model=made, tensors=tensors, left_float=left_float)
+    quantized = {node.input[0] for node in made.graph.node if node.op_type == "QuantizeLinear"}
+    return Quantized(
+        model=made,
+        tensors=tuple(name for name in wanted if name in quantized),
+        left_float=tuple(result for result, source in placement.convolutions.items() if source not in quantized),
+    )
 
 
-def _with_pairs(
-    model: ModelProto, placement: Placement, amax: Mapping[str, float], left_float: Iterable[str]
-) -> ModelProto:
+def _with_pairs(model: ModelProto, placement: Placement, amax: Mapping[str, float]) -> ModelProto:
     """Let onnxruntime put the pairs in; it changes `model`."""
     onnxruntime()
     from onnxruntime.quantization import QDQQuantizer, QuantType, TensorData
 
     origin = (model.producer_name, model.producer_version)
     described = properties(model)
-    wanted = set(placement.convolutions) - set(left_float)
-    names = _node_names(model, wanted)
+    names = _node_names(model, {result for result, source in placement.convolutions.items() if source in amax})
     put_properties(model, _INFERRED)
     quantizer: Any = QDQQuantizer(
         model,

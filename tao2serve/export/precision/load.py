@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from tao2serve.errors import InputError
+from tao2serve.export.precision.nodes import constants
 from tao2serve.export.signature import load_onnx
 from tao2serve.values import ModelArtifact
 
@@ -19,7 +21,7 @@ _MOST_BYTES: Final = 1 << 30  # of external weights; ONNX itself ends at 2 GB, a
 def load_model(artifact: ModelArtifact) -> ModelProto:
     """Read an ONNX artifact; external data, which `accept_onnx` has checked, is taken in.
 
-    Raises InputError for another format, and for weights that are missing or too large for one file.
+    Raises InputError for another format, a damaged file, and weights that are missing or too large for one file.
     """
     if artifact.format != "onnx":
         raise InputError(str(artifact.path), "is not an ONNX file", evidence=f"format {artifact.format}")
@@ -34,4 +36,23 @@ def load_model(artifact: ModelArtifact) -> ModelProto:
             raise InputError(
                 str(artifact.path), "cannot be read with its weights", evidence=str(error).strip()[:300]
             ) from error
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise InputError(str(artifact.path), "is a damaged ONNX file", evidence="a name in it is no text")
+    for name, tensor in constants(model.graph).items():
+        try:
+            numpy_helper.to_array(tensor)
+        except Exception as error:  # ValueError, TypeError, KeyError … by what is wrong with it
+            raise InputError(
+                str(artifact.path), "has a weight that is damaged", evidence=f"{name[:100]}: {error}"[:300]
+            ) from error
     return model
+
+
+def _texts(message: Any) -> Iterator[object]:
+    """Return every name and text in a protobuf message; one that is not UTF-8 comes as bytes."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from ((value,) if isinstance(value, (str, bytes)) else value)
+        elif field.type == field.TYPE_MESSAGE:
+            for item in (value,) if hasattr(value, "ListFields") else value:
+                yield from _texts(item)

@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from tao2serve.errors import InputError
 
 __all__ = [
+    "allow_stored",
     "constants",
     "copy_of",
     "is_default_domain",
@@ -19,6 +20,7 @@ __all__ = [
     "properties",
     "put_in_order",
     "put_properties",
+    "store_constants",
     "tensor_names",
     "uses",
     "with_outputs",
@@ -44,6 +46,30 @@ def constants(graph: GraphProto) -> dict[str, TensorProto]:
         if node.op_type == "Constant" and is_default_domain(node):
             found.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
     return found
+
+
+def store_constants(model: ModelProto) -> ModelProto:
+    """Return a copy whose fixed tensors are all initializers, and none of them an input that could be replaced."""
+    copy = copy_of(model)
+    graph = copy.graph
+    stored = {item.name for item in graph.initializer}
+    for name, tensor in constants(graph).items():
+        if name not in stored:
+            graph.initializer.append(tensor)
+            graph.initializer[-1].name = name
+    fixed = {item.name for item in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type != "Constant" or node.output[0] not in fixed]
+    inputs = [item for item in graph.input if item.name not in fixed]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    graph.input.extend(inputs)
+    allow_stored(copy)
+    return copy
+
+
+def allow_stored(model: ModelProto) -> None:
+    """Raise the IR version to 4 if it is lower: before, an initializer had to be an input as well."""
+    model.ir_version = max(model.ir_version, 4)
 
 
 def producers(graph: GraphProto) -> dict[str, NodeProto]:

@@ -15,6 +15,7 @@ from tao2serve.errors import InputError
 from tao2serve.export.inference import open_session
 from tao2serve.export.precision.nodes import copy_of, with_outputs
 from tao2serve.runtime import DetectorParams, ImageError, preprocess
+from tao2serve.runtime.preprocess import MAX_BYTES
 from tao2serve.runtime.values import Float32
 
 __all__ = ["Observed", "Picture", "float_tensors", "largest_values", "pictures"]
@@ -32,7 +33,8 @@ class Picture:
 class Observed:
     """A model in onnxruntime that also gives the tensors `names`."""
 
-    def __init__(self, model: ModelProto, names: Sequence[str]) -> None:
+    def __init__(self, model: ModelProto, names: Sequence[str], *, subject: str) -> None:
+        self._subject = subject
         self._names = list(names)
         self._session: Any = open_session(with_outputs(model, names).SerializeToString())
         self._input = self._session.get_inputs()[0].name
@@ -42,16 +44,16 @@ class Observed:
         try:
             values = self._session.run(self._names, {self._input: batch})
         except Exception as error:  # onnxruntime's errors share no base of their own
-            raise InputError("the model", "cannot be run", evidence=str(error)[:300]) from error
+            raise InputError(self._subject, "cannot be run", evidence=str(error)[:300]) from error
         return dict(zip(self._names, values, strict=True))
 
 
-def float_tensors(model: ModelProto) -> tuple[str, ...]:
+def float_tensors(model: ModelProto, *, subject: str) -> tuple[str, ...]:
     """Return the inputs and the tensors that nodes make, as far as they are float32."""
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except Exception as error:  # its own InferenceError, or a RuntimeError
-        raise InputError("the model", "has a graph that contradicts itself", evidence=str(error)[:300]) from error
+        raise InputError(subject, "has a graph that contradicts itself", evidence=str(error)[:300]) from error
     described = (*graph.input, *graph.value_info, *graph.output)
     typed = {item.name for item in described if item.type.tensor_type.elem_type == TensorProto.FLOAT}
     fixed = {item.name for item in model.graph.initializer}
@@ -64,7 +66,8 @@ def pictures(paths: Sequence[Path], params: DetectorParams) -> Iterator[Picture]
     refused: list[str] = []
     for path in paths:
         try:
-            tensor, size = preprocess(path.read_bytes(), params)
+            with path.open("rb") as file:
+                tensor, size = preprocess(file.read(MAX_BYTES + 1), params)
         except (ImageError, OSError) as error:
             refused.append(f"{path.name}: {error}"[:200])
             continue
@@ -82,6 +85,7 @@ def largest_values(
     names: Sequence[str],
     batches: Iterable[Float32],
     *,
+    subject: str,
     seen: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
     """Return the largest absolute value of each tensor over all batches; infinite where one is not a number.
@@ -100,7 +104,7 @@ def largest_values(
                 helper.make_node("ReduceMean", [magnitude], [total[name]], keepdims=0),
             )
         )
-    observed = Observed(reduced, [*largest.values(), *total.values()])
+    observed = Observed(reduced, [*largest.values(), *total.values()], subject=subject)
     amax = dict.fromkeys(names, 0.0)
     for number, batch in enumerate(batches, start=1):
         values = observed.run(batch)

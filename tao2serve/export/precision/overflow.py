@@ -16,6 +16,6 @@ __all__ = ["overflows_on"]
 
 def overflows_on(reference: ModelArtifact, params: DetectorParams, images: Sequence[Path]) -> tuple[str, ...]:
     """Say which tensors of the fp32 network grow beyond float16 on these images; none is the usual answer."""
-    model = load_model(reference)
+    model, subject = load_model(reference), str(reference.path)
     batches = (picture.tensor for picture in pictures(images, params))
-    return overflowing(largest_values(model, float_tensors(model), batches))
+    return overflowing(largest_values(model, float_tensors(model, subject=subject), batches, subject=subject))

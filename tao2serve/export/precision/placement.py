@@ -42,7 +42,7 @@ def place(graph: GraphProto) -> Placement:
     convolutions = {
         node.output[0]: node.input[0]
         for node in graph.node
-        if node.op_type == "Conv" and is_default_domain(node) and _is_float(node.input[1], known)
+        if node.op_type == "Conv" and is_default_domain(node) and _has_float_kernel(node, known)
     }
     chosen = set(convolutions.values())
     residuals: dict[str, None] = {}
@@ -55,8 +55,9 @@ def place(graph: GraphProto) -> Placement:
     return Placement(convolutions=convolutions, residuals=tuple(residuals))
 
 
-def _is_float(name: str, known: Mapping[str, TensorProto]) -> bool:
-    return name in known and known[name].data_type == TensorProto.FLOAT
+def _has_float_kernel(node: NodeProto, known: Mapping[str, TensorProto]) -> bool:
+    kernel = known.get(node.input[1])
+    return kernel is not None and kernel.data_type == TensorProto.FLOAT and len(kernel.dims) > 2
 
 
 def spread(graph: GraphProto, amax: Mapping[str, float]) -> dict[str, float]:

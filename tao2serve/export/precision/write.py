@@ -108,11 +108,13 @@ def _in_int8(
 
 def _refuse_overflow(model: ModelProto, artifact: ModelArtifact, ranges: Ranges | None) -> None:
     """Raise InputError if synthetic images, or known ranges, drive a tensor beyond float16."""
-    amax = largest_values(model, float_tensors(model), [sample_images(artifact.signature, count=1)])
+    subject = str(artifact.path)
+    image = sample_images(artifact.signature, count=1)
+    amax = largest_values(model, float_tensors(model, subject=subject), [image], subject=subject)
     beyond = overflowing(amax | dict(ranges.amax if ranges else {}))
     if beyond:
         raise InputError(
-            str(artifact.path),
+            subject,
             "has values that float16 cannot hold",
             evidence="; ".join(beyond[:3]),
             hint="serve it in fp32 or int8",

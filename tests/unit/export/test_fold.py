@@ -146,3 +146,16 @@ def test_what_cannot_be_folded_stays(case: str) -> None:
     others = ("c",) if case == "an output of the graph" else ()
     model = hand_made([CONV, *ALONE[case]], weights, others=others, opset=14)
     assert fold_batch_norm(model).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_a_circle_ends() -> None:
+    """Steps that lead back to the convolution's own result, as in a damaged file, do not go on for ever."""
+    nodes = [
+        helper.make_node("Conv", ["input_1", "w"], ["c"]),
+        helper.make_node("Mul", ["c", "s"], ["features"]),
+        helper.make_node("Mul", ["d", "s"], ["c"]),
+        helper.make_node("Mul", ["c2", "s"], ["d"]),
+    ]
+    model = hand_made(nodes, {"w": KERNEL, "s": np.float32([1.5])})
+    model.graph.node[1].output[0] = "c2"  # the heads now take a tensor nobody makes
+    assert _kinds(fold_batch_norm(model)).count("Conv") == 3

@@ -70,3 +70,17 @@ def test_an_overflow_that_a_cpu_hides_is_found(tmp_path: Path) -> None:
     half = to_half(model_of(artifact), subject="test")
     for ours, theirs in zip(outputs(model_of(artifact), images), outputs(half, images), strict=True):
         assert np.abs(ours - theirs).max() < 1e-2  # the figures alone would hide it
+
+
+def test_a_limit_that_means_none_is_no_obstacle(tmp_path: Path) -> None:
+    """Clip with the largest float32 as its end, as some exporters write Relu, is converted."""
+    nodes = [
+        helper.make_node("Conv", ["input_1", "w"], ["c"]),
+        helper.make_node("Clip", ["c", "low", "high"], ["features"]),
+    ]
+    weights = {"w": np.ones((4, 3, 1, 1), np.float32), "low": np.float32(0), "high": np.finfo(np.float32).max}
+    artifact = accepted(hand_made(nodes, weights), tmp_path)
+    half = to_precision(artifact, precision="fp16", output=tmp_path / "half.onnx")
+    images = sample_images(artifact.signature)
+    for ours, theirs in zip(outputs(model_of(artifact), images), outputs(model_of(half), images), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-2)

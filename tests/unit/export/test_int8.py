@@ -214,8 +214,39 @@ def test_files_of_other_exporters(tmp_path: Path, opset: int) -> None:
         assert compare_tensors(ours, theirs, name="output").cosine > 0.999
 
 
+def test_weights_in_nodes_and_weights_that_are_inputs(tmp_path: Path) -> None:
+    """Constant nodes and the old form, in which weights are inputs too, become stored weights that int8 covers."""
+    kernel = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(kernel)),
+        helper.make_node("Conv", ["input_1", "w"], ["c"]),
+        helper.make_node("Mul", ["c", "s"], ["features"]),
+    ]
+    model = hand_made(nodes, {"s": np.full((4, 1, 1), 0.5, np.float32)}, opset=12)
+    model.ir_version = 3
+    for item in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(item.name, item.data_type, item.dims))
+    artifact = accepted(model, tmp_path)
+    for precision in ("fp32", "int8"):
+        written = to_precision(
+            artifact,
+            precision=precision,
+            ranges=_ranges(model, input_1=1.0, features=1.0),
+            output=tmp_path / f"{precision}.onnx",
+            fold=True,
+        )
+        made = model_of(written)
+        images = sample_images(artifact.signature)
+        for ours, theirs in zip(outputs(model, images), outputs(made, images), strict=True):
+            assert compare_tensors(ours, theirs, name="output").cosine > 0.995
+    by_output = producers(made.graph)
+    kernels = [by_output[node.input[1]].op_type for node in made.graph.node if node.op_type == "Conv"]
+    assert kernels == ["DequantizeLinear"] * 3
+    assert [item.name for item in made.graph.input] == ["input_1"]
+
+
 def test_no_integer_weights_or_biases_are_stored(tmp_path: Path) -> None:
-    """TensorRT before 10 takes neither: weights are float32 with a pair, and only zero points are int8."""
+    """TensorRT 8 refuses both: weights are float32 with a pair, biases float32, and only zero points are int8."""
     model = _int8(detector(tmp_path)).model
     kinds = {item.name: item.data_type for item in model.graph.initializer}
     assert {kind for name, kind in kinds.items() if not name.endswith("_zero_point")} == {TensorProto.FLOAT}
