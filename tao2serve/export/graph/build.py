@@ -132,8 +132,6 @@ def _assemble(
         producer_name="tao2serve",
         producer_version=tao2serve.__version__,
     )
-    # Last, because `make_model` copies the graph it is given.
-    built.graph.initializer.extend(item for fragment in fragments for item in fragment.constants)
     helper.set_model_props(
         built,
         {
