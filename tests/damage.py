@@ -20,8 +20,13 @@ VALUES = [None, True, False, "", "same", "relu", [], {}, [[]], [1], [1, 2], [[1,
 
 
 def damage_bytes(source: Path, target: Path, chance: random.Random) -> None:
+    """Damage a file's bytes, whatever they mean."""
+    target.write_bytes(mutate(source.read_bytes(), chance))
+
+
+def mutate(content: bytes, chance: random.Random) -> bytes:
     """Cut, overwrite, insert, delete or repeat a few places."""
-    changed = bytearray(source.read_bytes())
+    changed = bytearray(content)
     for _ in range(chance.choice([1, 1, 2, 5, 20])):
         if not changed:
             break
@@ -40,7 +45,7 @@ def damage_bytes(source: Path, target: Path, chance: random.Random) -> None:
             changed[place:place] = changed[place : place + chance.randrange(1, 256)]
         else:
             del changed[place + chance.randrange(len(changed)) :]
-    target.write_bytes(bytes(changed))
+    return bytes(changed)
 
 
 def damage_onnx(source: Path, target: Path, chance: random.Random) -> None:

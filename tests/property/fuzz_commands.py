@@ -1,6 +1,6 @@
 """Give damaged files to the command line; run as a program, so that a crash or a hang stays in here.
 
-    python fuzz_readers.py FOLDER ROUNDS SEED [SHARE OF]
+    python fuzz_commands.py FOLDER ROUNDS SEED [SHARE OF]
 
 The sound files are written into FOLDER first. Each round damages one, runs a command with `--json` in this
 process and asks: exit code 0 or 3, exactly one JSON document on stdout, files written only on 0. Memory is bounded,
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import onnx
 from damage import damage_bytes, damage_keras, damage_onnx, damage_spec
-from keras_files import KerasFile, tiny_resnet
+from keras_files import KerasFile
 from onnx_files import like_keras2onnx
 
 from tao2serve.cli.main import app, run
@@ -77,7 +77,7 @@ KINDS = {
 
 def write_sound_files(folder: Path) -> None:
     """Write two small detectors, their ONNX files, one as of keras2onnx, and an experiment spec."""
-    tiny_resnet(folder / "plain.hdf5")
+    _plain(folder / "plain.hdf5")
     _rich(folder / "rich.hdf5")
     for name in ("plain", "rich"):
         export_onnx(folder / f"{name}.hdf5", output=folder / f"{name}.onnx")
@@ -85,15 +85,29 @@ def write_sound_files(folder: Path) -> None:
     (folder / "experiment_spec.txt").write_text(SPEC)
 
 
+def _plain(path: Path) -> None:
+    """A detector of convolutions and one residual block, stride 16."""
+    file = KerasFile(input_chw=(3, 32, 48))
+    x = file.conv("conv1", file.input, 3, 4, kernel=(7, 7), strides=(2, 2))
+    x = file.layer("activation_1", "Activation", {"activation": "relu"}, [file.batch_norm("bn_conv1", x, 4)])
+    x = file.conv("conv2", x, 4, 4, strides=(2, 2), activation="relu")
+    y = file.conv("block_1a_conv_1", x, 4, 4, strides=(2, 2))
+    s = file.conv("block_1a_conv_shortcut", x, 4, 4, kernel=(1, 1), strides=(2, 2), padding="valid")
+    x = file.layer("add_1", "Add", {}, [y, s])
+    x = file.conv("conv3", x, 4, 4, strides=(2, 2), activation="relu")
+    file.heads(x, 4)
+    file.write(path)
+
+
 def _rich(path: Path) -> None:
-    """A detector with a layer of every other kind the exporter knows."""
+    """A detector with a layer of every other kind the exporter knows, stride 16 as well."""
     file = KerasFile(input_chw=(3, 32, 48))
     x = file.layer("pad", "ZeroPadding2D", {"padding": [[1, 1], [1, 1]]}, [file.input])
     x = file.conv("conv1", x, 3, 4, strides=(2, 2), padding="valid", activation="swish")
     x = file.layer("pool1", "MaxPooling2D", {"pool_size": [3, 3], "strides": [2, 2], "padding": "same"}, [x])
     x = file.layer("leaky", "LeakyReLU", {"alpha": 0.1}, [x])
-    y = file.depthwise("depthwise", x, 4, padding="same")
-    y = file.layer("relu6", "ReLU", {"max_value": 6.0}, [y])
+    x = file.depthwise("depthwise", x, 4, strides=(2, 2), padding="same")
+    y = file.layer("relu6", "ReLU", {"max_value": 6.0}, [x])
     x = file.layer("joined", "Concatenate", {"axis": 1}, [x, y])
     gate = file.layer("mean", "GlobalAveragePooling2D", {}, [x])
     gate = file.layer("shape", "Reshape", {"target_shape": [-1, 1, 1]}, [gate])

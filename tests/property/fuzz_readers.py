@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from damage import mutate
+
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.evaluation import accuracy_settings
@@ -26,45 +28,6 @@ from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import read_spec
 from tao2serve.tao.status import read_status
 from tao2serve.tao.unread_fields import unread_fields
-
-TOKENS = [
-    b"{",
-    b"}",
-    b"\xff",
-    b'"',
-    b":",
-    b"[null]",
-    b"-1",
-    b"1e999",
-    b"\x00" * 8,
-    b"\xff" * 8,
-    b"inf",
-    b"/../",
-]
-
-
-def mutate(content: bytes, chance: random.Random) -> bytes:
-    """Cut, overwrite, insert, delete or repeat a few places."""
-    changed = bytearray(content)
-    for _ in range(chance.choice([1, 1, 2, 5, 20])):
-        if not changed:
-            break
-        place = chance.randrange(len(changed))
-        kind = chance.randrange(6)
-        if kind == 0:
-            changed[place] = chance.randrange(256)
-        elif kind == 1:
-            token = chance.choice(TOKENS)
-            changed[place : place + len(token)] = token
-        elif kind == 2:
-            changed[place:place] = chance.choice(TOKENS)
-        elif kind == 3:
-            del changed[place : place + chance.randrange(1, 64)]
-        elif kind == 4:
-            changed[place:place] = changed[place : place + chance.randrange(1, 256)]
-        else:
-            del changed[place + chance.randrange(len(changed)) :]
-    return bytes(changed)
 
 
 def read_everything_in_a_spec(path: Path) -> None:

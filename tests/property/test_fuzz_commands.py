@@ -12,7 +12,7 @@ import pytest
 
 import tao2serve
 
-PROGRAM = Path(__file__).with_name("fuzz_readers.py")
+PROGRAM = Path(__file__).with_name("fuzz_commands.py")
 ROUNDS = 2_000
 PROCESSES = 2
 

@@ -46,10 +46,10 @@ def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "label.txt").write_text(LABELS)
     (tmp_path / "status.json").write_text("\n".join(json.dumps(line) for line in STATUS))
     program = Path(__file__).with_name("fuzz_readers.py")
-    package = str(Path(tao2serve.__file__).parents[1])
+    paths = (Path(tao2serve.__file__).parents[1], Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path), "300", "7"],
-        env={**os.environ, "PYTHONPATH": package, "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
