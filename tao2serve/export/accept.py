@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto
 from tao2serve.errors import InputError
 from tao2serve.export.operators import check_operators
 from tao2serve.export.origin import origin_of
+from tao2serve.export.shapes import check_shapes
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
 from tao2serve.export.stored import check_stored
 from tao2serve.tao.source import sha256_of
@@ -38,6 +39,7 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
         onnx.checker.check_model(str(path))
     except Exception as error:  # ValidationError, or RuntimeError from the C++ side
         raise InputError(str(path), "is not valid ONNX", evidence=str(error).strip()[:300]) from error
+    check_shapes(path, model)
     if spec is not None:
         check_against_spec(signature, spec, subject=str(path))
     warning = origin_of(model, subject=str(path)).warning

@@ -70,6 +70,8 @@ def _run(layer: KerasLayer, inputs: tuple[Array, ...]) -> Array:
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # damaged weights overflow; what comes out tells
             return rule(layer, inputs)
+    except MemoryError as error:
+        layer.fail("needs more memory than there is", evidence=str(error)[:200])
     except (ValueError, IndexError) as error:  # numpy, when shapes do not fit
         layer.fail("does not fit its inputs", evidence=f"{[x.shape for x in inputs]}: {error}"[:300])
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import onnx
 from onnx import ModelProto, TensorProto
 
-__all__ = ["tensor_shapes"]
+from tao2serve.errors import InputError
+
+__all__ = ["MAX_ELEMENTS", "check_shapes", "tensor_shapes"]
+
+# Of one tensor for one image, 2 GiB in float32: a detector's largest, of a 4K picture, has a quarter of that.
+# More is a damaged file, or one made to fill the memory.
+MAX_ELEMENTS = 1 << 29
 
 _SMALL = 64  # elements: shapes, axes and pads, whose values the inference reads
+
+
+def check_shapes(path: Path, model: ModelProto) -> None:
+    """Raise InputError for a model that, by ONNX's own inference, makes a tensor no detector makes."""
+    for name, shape in tensor_shapes(model).items():
+        if math.prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
+            raise InputError(
+                str(path), "makes a tensor of an impossible size", evidence=f"{name[:100]} is {list(shape)}"
+            )
 
 
 def tensor_shapes(model: ModelProto) -> Mapping[str, tuple[int, ...]]:

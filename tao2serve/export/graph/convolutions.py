@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tao2serve.export.graph.activations import activation
-from tao2serve.export.graph.fragment import Fragment, Value, constant, node, only, padding_of
+from tao2serve.export.graph.fragment import Fragment, Value, check_size, constant, node, only, padding_of
 from tao2serve.export.graph.geometry import Pads, conv_pads, depthwise_pads, window_size
 from tao2serve.tao.keras import KerasLayer
 
@@ -71,12 +71,15 @@ def _convolve(
     constants = [constant(layer, "kernel", weights)]
     if biased:
         constants.append(constant(layer, "bias", layer.weight(1, (weights.shape[0],), "bias")))
+    channels, height, width = source.image_shape(layer)
+    # A stride may hide how large the padded input is, which some programs write out.
+    check_size(layer, (channels, height + pads.top + pads.bottom, width + pads.left + pads.right))
     made = node(
         layer,
         "Conv",
         (source.name, *(x.name for x in constants)),
         "BiasAdd" if biased else tensorflow_op,
-        (weights.shape[0], *window_size(source.image_shape(layer)[1:], pads, kernel, strides, dilation)),
+        (weights.shape[0], *window_size((height, width), pads, kernel, strides, dilation)),
         constants=tuple(constants),
         attributes={
             "kernel_shape": list(kernel),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,10 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
+from tao2serve.export.shapes import MAX_ELEMENTS
 from tao2serve.tao.keras import KerasLayer
 
-__all__ = ["Constant", "Fragment", "Value", "constant", "node", "only", "padding_of"]
-
-_MAX_ELEMENTS = 1 << 31  # of one activation of one image; more is a damaged file, not a network
+__all__ = ["Constant", "Fragment", "Value", "check_size", "constant", "node", "only", "padding_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +68,17 @@ def node(
     attributes: Mapping[str, Any] | None = None,
 ) -> Fragment:
     """One ONNX node whose output has TensorFlow's name, `<layer>/<op>:0`: calibration caches key on them."""
-    if min(shape) < 1 or int(np.prod(shape, dtype=object)) > _MAX_ELEMENTS:
-        layer.fail("makes an output of an impossible size", evidence=f"shape {shape}")
+    check_size(layer, shape)
     name = f"{layer.name}/{tensorflow_op}"
     value = Value(name=f"{name}:0", shape=shape)
     made = helper.make_node(op_type, list(inputs), [value.name], name=name, **(attributes or {}))
     return Fragment(nodes=(made,), constants=constants, values=(value,), result=value)
+
+
+def check_size(layer: KerasLayer, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless a tensor of this shape, N left out, can be one of a detector's."""
+    if min(shape) < 1 or math.prod(shape) > MAX_ELEMENTS:
+        layer.fail("makes an output of an impossible size", evidence=f"shape {shape}")
 
 
 def constant(layer: KerasLayer, role: str, values: np.ndarray[Any, Any] | np.generic) -> Constant:

@@ -227,6 +227,19 @@ def test_tensors_that_are_not_what_their_shape_says(tmp_path: Path) -> None:
             accept_onnx(path)
 
 
+def test_a_tensor_in_the_middle_that_fills_the_memory(tmp_path: Path) -> None:
+    """Sizes ONNX infers within the network are bounded too, before anything allocates them."""
+    model = _model(TF2ONNX)
+    pads = numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 0, 1 << 20, 1 << 20]), name="pads")
+    model.graph.initializer.append(pads)
+    model.graph.node.insert(0, helper.make_node("Pad", ["input_1:0", "pads"], ["padded"]))
+    model.graph.node[1].input[0] = "padded"
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    with pytest.raises(InputError, match="impossible size") as caught:
+        accept_onnx(tmp_path / "model.onnx")
+    assert "padded is [0, 3, 1048592, 1048600]" in caught.value.evidence
+
+
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     """NaN or infinity among weights is named; a single infinite number is a limit, and stays."""
     path = tmp_path / "model.onnx"

@@ -110,6 +110,11 @@ def _window_too_large(file: KerasFile) -> None:
     file.layers[1]["config"].update(padding="valid", dilation_rate=[60, 60])
 
 
+def _padding_the_stride_hides(file: KerasFile) -> None:
+    """A grid of 3×3, from an input padded to 512 GiB."""
+    file.layers[1]["config"].update(dilation_rate=[65_536, 65_536], strides=[65_536, 65_536])
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -121,6 +126,7 @@ def _window_too_large(file: KerasFile) -> None:
         _unknown_activation,
         _channels_last,
         _window_too_large,
+        _padding_the_stride_hides,
     ],
 )
 def test_parts_that_do_not_fit_name_the_layer(tmp_path: Path, damage: Callable[[KerasFile], None]) -> None:
