@@ -9,6 +9,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from tao2serve.errors import InputError
+from tao2serve.export.messages import broken_text
 from tao2serve.export.shapes import tensor_shapes
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.tao.stride import fits_stride, stated_strides
@@ -42,7 +43,7 @@ def load_onnx(path: Path) -> ModelProto:
         size = path.stat().st_size
         if not 0 < size < 1 << 31:
             raise InputError(str(path), "is not an ONNX file by its size", evidence=f"{size} bytes")
-        return onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), load_external_data=False)
     except InputError:
         raise
     except OSError as error:
@@ -53,6 +54,10 @@ def load_onnx(path: Path) -> ModelProto:
             "is not an ONNX file, or a damaged one",
             evidence=f"{type(error).__name__}: {str(error)[:200]}",
         ) from error
+    broken = broken_text(model)
+    if broken:
+        raise InputError(str(path), "is a damaged ONNX file: a text in it is not UTF-8", evidence=broken)
+    return model
 
 
 def signature_of(model: ModelProto, *, subject: str) -> ModelSignature:

@@ -332,6 +332,20 @@ def test_files_that_are_no_detector(tmp_path: Path) -> None:
         read_signature(path)
 
 
+@pytest.mark.parametrize("text", ["output_cov/Sigmoid:0", "Conv", "strides", "ai.onnx", "raw"])
+def test_texts_that_are_not_utf8(tmp_path: Path, text: str) -> None:
+    """protobuf gives bytes for them, which no reader expects: names, operators, attributes, domains, edges."""
+    model = _model(TF2ONNX)
+    model.opset_import[0].domain = "ai.onnx"
+    content = model.SerializeToString()
+    assert text.encode() in content
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content.replace(text.encode(), b"\xff" + text.encode()[1:]))
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        read_signature(path)
+    assert r"\xff" in caught.value.evidence
+
+
 def test_precision_is_what_the_file_carries(tmp_path: Path) -> None:
     """Half-precision weights are fp16."""
     model = _model(TF2ONNX)
