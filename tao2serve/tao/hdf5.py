@@ -148,7 +148,7 @@ def _text(value: object) -> str:
 def _read_weights(path: Path, file: Any) -> dict[str, tuple[Weight, ...]]:
     """Return each layer group's weights, in the order of its `weight_names`."""
     root = _child(path, file, "model_weights")
-    names = [_text(name) for name in root.attrs.get("layer_names", list(root))]
+    names = _names(root, "layer_names") or list(root)
     if len(names) > _MAX_LAYERS:
         raise InputError(str(path), f"has more than {_MAX_LAYERS} layers")
     found: dict[str, tuple[Weight, ...]] = {}
@@ -156,11 +156,23 @@ def _read_weights(path: Path, file: Any) -> dict[str, tuple[Weight, ...]]:
     for name in names:
         group = _child(path, root, name)
         layer: list[Weight] = []
-        for weight_name in (_text(item) for item in group.attrs.get("weight_names", [])):
+        for weight_name in _names(group, "weight_names"):
             values = _array(path, name, _child(path, group, weight_name), left)
             left -= values.nbytes
             layer.append(Weight(name=weight_name, values=values))
         found[name] = tuple(layer)
+    return found
+
+
+def _names(group: Any, key: str) -> list[str]:
+    """Return a list of names; Keras cuts one of more than 64 KiB into `<key>0`, `<key>1` and so on."""
+    if key in group.attrs:
+        return [_text(name) for name in group.attrs[key]]
+    found: list[str] = []
+    for part in range(_MAX_LAYERS):
+        if f"{key}{part}" not in group.attrs:
+            break
+        found += [_text(name) for name in group.attrs[f"{key}{part}"]]
     return found
 
 

@@ -229,3 +229,15 @@ def test_a_scalar_weight_stays_one(tmp_path: Path) -> None:
     (scale,) = next(layer for layer in model.layers if layer.name == "conv1_qdq").weights
     assert scale.values.shape == ()
     assert scale.values == np.float32(4.5)
+
+
+def test_long_lists_of_names_are_cut_into_parts(source: Path) -> None:
+    """Keras writes a list of names over 64 KiB as `weight_names0`, `weight_names1`, …, in order."""
+    whole = read_keras_hdf5(source)
+    with h5py.File(source, "r+") as file:
+        for group, key in ((file["model_weights"], "layer_names"), (file["model_weights/bn_conv1"], "weight_names")):
+            names = group.attrs[key]
+            del group.attrs[key]
+            group.attrs[f"{key}0"], group.attrs[f"{key}1"] = names[:3], names[3:]
+    for layer, wanted in zip(read_keras_hdf5(source).layers, whole.layers, strict=True):
+        assert [weight.name for weight in layer.weights] == [weight.name for weight in wanted.weights]
