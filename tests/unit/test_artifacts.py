@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from plan_files import VERSION, plan_bytes, record
 
@@ -16,6 +17,7 @@ from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.engine.machine import Machine
 from tao2serve.export.engine.record import record_path
+from tao2serve.export.precision.nodes import properties
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.steps import Steps
 from tao2serve.tao.source import sha256_of
@@ -51,9 +53,10 @@ def test_int8_keeps_the_accuracy_of_the_sample(tmp_path: Path) -> None:
 
 
 def test_fp16_matches_nearly_every_box(tmp_path: Path) -> None:
-    """float16 on real pictures, batch norm folded: the boxes stay."""
-    artifacts = made(tmp_path, ArtifactRequest(precision="fp16", images=IMAGES, fold_batch_norm=True))
+    """float16 on real pictures, batch norm folded: the boxes stay, and nothing overflows."""
+    artifacts = made(tmp_path, ArtifactRequest(precision="fp16", images=IMAGES))
     assert artifacts.model.precision == "fp16"
+    assert properties(onnx.load(str(artifacts.model.path)))["tao2serve.batch_norm"] == "folded"
     assert artifacts.cost is not None
     assert artifacts.cost.boxes.matched_ratio >= 0.99
 
