@@ -121,7 +121,7 @@ def _model_config(path: Path, file: Any) -> tuple[dict[str, Any], str]:
 
 def _check_origin(path: Path, keras_version: str) -> None:
     """Refuse Keras 3, whose graph is written in another way; warn where the padding rules may not be TAO's."""
-    if keras_version.partition(".")[0].isdigit() and int(keras_version.partition(".")[0]) > 2:
+    if keras_version.partition(".")[0].isdecimal() and int(keras_version.partition(".")[0]) > 2:
         raise InputError(
             str(path),
             f"was saved by Keras {keras_version[:20]}, not by TAO",
