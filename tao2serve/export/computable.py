@@ -9,7 +9,7 @@ import numpy as np
 from tao2serve.errors import InputError
 from tao2serve.export.reference import layer_outputs
 from tao2serve.tao.hdf5 import read_keras_hdf5
-from tao2serve.tao.keras import Array
+from tao2serve.tao.keras import Array, KerasModel
 
 __all__ = ["check_computable"]
 
@@ -24,14 +24,19 @@ def check_computable(path: Path, images: Array, *, tolerance: float) -> None:
     weights of 1e20 in it is bad input, and not a mistake of the export.
     """
     model = read_keras_hdf5(path)
+    for index in range(len(images)):
+        _check_on(model, images[index : index + 1], tolerance)
+
+
+def _check_on(model: KerasModel, image: Array, tolerance: float) -> None:
     largest = noise = 0.0
     at = ""
-    exact = layer_outputs(model, images.astype(np.float64))
-    for (name, value), (_, wanted) in zip(layer_outputs(model, images), exact, strict=True):
+    exact = layer_outputs(model, image.astype(np.float64))
+    for (name, value), (_, wanted) in zip(layer_outputs(model, image), exact, strict=True):
         reach = float(np.abs(wanted).max(initial=0.0))
         if not np.isfinite(value).all() or not np.isfinite(reach):
             raise InputError(
-                f"{path}: layer {name}",
+                f"{model.path}: layer {name}",
                 "computes numbers that are not finite",
                 evidence=f"on a synthetic picture; its values reach {reach:.3g} in float64",
                 hint=_HINT,
@@ -42,7 +47,7 @@ def check_computable(path: Path, images: Array, *, tolerance: float) -> None:
             noise = max(noise, float(np.abs(value - wanted).max(initial=0.0)))
     if noise > _SHARE * tolerance:
         raise InputError(
-            f"{path}: layer {at}",
+            f"{model.path}: layer {at}",
             "computes numbers too large for float32",
             evidence=f"they reach {largest:.3g}, and rounding alone moves the outputs by {noise:.3g}, "
             f"where {tolerance:g} is allowed",

@@ -88,7 +88,7 @@ def check_parity(
     if report.passed:
         return report
     if is_hdf5(source):
-        check_computable(source, images[:1], tolerance=tolerance)
+        check_computable(source, images, tolerance=tolerance)
     return replace(report, first_divergence=first_divergence(source, artifact.path, images[:1], tolerance=tolerance))
 
 
