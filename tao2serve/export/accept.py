@@ -17,7 +17,7 @@ from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.values import ModelArtifact, ModelSignature
 
-__all__ = ["accept_onnx"]
+__all__ = ["accept_onnx", "precision_of"]
 
 
 def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtifact:
@@ -48,7 +48,7 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
         format="onnx",
         path=path,
         sha256=digest,
-        precision=_precision(model),
+        precision=precision_of(model),
         signature=signature,
         source_sha256=digest,
         companions=companions,
@@ -79,7 +79,7 @@ def _check_interface(path: Path, model: ModelProto, signature: ModelSignature) -
             )
 
 
-def _precision(model: ModelProto) -> str:
+def precision_of(model: ModelProto) -> str:
     """Name the precision the file carries: Q/DQ pairs are int8, half-precision weights fp16."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return "int8"

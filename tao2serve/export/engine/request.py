@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from onnx import ModelProto, TensorProto
-
 from tao2serve.errors import InputError, UsageError
+from tao2serve.export.accept import precision_of
 from tao2serve.export.signature import load_onnx
 from tao2serve.tao.source import sha256_of
 from tao2serve.values import ModelArtifact
@@ -70,18 +69,10 @@ def check_artifact(artifact: ModelArtifact) -> None:
         raise InputError(
             str(artifact.path), "has changed since it was exported", evidence=f"{found}, was {artifact.sha256}"
         )
-    carried = _precision(load_onnx(artifact.path))
+    carried = precision_of(load_onnx(artifact.path))
     if carried != artifact.precision:
         raise InputError(
             str(artifact.path),
             f"is said to be {artifact.precision}, and carries {carried}",
             hint="an engine has the precision of its ONNX file: convert that first",
         )
-
-
-def _precision(model: ModelProto) -> str:
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        return "int8"
-    if any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer):
-        return "fp16"
-    return "fp32"

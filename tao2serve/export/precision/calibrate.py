@@ -22,8 +22,8 @@ from tao2serve.export.precision.int8 import foldable
 from tao2serve.export.precision.observe import Observed, largest_values, pictures
 from tao2serve.export.precision.placement import place
 from tao2serve.export.precision.ranges import LEVELS, Ranges, ranges_of
+from tao2serve.images import find_images
 from tao2serve.runtime import DetectorParams
-from tao2serve.values import IMAGE_MEDIA_TYPES
 
 __all__ = ["DEFAULT_METHOD", "FEW_IMAGES", "METHODS", "CalibrationMethod", "calibrate", "calibration_images"]
 
@@ -43,12 +43,7 @@ def calibration_images(folder: Path, *, most: int = _MOST_IMAGES) -> tuple[Path,
 
     Raises InputError if there is none.
     """
-    try:
-        found = sorted(x for x in folder.iterdir() if x.suffix.lower() in IMAGE_MEDIA_TYPES and x.is_file())
-    except OSError as error:
-        raise InputError(str(folder), "cannot be read", evidence=error.strerror or str(error)) from error
-    if not found:
-        raise InputError(str(folder), "holds no images", hint=f"{', '.join(IMAGE_MEDIA_TYPES)} are looked for")
+    found = find_images(folder)
     step = max(len(found) / most, 1.0)
     return tuple(found[int(index * step)] for index in range(min(most, len(found))))
 
