@@ -33,10 +33,9 @@ from tao2serve.images import find_images
 from tao2serve.runtime import DetectorParams
 from tao2serve.steps import Step, Steps
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
-from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.values import ModelArtifact
-from tao2serve.verify.request import VerifyRequest, decoding_with, limits_for, pictures_of
+from tao2serve.verify.request import Decoding, VerifyRequest, decoding_with, default_decoding, limits_for, pictures_of
 from tao2serve.verify.subjects import of_file
 from tao2serve.verify.verification import Verification
 from tao2serve.verify.verify import verify
@@ -97,17 +96,23 @@ class Artifacts:
 
 
 def make_artifacts(
-    weights: Path, spec: ExperimentSpec, request: ArtifactRequest, settings: Settings, *, folder: Path, steps: Steps
+    weights: Path,
+    spec: ExperimentSpec | None,
+    request: ArtifactRequest,
+    settings: Settings,
+    *,
+    folder: Path,
+    steps: Steps,
 ) -> Artifacts:
     """Make the artifacts in `folder`, a new one; `steps` tells what is being done.
 
-    Raises InputError for weights, pictures or ranges that do not serve, ParityError for an artifact too far from
-    its source, ToolError for an engine without TensorRT.
+    Without a spec nothing is held against it, and boxes are decoded with TAO's default settings. Raises InputError
+    for weights, pictures or ranges that do not serve, ParityError for an artifact too far from its source, ToolError
+    for an engine without TensorRT.
     """
     if is_plan(weights):
         return _given_plan(weights, spec, request, steps)
     folder.mkdir(parents=True)
-    params = DetectorParams.from_dict(to_params(spec))
     with steps.step("export to ONNX") as step:
         container = container_export(settings, on_news=step.news)
         exported = export_onnx(weights, output=folder / f"{weights.stem}.onnx", spec=spec, container=container)
@@ -118,12 +123,13 @@ def make_artifacts(
         step.note("; ".join((str(exported.signature), *exported.warnings)))
     with steps.step("prove parity with the weights") as step:
         step.note(prove_parity(exported, weights))
+    decoding = decoding_with(spec) if spec else default_decoding(exported.signature)
     made, cost = exported, None
     if request.precision not in (None, exported.precision):
         with steps.step(f"convert to {request.precision}") as step:
-            made = _converted(exported, weights, params, request, folder, step)
+            made = _converted(exported, weights, decoding.params, request, folder, step)
         with steps.step(f"measure what {request.precision} costs") as step:
-            cost = _measured(exported, made, spec, request, settings, step)
+            cost = _measured(exported, made, decoding, request, settings, step)
             step.note(in_words(cost))
         _require(cost, made, request)
     plan = None
@@ -134,12 +140,13 @@ def make_artifacts(
     return Artifacts(model=made, plan=plan, cost=cost, warnings=exported.warnings)
 
 
-def _given_plan(plan: Path, spec: ExperimentSpec, request: ArtifactRequest, steps: Steps) -> Artifacts:
+def _given_plan(plan: Path, spec: ExperimentSpec | None, request: ArtifactRequest, steps: Steps) -> Artifacts:
     """Take a plan as it is, if it fits this machine."""
     with steps.step("hold the plan against this machine") as step:
         found = read_plan(plan)
         artifact = plan_artifact(found)
-        check_against_spec(artifact.signature, spec, subject=str(plan))
+        if spec is not None:
+            check_against_spec(artifact.signature, spec, subject=str(plan))
         if request.engine or request.fold_batch_norm or request.precision not in (None, artifact.precision):
             raise UsageError(str(plan), f"is a plan in {artifact.precision}, and stays what it is")
         step.note("; ".join(require_fit(found, read_machine())) or "it fits")
@@ -194,12 +201,11 @@ def _ranges(
 def _measured(
     exported: ModelArtifact,
     made: ModelArtifact,
-    spec: ExperimentSpec,
+    decoding: Decoding,
     request: ArtifactRequest,
     settings: Settings,
     step: Step,
 ) -> Verification:
-    decoding = decoding_with(spec)
     sides = tuple(replace(of_file(path), name=path.name) for path in (exported.path, made.path))
     # Pictures of the user's own choice say more than those the ranges come from, and these more than none.
     pictures = pictures_of(request.images or request.calibration_images, decoding, labels=request.labels)

@@ -112,7 +112,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         with steps.step("choose the trained model") as step:
             source = resolve(request.source, directory=folder, on_news=step.news)
             step.note(f"{source.weights.name}: {source.reason}")
-            spec = read_experiment(source.spec, clustering=request.clustering)
+            spec = read_experiment(source.experiment_spec, clustering=request.clustering)
             params = DetectorParams.from_dict(to_params(spec))
         made = make_artifacts(source.weights, spec, request.artifacts, settings, folder=folder / "made", steps=steps)
         artifact = made.model

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -33,6 +33,11 @@ from tao2serve.export.atomic import write_atomically
 if TYPE_CHECKING:
     from tao2serve.artifacts import Artifacts
     from tao2serve.values import ModelArtifact
+
+NO_SPEC: Final = (
+    "there is no experiment spec, so no params.json was written and nothing was held against the training; "
+    "to serve it, give the spec: --spec FILE"
+)
 
 
 def export(
@@ -119,28 +124,35 @@ def export(
     ):
         with steps.step("find the model") as step:
             resolved = resolve(wanted, directory=Path(folder) / "source", on_news=step.news)
-            experiment = read_experiment(resolved.spec, clustering=clustering)
+            # Without a spec there is an ONNX file all the same; a clustering file has nothing to lie over.
+            with_spec = resolved.spec is not None or clustering is not None
+            experiment = read_experiment(resolved.experiment_spec, clustering=clustering) if with_spec else None
             step.note(f"{resolved.weights.name}: {resolved.reason}")
         made = make_artifacts(
             resolved.weights, experiment, request, settings, folder=Path(folder) / "made", steps=steps
         )
-        params_path = output / "params.json"
         contents = _contents(made, output)
-        contents[params_path] = (json.dumps(to_params(experiment), indent=2) + "\n").encode()
-        # With its spec beside it the ONNX file can be deployed as it lies there.
-        contents[output / "experiment_spec.txt"] = resolved.spec.read_bytes()
+        warnings = made.warnings
+        if experiment is None:
+            params_path = None
+            warnings = (*warnings, NO_SPEC)
+        else:
+            params_path = output / "params.json"
+            contents[params_path] = (json.dumps(to_params(experiment), indent=2) + "\n").encode()
+            # With its spec beside it the ONNX file can be deployed as it lies there.
+            contents[output / "experiment_spec.txt"] = resolved.experiment_spec.read_bytes()
         _put(contents, force=force)
     document = {
         "outcome": "ok",
         "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
         "cost": made.cost.to_dict() if made.cost else None,
-        "warnings": list(made.warnings),
+        "warnings": list(warnings),
         "steps": steps.to_list(),
     }
     if json_output:
         print_json(document)
     else:
-        print_text(_summary(made, output, params_path))
+        print_text(_summary(made, output, params_path, warnings))
 
 
 def _contents(made: Artifacts, output: Path) -> dict[Path, bytes]:
@@ -157,22 +169,22 @@ def _contents(made: Artifacts, output: Path) -> dict[Path, bytes]:
     return contents
 
 
-def _described(artifact: ModelArtifact, output: Path, params: Path) -> dict[str, Any]:
+def _described(artifact: ModelArtifact, output: Path, params: Path | None) -> dict[str, Any]:
     return {
         "format": artifact.format,
         "path": str(output / artifact.path.name),
         "sha256": artifact.sha256,
         "precision": artifact.precision,
-        "params": str(params),
+        "params": str(params) if params else None,
     }
 
 
-def _summary(made: Artifacts, output: Path, params: Path) -> str:
+def _summary(made: Artifacts, output: Path, params: Path | None, warnings: Sequence[str]) -> str:
     from tao2serve.cli.verify import summary
 
     lines = [f"{output / artifact.path.name}  {artifact.precision}  {artifact.signature}" for artifact in made.all]
-    lines.append(str(params))
-    lines += [f"warning: {warning}" for warning in made.warnings]
+    lines += [str(params)] if params else []
+    lines += [f"warning: {warning}" for warning in warnings]
     if made.cost:
         lines += ["", f"what {made.model.precision} costs:", summary(made.cost)]
     return "\n".join(lines)

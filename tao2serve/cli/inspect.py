@@ -67,6 +67,8 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
     plain = {name: value for name, value in found.facts.items() if name not in SHOWN_ELSEWHERE}
     # What a plan's record repeats of the rows above is left out.
     plain |= {name: value for name, value in (found.facts.get("record") or {}).items() if name not in SHOWN_ABOVE}
+    if "input" in plain:
+        plain["input"] = "x".join(map(str, plain["input"]["shape"])) + " (channels, height, width)"
     rows += [(name.replace("_", " "), _text(value)) for name, value in plain.items()]
     rows += [(name, str(value)) for name, value in found.facts.get("metadata", {}).items()]
     rows += [("clustering", _clustering(entry)) for entry in found.facts.get("clustering", ())]

@@ -83,7 +83,7 @@ def verify(
                 reference=ours, candidate=theirs, decoding=decoding, pictures=pictures, limits=limits
             )
             result = run(request, stack=stack, on_news=step.news)
-            step.note("passed" if result.passed else "they differ")
+            step.note(("passed" if result.judged else "undecided") if result.passed else "they differ")
         drawings = _drawings(result, pictures.items, output) if output else []
     if json_output:
         print_json({**result.to_dict(), "drawings": [str(path) for path in drawings]})
@@ -129,7 +129,9 @@ def summary(result: Verification) -> str:
     lines += [f"{'FAILED':<11} {failure}" for failure in result.failures]
     if result.first_divergence:
         lines.append(f"{'parts at':<11} {result.first_divergence}")
-    if result.passed:
+    if not result.judged:
+        lines.append(f"{'UNDECIDED':<11} nothing to judge by: fp16 and int8 are judged by boxes")
+    elif result.passed:
         lines.append(f"{'passed':<11} {_allowed(result)}")
     return "\n".join(lines)
 

@@ -52,8 +52,9 @@ def _layer(node: NodeProto, shapes: dict[str, tuple[int, ...]], path: Path) -> K
     """Return the layer that a node came from, as far as its name, class and filters go."""
     config: dict[str, object] = {}
     is_convolution = node.op_type == "Conv" and len(node.input) > 1
-    # With batch norm folded, a convolution's result has the norm's name, and its node keeps its own.
-    named = node.name if is_convolution and "/" in node.name else node.output[0] if node.output else node.name
+    # With batch norm folded, a convolution's result has the norm's name, and its node keeps its own; keras2onnx
+    # numbers the results, and names the nodes after the layers.
+    named = node.name if is_convolution and node.name else node.output[0] if node.output else node.name
     is_norm = "/batchnorm/" in named
     name = named.partition("/batchnorm/")[0] if is_norm else named.rpartition("/")[0] or named
     if is_convolution:

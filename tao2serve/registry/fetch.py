@@ -11,7 +11,7 @@ from tao2serve.errors import InputError, ServiceError
 from tao2serve.registry.session import clearml, translated
 from tao2serve.values import TrainedModel
 
-__all__ = ["fetch_spec", "fetch_weights"]
+__all__ = ["SPEC_NAMES", "fetch_spec", "fetch_weights"]
 
 SPEC_NAMES: Final = ("experiment_spec", "experiment_spec.txt", "spec")
 
@@ -41,19 +41,14 @@ def fetch_weights(trained: TrainedModel, *, directory: Path) -> Path:
     return Path(shutil.copyfile(copy, directory / name))
 
 
-def fetch_spec(trained: TrainedModel, *, directory: Path) -> Path:
-    """Write the experiment spec that the training task holds into `directory`; raises InputError if it holds none."""
+def fetch_spec(trained: TrainedModel, *, directory: Path) -> Path | None:
+    """Write the experiment spec that the training task holds into `directory`; None if it holds none."""
     sdk = clearml()
     with translated(f"ClearML task {trained.task_id}", "could not be read"):
         task = sdk.Task.get_task(task_id=trained.task_id)
         text = next((text for text in (_configuration(task, name) for name in SPEC_NAMES) if text), "")
     if not text:
-        raise InputError(
-            f"ClearML task {trained.task_id}",
-            "holds no experiment spec",
-            evidence=f"no configuration object named {', '.join(SPEC_NAMES)}",
-            hint="give it: --spec FILE",
-        )
+        return None
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "experiment_spec.txt"
     path.write_text(text, encoding="utf-8")

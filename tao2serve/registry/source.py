@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tao2serve.errors import InputError, UsageError
-from tao2serve.registry.fetch import fetch_spec, fetch_weights
+from tao2serve.registry.fetch import SPEC_NAMES, fetch_spec, fetch_weights
 from tao2serve.registry.trained import Selectors, choose_best, find_trained_model, find_trained_models
 from tao2serve.values import TrainedModel
 
@@ -31,15 +31,27 @@ class ResolvedSource:
     """Weights and experiment spec as files here; `trained` is what ClearML tracks of them, if it does."""
 
     weights: Path
-    spec: Path
+    spec: Path | None
     trained: TrainedModel | None
     reason: str  # why this one
+
+    @property
+    def experiment_spec(self) -> Path:
+        """The spec, for whoever cannot do without; raises InputError if there is none."""
+        if self.spec is not None:
+            return self.spec
+        looked = (
+            f"ClearML task {self.trained.task_id} holds no configuration object named {', '.join(SPEC_NAMES)}"
+            if self.trained
+            else "looked for experiment_spec.txt in its folder and the one above"
+        )
+        raise InputError(str(self.weights), "has no experiment spec", evidence=looked, hint="give it: --spec FILE")
 
 
 def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] = lambda _: None) -> ResolvedSource:
     """Find and fetch what SOURCE names; downloads go into `directory`.
 
-    Raises UsageError when nothing is named, InputError when it is not there or its spec is missing.
+    Raises UsageError when nothing is named, InputError when it is not there.
     """
     if source.text and source.selectors != Selectors():
         raise UsageError("SOURCE", "and --project, --task or --tag are given, which name models each in its own way")
@@ -70,15 +82,9 @@ def _local(source: Source) -> ResolvedSource:
         raise InputError(str(weights), "is a folder, not a model file", hint="give the .hdf5 below <results>/weights")
     if not weights.is_file():
         raise InputError(str(weights), "does not exist")
-    spec = source.spec or spec_beside(weights)
-    if spec is None:
-        raise InputError(
-            str(weights),
-            "has no experiment spec beside it",
-            evidence="looked for experiment_spec.txt in its folder and the one above",
-            hint="give it: --spec FILE",
-        )
-    return ResolvedSource(weights=weights, spec=spec, trained=None, reason="given as a file")
+    return ResolvedSource(
+        weights=weights, spec=source.spec or spec_beside(weights), trained=None, reason="given as a file"
+    )
 
 
 def spec_beside(weights: Path) -> Path | None:

@@ -25,7 +25,17 @@ from tao2serve.values import ModelSignature
 from tao2serve.verify.subjects import Subject, require_same_shapes
 from tao2serve.verify.verification import Limits
 
-__all__ = ["Decoding", "Picture", "Pictures", "VerifyRequest", "decoding_of", "limits_for", "pictures_of"]
+__all__ = [
+    "Decoding",
+    "Picture",
+    "Pictures",
+    "VerifyRequest",
+    "decoding_of",
+    "decoding_with",
+    "default_decoding",
+    "limits_for",
+    "pictures_of",
+]
 
 # What TAO takes where a spec is silent.
 BBOX_SCALE: Final = 35.0
@@ -97,7 +107,7 @@ def decoding_of(
     if chosen is None:
         if clustering is not None:
             raise UsageError("--clustering", "needs an experiment spec to lie over", hint="add: --spec FILE")
-        return Decoding(params=_defaults(signature), source="TAO's default settings, for want of an experiment spec")
+        return default_decoding(signature)
     experiment = read_experiment(chosen, clustering=clustering)
     if signature is not None:
         check_against_spec(signature, experiment, subject=reference.name if reference.signature else candidate.name)
@@ -114,11 +124,11 @@ def decoding_with(experiment: ExperimentSpec) -> Decoding:
     )
 
 
-def _defaults(signature: ModelSignature | None) -> DetectorParams:
+def default_decoding(signature: ModelSignature | None) -> Decoding:
     """Decode without a spec: the same for both sides, so it tells whether they agree, not what is in the picture."""
     channels, height, width = signature.input.shape if signature else (3, 544, 960)
     count = signature.class_count if signature else 1
-    return DetectorParams(
+    params = DetectorParams(
         channels=channels,
         height=height,
         width=width,
@@ -126,6 +136,7 @@ def _defaults(signature: ModelSignature | None) -> DetectorParams:
         bbox_offset=BBOX_OFFSET,
         classes=tuple(ClassParams(name=f"class {number}") for number in range(count)),
     )
+    return Decoding(params=params, source="TAO's default settings, for want of an experiment spec")
 
 
 def pictures_of(

@@ -116,7 +116,14 @@ class Verification:
         return tuple(found)
 
     @property
+    def judged(self) -> bool:
+        """Whether there was anything to judge by: fp32 tensors, or boxes."""
+        by_tensors = self.limits.tensor_tolerance is not None and bool(self.tensors)
+        return by_tensors or bool(self.boxes.expected or self.boxes.found)
+
+    @property
     def passed(self) -> bool:
+        """Nothing is outside its limit; that says something only if it was `judged`."""
         return not self.failures
 
     def diverging_at(self, stage: str) -> Verification:
@@ -127,6 +134,7 @@ class Verification:
         return {
             "outcome": "ok" if self.passed else "failed",
             "passed": self.passed,
+            "judged": self.judged,
             "reference": _subject(self.reference),
             "candidate": _subject(self.candidate),
             "images": len(self.images),

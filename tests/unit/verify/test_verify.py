@@ -18,7 +18,9 @@ from PIL import Image
 from tao2serve.cli.verify import summary
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, UsageError
+from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.precision.write import to_precision
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.serving.client import Answer, Prediction
 from tao2serve.verify import subjects
@@ -129,6 +131,18 @@ def test_numbers_that_are_none_fail(tmp_path: Path, exported: Path) -> None:
     assert not result.passed
     assert result.to_dict()["tensors"][0]["max_abs"] is None
     assert any("no numbers" in finding for finding in result.findings)
+
+
+def test_without_boxes_a_coarse_precision_is_not_judged(tmp_path: Path, exported: Path) -> None:
+    """On pictures that show nothing fp16 has nothing to be judged by, and the result does not claim that it passed."""
+    half = to_precision(accept_onnx(exported), precision="fp16", output=tmp_path / "half.onnx").path
+    blind = compared(opened(exported), opened(half))
+    assert not blind.judged
+    assert "UNDECIDED" in summary(blind)
+    assert blind.to_dict()["judged"] is False
+    seeing = compared(opened(exported), opened(half), images=SAMPLE / "images")
+    assert seeing.judged
+    assert "UNDECIDED" not in summary(seeing)
 
 
 def test_networks_of_different_shapes_are_refused(tmp_path: Path, exported: Path) -> None:
