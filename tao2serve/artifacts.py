@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tao2serve.config import Settings
-from tao2serve.errors import ParityError, UsageError
+from tao2serve.errors import InputError, ParityError, UsageError
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.encrypted import container_export
 from tao2serve.export.engine.build import build_engine
@@ -89,6 +90,7 @@ class Artifacts:
     plan: ModelArtifact | None = None
     cost: Verification | None = None  # None for fp32, which parity has proved equal to its source
     warnings: tuple[str, ...] = ()  # of the source: what its user must know
+    scales: Mapping[str, float] | None = None  # of a model trained for quantization: tensor of the fp32 graph → amax
 
     @property
     def all(self) -> tuple[ModelArtifact, ...]:
@@ -116,16 +118,20 @@ def make_artifacts(
     with steps.step("export to ONNX") as step:
         container = container_export(settings, on_news=step.news)
         exported = export_onnx(weights, output=folder / f"{weights.stem}.onnx", spec=spec, container=container)
-        if request.fold_batch_norm:
+        converts = request.precision not in (None, exported.precision)
+        scales, notes = _trained_scales(exported, weights)
+        if request.fold_batch_norm and not converts:  # the conversions fold by themselves
             exported = to_precision(
                 exported, precision="fp32", fold=True, output=folder / f"{weights.stem}_folded.onnx"
             )
-        step.note("; ".join((str(exported.signature), *exported.warnings)))
+            scales = None  # folding took away tensors that they name
+        step.note("; ".join((str(exported.signature), *exported.warnings, *notes)))
     with steps.step("prove parity with the weights") as step:
         step.note(prove_parity(exported, weights))
     decoding = decoding_with(spec) if spec else default_decoding(exported.signature)
     made, cost = exported, None
-    if request.precision not in (None, exported.precision):
+    if converts:
+        scales = None
         with steps.step(f"convert to {request.precision}") as step:
             made = _converted(exported, weights, decoding.params, request, folder, step)
         with steps.step(f"measure what {request.precision} costs") as step:
@@ -137,7 +143,21 @@ def make_artifacts(
         with steps.step("build the TensorRT engine") as step:
             plan = _engine(made, request.engine, folder / f"{made.path.stem}.plan", step)
             step.note(f"{plan.path.stat().st_size:,} bytes")
-    return Artifacts(model=made, plan=plan, cost=cost, warnings=exported.warnings)
+    return Artifacts(model=made, plan=plan, cost=cost, warnings=(*exported.warnings, *notes), scales=scales)
+
+
+def _trained_scales(exported: ModelArtifact, weights: Path) -> tuple[Mapping[str, float] | None, tuple[str, ...]]:
+    """Return what TAO's exporter writes for a model trained for quantization, under names that the graph has.
+
+    None for other models; for one whose ranges cannot be read also why, which is no reason to export nothing.
+    """
+    keras = read_keras_hdf5(weights) if is_hdf5(weights) else None
+    if keras is None or not keras.quantization_aware:
+        return None, ()
+    try:
+        return qat_ranges(keras, load_model(exported)).amax, ()
+    except InputError as error:
+        return None, (f"the ranges it was trained with cannot be read: {error}",)
 
 
 def _given_plan(plan: Path, spec: ExperimentSpec | None, request: ArtifactRequest, steps: Steps) -> Artifacts:

@@ -132,6 +132,10 @@ def export(
             resolved.weights, experiment, request, settings, folder=Path(folder) / "made", steps=steps
         )
         contents = _contents(made, output)
+        scales_path = output / f"{made.model.path.stem}.tensor_scales.json" if made.scales else None
+        if scales_path is not None:
+            scales = {"tensor_scales": dict(made.scales or {})}
+            contents[scales_path] = (json.dumps(scales, indent=2) + "\n").encode()
         warnings = made.warnings
         if experiment is None:
             params_path = None
@@ -146,13 +150,15 @@ def export(
         "outcome": "ok",
         "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
         "cost": made.cost.to_dict() if made.cost else None,
+        "tensor_scales": str(scales_path) if scales_path else None,
         "warnings": list(warnings),
         "steps": steps.to_list(),
     }
     if json_output:
         print_json(document)
     else:
-        print_text(_summary(made, output, params_path, warnings))
+        beside = [path for path in (params_path, scales_path) if path]
+        print_text(_summary(made, output, beside, warnings))
 
 
 def _contents(made: Artifacts, output: Path) -> dict[Path, bytes]:
@@ -179,11 +185,11 @@ def _described(artifact: ModelArtifact, output: Path, params: Path | None) -> di
     }
 
 
-def _summary(made: Artifacts, output: Path, params: Path | None, warnings: Sequence[str]) -> str:
+def _summary(made: Artifacts, output: Path, beside: Sequence[Path], warnings: Sequence[str]) -> str:
     from tao2serve.cli.verify import summary
 
     lines = [f"{output / artifact.path.name}  {artifact.precision}  {artifact.signature}" for artifact in made.all]
-    lines += [str(params)] if params else []
+    lines += [str(path) for path in beside]
     lines += [f"warning: {warning}" for warning in warnings]
     if made.cost:
         lines += ["", f"what {made.model.precision} costs:", summary(made.cost)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tao2serve.cli.options import Clustering, Json, Service, Spec
+from tao2serve.cli.options import Clustering, Json, Service, Spec, one_of
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import ParityError
@@ -50,6 +50,9 @@ def verify(
     matched_ratio: Annotated[
         float | None, typer.Option("--matched-ratio", metavar="R", help="Boxes that must match, from 0 to 1.")
     ] = None,
+    provider: Annotated[
+        str, typer.Option("--provider", metavar="P", help="Where a candidate's ONNX file runs: cpu or cuda.")
+    ] = "cpu",
     service: Service = None,
     json_output: Json = False,
 ) -> int:
@@ -58,6 +61,7 @@ def verify(
     Example: tao2serve verify weights/model.hdf5 onnx/model.onnx --images pictures
     """
     from tao2serve.config import home, load_settings
+    from tao2serve.export.inference import PROVIDERS
     from tao2serve.verify.request import VerifyRequest, decoding_of, limits_for, pictures_of
     from tao2serve.verify.subjects import open_subject
     from tao2serve.verify.verify import verify as run
@@ -66,6 +70,7 @@ def verify(
     if matched_ratio is not None:
         flags |= {"matched_ratio": matched_ratio, "matched_ratio_int8": matched_ratio}
     settings = load_settings(flags)
+    chosen = one_of(provider, PROVIDERS, option="--provider")
     with (
         ExitStack() as stack,
         quiet(home() / "logs" / "verify.log") as terminal,
@@ -73,7 +78,7 @@ def verify(
     ):
         with steps.step("open both sides") as step:
             ours = open_subject(reference, settings, stack=stack)
-            theirs = open_subject(candidate, settings, stack=stack)
+            theirs = open_subject(candidate, settings, stack=stack, provider=chosen)
             decoding = decoding_of(ours, theirs, spec=spec, clustering=clustering)
             step.note(", ".join(f"{side.kind} {side.precision}".strip() for side in (ours, theirs)))
         with steps.step("compare") as step:

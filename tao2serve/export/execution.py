@@ -16,7 +16,7 @@ from tao2serve.export.engine.fit import require_fit
 from tao2serve.export.engine.machine import read_machine
 from tao2serve.export.engine.plan import is_plan, plan_artifact, read_plan
 from tao2serve.export.graph.build import build_onnx
-from tao2serve.export.inference import open_session
+from tao2serve.export.inference import Provider, open_session
 from tao2serve.export.reference import Outputs, forward
 from tao2serve.export.signature import signature_of
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
@@ -57,11 +57,11 @@ class OpenModel:
         )
 
 
-def open_model(path: Path) -> OpenModel:
-    """Open a model file by what it holds.
+def open_model(path: Path, *, provider: Provider = "cpu") -> OpenModel:
+    """Open a model file by what it holds; an ONNX file runs on onnxruntime's `provider`.
 
     Raises InputError if it is none, damaged, or a plan that does not fit this machine; ToolError for a plan where
-    there is no TensorRT.
+    there is no TensorRT, and a provider that is not there.
     """
     if not path.is_file():
         raise InputError(str(path), "does not exist")
@@ -69,7 +69,7 @@ def open_model(path: Path) -> OpenModel:
         return _open_hdf5(path)
     if is_plan(path):
         return _open_plan(path)
-    return _open_onnx(path)
+    return _open_onnx(path, provider)
 
 
 def _open_plan(path: Path) -> OpenModel:
@@ -96,10 +96,10 @@ def _open_hdf5(path: Path) -> OpenModel:
     )
 
 
-def _open_onnx(path: Path) -> OpenModel:
+def _open_onnx(path: Path, provider: Provider) -> OpenModel:
     artifact = accept_onnx(path)  # which also keeps its weights inside its folder
     signature = artifact.signature
-    session = open_session(path)
+    session = open_session(path, provider=provider)
     names = [signature.coverage.name, signature.bbox.name]
     taken = np.float16 if signature.input.datatype == "FP16" else np.float32
 

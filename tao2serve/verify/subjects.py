@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.export.execution import open_model
+from tao2serve.export.inference import Provider
 from tao2serve.export.reference import Outputs
 from tao2serve.runtime.values import Float32
 from tao2serve.serving.client import Answer, ask
@@ -40,10 +41,11 @@ class Subject:
     triton: str = ""  # of an endpoint: where the Triton behind it may be asked
 
 
-def open_subject(text: str, settings: Settings, *, stack: ExitStack) -> Subject:
+def open_subject(text: str, settings: Settings, *, stack: ExitStack, provider: Provider = "cpu") -> Subject:
     """Open a file, `grpc://HOST:PORT/MODEL[/VERSION]`, an endpoint's URL, or its name in the serving service.
 
-    Raises InputError for a file or model that is no detector, ServiceError for a server that does not answer.
+    `provider` is where an ONNX file runs. Raises InputError for a file or model that is no detector, ServiceError
+    for a server that does not answer, ToolError for what this machine cannot run.
     """
     if text.startswith("grpc://"):
         host, model, version = split_address(text)
@@ -52,7 +54,7 @@ def open_subject(text: str, settings: Settings, *, stack: ExitStack) -> Subject:
     if text.startswith(("http://", "https://")):
         return _endpoint(text, triton=settings.triton_grpc)
     if not ENDPOINT_NAME.fullmatch(text) or Path(text).exists():
-        return of_file(Path(text))
+        return of_file(Path(text), provider=provider)
     service = find_service(settings.service)
     return _endpoint(
         service.url_of(text, settings), triton=settings.triton_grpc or service.setting("triton_grpc_server")
@@ -75,9 +77,9 @@ def _shapes(signature: ModelSignature) -> tuple[tuple[int, ...], ...]:
     return signature.input.shape, signature.coverage.shape, signature.bbox.shape
 
 
-def of_file(path: Path) -> Subject:
+def of_file(path: Path, *, provider: Provider = "cpu") -> Subject:
     """Return the subject that a model file is; raises InputError for a file that is none."""
-    model = open_model(path)
+    model = open_model(path, provider=provider)
     return Subject(
         name=str(path),
         kind=model.kind,

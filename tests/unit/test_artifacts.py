@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 from plan_files import VERSION, plan_bytes, record
+from templates import quantized, template
 
 from tao2serve.artifacts import ArtifactRequest, Artifacts, EngineWish, make_artifacts
 from tao2serve.config import Settings
@@ -83,6 +84,36 @@ def _crushed_cache(folder: Path) -> str:
     model = onnx.load(str(export_onnx(WEIGHTS, output=folder / "plain.onnx").path))
     names = [model.graph.input[0].name, *(name for node in model.graph.node for name in node.output)]
     return "TRT-8501-EntropyCalibration2\n" + "".join(f"{name}: 38000000\n" for name in names)
+
+
+def test_trained_ranges_name_tensors_of_the_graph(tmp_path: Path) -> None:
+    """A model trained for quantization has its scales written for the plain graph, and becomes int8 by them alone."""
+    weights = quantized(template("resnet10", input_chw=(3, 64, 96), width=0.25)).write(tmp_path / "qat.hdf5")
+    plain = make_artifacts(weights, None, ArtifactRequest(), Settings(), folder=tmp_path / "plain", steps=Steps())
+    assert plain.scales
+    model = onnx.load(str(plain.model.path))
+    known = {model.graph.input[0].name, *(name for node in model.graph.node for name in node.output)}
+    assert set(plain.scales) <= known
+    scales = tmp_path / "scales.json"
+    scales.write_text(json.dumps({"tensor_scales": dict(plain.scales)}))
+    for name, request in (
+        ("own", ArtifactRequest(precision="int8", accept_parity=True)),
+        ("file", ArtifactRequest(precision="int8", calibration_cache=scales, accept_parity=True)),
+    ):
+        made_int8 = make_artifacts(weights, None, request, Settings(), folder=tmp_path / name, steps=Steps())
+        assert made_int8.scales is None
+        assert made_int8.model.precision == "int8"
+    assert (tmp_path / "own" / "qat_int8.onnx").stat().st_size == (tmp_path / "file" / "qat_int8.onnx").stat().st_size
+    folded = ArtifactRequest(fold_batch_norm=True)
+    assert make_artifacts(weights, None, folded, Settings(), folder=tmp_path / "folded", steps=Steps()).scales is None
+
+
+def test_folding_changes_no_number(tmp_path: Path) -> None:
+    """--fold-batch-norm leaves no batch norm in the graph, and parity with the weights holds."""
+    artifacts = made(tmp_path, ArtifactRequest(fold_batch_norm=True))
+    model = onnx.load(str(artifacts.model.path))
+    assert not any("batchnorm/mul_1" in name for node in model.graph.node for name in node.output)
+    assert artifacts.cost is None
 
 
 def test_int8_needs_ranges(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from PIL import Image
 
 from tao2serve.cli.verify import summary
 from tao2serve.config import Settings
-from tao2serve.errors import InputError, UsageError
+from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.inference import onnxruntime
 from tao2serve.export.precision.write import to_precision
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.serving.client import Answer, Prediction
@@ -143,6 +144,14 @@ def test_without_boxes_a_coarse_precision_is_not_judged(tmp_path: Path, exported
     seeing = compared(opened(exported), opened(half), images=SAMPLE / "images")
     assert seeing.judged
     assert "UNDECIDED" not in summary(seeing)
+
+
+def test_a_gpu_that_is_not_there_is_no_cpu(exported: Path) -> None:
+    """Asked for CUDA, onnxruntime does not quietly run on the CPU: exit 4 says what is missing."""
+    if "CUDAExecutionProvider" in onnxruntime().get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(ToolError, match="CUDA"), ExitStack() as stack:
+        open_subject(str(exported), Settings(), stack=stack, provider="cuda")
 
 
 def test_networks_of_different_shapes_are_refused(tmp_path: Path, exported: Path) -> None:
