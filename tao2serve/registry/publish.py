@@ -20,7 +20,9 @@ __all__ = ["DeploymentTask", "PublishedModel"]
 
 log = logging.getLogger(__name__)
 
-PACKAGE_MODEL, PACKAGE_PARAMS = "model.onnx", "params.json"
+PACKAGE_PARAMS = "params.json"
+# By format: the file's name in the package, and ClearML's word for what it is.
+PACKAGE_MODELS = {"onnx": ("model.onnx", "ONNX"), "tensorrt_plan": ("model.plan", "TensorRT")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +74,14 @@ class DeploymentTask:
     ) -> PublishedModel:
         """Upload an artifact as a model of this task, from a copy, and return it.
 
-        It travels as a folder package holding `model.onnx` and `params.json`: clearml-serving's Triton
+        It travels as a folder package holding `model.onnx` (`model.plan`) and `params.json`: clearml-serving's Triton
         controller renames a single file to `model.bin`, and moves a file it is given by path.
         """
         with tempfile.TemporaryDirectory(prefix="tao2serve-publish-") as scratch:
             # Packed here and not by the SDK, which leaves its package behind in the temporary folder.
             package = Path(scratch) / f"{name}.zip"
             with zipfile.ZipFile(package, "w") as archive:
-                archive.write(artifact.path, PACKAGE_MODEL)
+                archive.write(artifact.path, PACKAGE_MODELS[artifact.format][0])
                 for companion in artifact.companions:
                     archive.write(companion, companion.relative_to(artifact.path.parent))
                 archive.writestr(PACKAGE_PARAMS, json.dumps(params, indent=2))
@@ -95,7 +97,7 @@ class DeploymentTask:
         model = self._sdk.OutputModel(
             task=self._task,
             name=name,
-            framework="ONNX",
+            framework=PACKAGE_MODELS[artifact.format][1],
             tags=["tao2serve", artifact.precision],
             comment=f"{classes} classes, built by tao2serve {__version__}",
         )

@@ -49,7 +49,7 @@ class Decoding:
 
     params: DetectorParams
     source: str
-    accuracy: AccuracySettings | None = None
+    spec: ExperimentSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +63,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The images to look at, and in words which they are and what they lack."""
+    """The images to look at, and in words which they are and what they lack.
+
+    `accuracy` says how detections are judged against the labels; None without labels.
+    """
 
     items: Sequence[Picture]
     source: str
     notes: tuple[str, ...] = ()
+    accuracy: AccuracySettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,7 @@ def decoding_with(experiment: ExperimentSpec) -> Decoding:
     return Decoding(
         params=DetectorParams.from_dict(to_params(experiment)),
         source=f"{experiment.path}{over}",
-        accuracy=accuracy_settings(experiment),
+        spec=experiment,
     )
 
 
@@ -149,7 +153,7 @@ def pictures_of(
     """
     if limit is not None and limit < 1:
         raise UsageError("--limit", f"is {limit}, and at least one image is needed")
-    if labels is not None and (images is None or decoding.accuracy is None):
+    if labels is not None and (images is None or decoding.spec is None):
         missing = "the pictures they are of: --images DIR" if images is None else "the experiment spec: --spec FILE"
         raise UsageError("--labels", "cannot be used alone", hint=f"give {missing}")
     if images is None:
@@ -167,4 +171,6 @@ def pictures_of(
         items=[Picture(name=str(path), read=partial(read_image, path), labels=known.get(path)) for path in chosen],
         source=source,
         notes=folder.notes if folder and limit is None else (),
+        # Only now: a spec that says too little to judge by may still say enough to decode.
+        accuracy=accuracy_settings(decoding.spec) if folder and decoding.spec else None,
     )

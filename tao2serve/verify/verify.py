@@ -84,7 +84,7 @@ def _accuracy(
     request: VerifyRequest, seen: tuple[_Seen, _Seen], sizes: Sequence[tuple[int, int]]
 ) -> AccuracyChange | None:
     """Judge both sides over the images that have labels."""
-    settings = request.decoding.accuracy
+    settings = request.pictures.accuracy
     known = [(index, picture.labels) for index, picture in enumerate(request.pictures.items) if picture.labels]
     if not known or settings is None:
         return None
