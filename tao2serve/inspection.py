@@ -19,6 +19,7 @@ from tao2serve.export.origin import origin_of
 from tao2serve.export.recognise import description_of, parameter_count
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
 from tao2serve.registry.source import spec_beside
+from tao2serve.tao.clustering_file import read_clustering
 from tao2serve.tao.describe import ModelDescription, describe
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
 from tao2serve.tao.notes import notes_on
@@ -30,7 +31,7 @@ from tao2serve.values import ModelSignature, Tensor
 
 __all__ = ["FileKind", "Inspection", "inspect_file"]
 
-FileKind: TypeAlias = Literal["keras_hdf5", "onnx", "tensorrt_plan", "experiment_spec"]
+FileKind: TypeAlias = Literal["keras_hdf5", "onnx", "tensorrt_plan", "experiment_spec", "clustering_file"]
 TEXT_BYTES: Final = 4096
 DEFAULT_LAYERS: Final = 18  # what TAO reads into a spec that names none
 
@@ -105,7 +106,7 @@ def inspect_file(path: Path, *, spec: Path | None = None) -> Inspection:
     elif _is_text(path):
         if spec is not None:
             raise UsageError("--spec", f"is for a model, and {path} is itself a text")
-        return _spec(path)
+        return _clustering_file(path) or _spec(path)
     else:
         raise InputError(
             str(path),
@@ -226,6 +227,26 @@ def _is_text(path: Path) -> bool:
     except UnicodeDecodeError as error:
         return error.start > TEXT_BYTES - 4 and b"\0" not in beginning  # a character cut in two at the end
     return b"\0" not in beginning
+
+
+def _clustering_file(path: Path) -> Inspection | None:
+    """Return what a clustering file of tao-toolkit-triton-apps says, None for any other text."""
+    try:
+        found = read_clustering(path)
+    except InputError:
+        return None
+    clustering = [
+        {"name": name, **asdict(handling.clustering), "clustering": handling.clustering.algorithm.lower()}
+        for name, handling in found.handling.items()
+    ]
+    return Inspection(
+        path=path,
+        kind="clustering_file",
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        facts={"stated_stride": found.stride or None, "clustering": clustering},
+        unusual=(*found.notes, *unread_fields(path)),
+    )
 
 
 def _spec(path: Path) -> Inspection:

@@ -83,6 +83,7 @@ KINDS = {
     "onnx": "ONNX",
     "tensorrt_plan": "TensorRT plan",
     "experiment_spec": "experiment spec",
+    "clustering_file": "clustering file of tao-toolkit-triton-apps, to lie over a spec (--clustering)",
 }
 
 

@@ -103,6 +103,20 @@ def test_a_plan_for_another_machine_says_so(tmp_path: Path, monkeypatch: pytest.
     assert "--engine" in found.unusual[0]
 
 
+def test_a_clustering_file(tmp_path: Path) -> None:
+    """That of tao-toolkit-triton-apps is told from a spec, and its settings are shown."""
+    path = tmp_path / "clustering.txt"
+    path.write_text(
+        'linewidth: 4 stride: 16 classwise_clustering_config { key: "car" value: { coverage_threshold: 0.005 '
+        "minimum_bounding_box_height: 4 dbscan_config { dbscan_eps: 0.3 dbscan_min_samples: 0.05 "
+        "dbscan_confidence_threshold: 0.9 } } }"
+    )
+    document = inspect_file(path).to_dict()
+    assert (document["kind"], document["stated_stride"]) == ("clustering_file", 16)
+    assert (document["clustering"][0]["name"], document["clustering"][0]["dbscan_eps"]) == ("car", 0.3)
+    assert "dbscan_eps 0.3" in table(inspect_file(path))
+
+
 def test_a_model_that_cannot_be_exported_is_shown_all_the_same(tmp_path: Path) -> None:
     """The layer that stands in the way is named as unusual."""
     file = KerasFile()
