@@ -64,7 +64,7 @@ class _Network:
     def __init__(self, *, height: int, width: int, seed: int) -> None:
         self._random = np.random.default_rng(seed)
         self._layers: list[dict[str, Any]] = []
-        self._weights: dict[str, list[tuple[str, np.ndarray]]] = {}
+        self._weights: dict[str, list[tuple[str, np.ndarray[Any, Any]]]] = {}
         self._channels: dict[str, int] = {}
         shape = [None, 3, height, width]
         self._add("input_1", "InputLayer", {"batch_input_shape": shape, "dtype": "float32", "sparse": False}, (), 3)
@@ -172,7 +172,7 @@ class _Network:
         config: dict[str, Any],
         feeds: Sequence[str],
         channels: int,
-        weights: Sequence[tuple[str, np.ndarray]] = (),
+        weights: Sequence[tuple[str, np.ndarray[Any, Any]]] = (),
     ) -> str:
         settings = (
             {"name": name, **config} if class_name == "InputLayer" else {"name": name, "trainable": True, **config}
