@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Tests that import onnxruntime themselves must not report to its maker either.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# A shell starts what it runs in the background with interrupts ignored, and children inherit that; tests send them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _GOLDEN = Path("shared") / "golden"
 

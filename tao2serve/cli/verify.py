@@ -135,7 +135,7 @@ def summary(result: Verification) -> str:
     if result.first_divergence:
         lines.append(f"{'parts at':<11} {result.first_divergence}")
     if not result.judged:
-        lines.append(f"{'UNDECIDED':<11} nothing to judge by: fp16 and int8 are judged by boxes")
+        lines.append(f"{'UNDECIDED':<11} boxes decide here, and neither side found one")
     elif result.passed:
         lines.append(f"{'passed':<11} {_allowed(result)}")
     return "\n".join(lines)

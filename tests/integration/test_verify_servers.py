@@ -44,7 +44,7 @@ def test_an_endpoint_equals_its_weights(sandbox: CommandLine, deployed: dict[str
     assert document["boxes"]["matched_ratio"] == 1.0
     assert document["boxes"]["expected"] > 80
     assert abs(document["accuracy"]["drop"]) < 1e-6
-    turned = sandbox.tao2serve("verify", deployed["endpoint"]["url"], WEIGHTS)
+    turned = sandbox.tao2serve("verify", deployed["endpoint"]["url"], WEIGHTS, "--images", IMAGES, "--limit", "2")
     assert "99% of the boxes must match" in turned.assert_success().stdout
 
 
