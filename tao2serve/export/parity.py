@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from math import prod
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +54,12 @@ class ParityReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.worst.name} within {self.worst.max_abs:.2g} over {self.images} images, {self.tolerance:g} allowed"
+            f"{self.worst.name} within {self.worst.max_abs:.2g} over {self.counted_images}, {self.tolerance:g} allowed"
         )
+
+    @property
+    def counted_images(self) -> str:
+        return f"{self.images} image{'s' * (self.images != 1)}"
 
     def require(self) -> None:
         """Raise ParityError, naming the worst tensor, unless the numbers are the same."""
@@ -64,7 +68,7 @@ class ParityReport:
             raise ParityError(
                 str(self.candidate),
                 f"does not give the numbers of {self.reference}",
-                evidence=f"{self.worst.name} is off by {self.worst.max_abs:.3g} over {self.images} images, "
+                evidence=f"{self.worst.name} is off by {self.worst.max_abs:.3g} over {self.counted_images}, "
                 f"{self.tolerance:g} is allowed{place}",
             )
 
