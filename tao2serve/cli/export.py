@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tao2serve.artifacts import Artifacts
     from tao2serve.values import ModelArtifact
 
+LARGEST_WORKSPACE_GIB: Final = 1024
 NO_SPEC: Final = (
     "there is no experiment spec, so no params.json was written and nothing was held against the training; "
     "to serve it, give the spec: --spec FILE"
@@ -109,7 +110,7 @@ def export(
             min_batch=min_batch,
             opt_batch=opt_batch,
             max_batch=max_batch,
-            workspace_bytes=round(workspace * (1 << 30)),
+            workspace_bytes=_bytes(workspace),
             timing_cache=timing_cache,
             trtexec=trtexec,
         )
@@ -159,6 +160,12 @@ def export(
     else:
         beside = [path for path in (params_path, scales_path) if path]
         print_text(_summary(made, output, beside, warnings))
+
+
+def _bytes(gibibytes: float) -> int:
+    if not 0 < gibibytes <= LARGEST_WORKSPACE_GIB:  # which NaN is not either
+        raise UsageError("--workspace", f"is {gibibytes:g}, not a size in GiB", hint="for example: 2")
+    return round(gibibytes * (1 << 30))
 
 
 def _contents(made: Artifacts, output: Path) -> dict[Path, bytes]:

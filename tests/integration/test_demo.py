@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def test_demo_interrupted_takes_everything_down(bare: CommandLine, number: signa
     process = subprocess.Popen(
         [sys.executable, "-m", "tao2serve", "demo", "--output", "demo"],
         env=dict(bare.environment), cwd=bare.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # under nohup it would be ignored
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
