@@ -58,6 +58,7 @@ class Deployment:
     source: ResolvedSource
     artifact: ModelArtifact
     cost: Verification | None  # of the precision, None for fp32
+    warnings: tuple[str, ...]  # what its user must know of source and spec
     model_id: str
     task_id: str
     service_id: str
@@ -88,6 +89,7 @@ class Deployment:
                 "sha256": self.artifact.sha256,
                 "model_id": self.model_id,
                 "cost": self.cost.to_dict() if self.cost else None,
+                "warnings": list(self.warnings),
             },
             "parity": {
                 "boxes_expected": self.parity.expected,
@@ -155,8 +157,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             wait_for_answer(endpoint.alias_url, image, timeout_s=limit_s, version=endpoint.version, on_news=step.news)
             step.note(endpoint.alias_url)
         deployment = Deployment(
-            endpoint=endpoint, source=source, artifact=artifact, cost=made.cost, model_id=model.model_id,
-            task_id=task.id, service_id=service.id, parity=parity, smoke=smoke, steps=steps,
+            endpoint=endpoint, source=source, artifact=artifact, cost=made.cost, warnings=made.warnings,
+            model_id=model.model_id, task_id=task.id, service_id=service.id, parity=parity, smoke=smoke, steps=steps,
         )  # fmt: skip
         task.record("deployment", deployment.to_dict())
         return deployment

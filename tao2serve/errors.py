@@ -16,6 +16,7 @@ what mends it, and where the full log lies.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "GateError",
@@ -50,6 +51,7 @@ class Tao2ServeError(Exception):
         self.hint = hint
         self.log = log
         self.step = ""  # the step it ended, filled in by Steps
+        self.details: dict[str, Any] = {}  # further members of the JSON document, for a program to read
 
     def to_dict(self) -> dict[str, str]:
         """Return the `error` member of the JSON document that `--json` prints; absent parts are empty."""

@@ -80,6 +80,7 @@ def deploy(
             calibration_method=calibration_method,
             accept_parity=accept_parity,
             images=image,
+            must_be_judged=True,
         ),
     )
     with quiet(home() / "logs" / "deploy.log") as terminal, shown_steps(terminal) as steps:
@@ -87,6 +88,8 @@ def deploy(
     if json_output:
         print_json(deployment.to_dict())
         return
+    for warning in deployment.warnings:
+        print_text(f"warning: {warning}")
     print_text(
         f"{deployment.endpoint.alias_url} answers with version {deployment.endpoint.version}\n"
         f"ask it:    tao2serve predict {deployment.endpoint.name} IMAGE.jpg -o out\n"

@@ -77,6 +77,7 @@ def artifact_request(
     images: Path | None = None,
     labels: Path | None = None,
     engine: EngineWish | None = None,
+    must_be_judged: bool = False,
 ) -> ArtifactRequest:
     """Gather the options that say what is made of the weights; raises UsageError for a word that is none of theirs."""
     from tao2serve.artifacts import ArtifactRequest
@@ -93,6 +94,7 @@ def artifact_request(
         labels=labels,
         accept_parity=accept_parity,
         engine=engine,
+        must_be_judged=must_be_judged,
     )
 
 

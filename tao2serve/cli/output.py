@@ -31,7 +31,7 @@ def error_document(error: Tao2ServeError) -> dict[str, Any]:
     document: dict[str, Any] = {"outcome": "error", "exit_code": error.exit_code, "error": error.to_dict()}
     if error.step:
         document["step"] = error.step
-    return document
+    return {**document, **error.details}
 
 
 def print_error(error: Tao2ServeError, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from tao2serve.steps import StepEvent, Steps
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 __all__ = ["shown_steps"]
+
+NEWS_EVERY_S: Final = 5.0
 
 
 @contextlib.contextmanager
@@ -35,7 +37,23 @@ def shown_steps(stream: IO[str]) -> Iterator[Steps]:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 live.stop()
     else:
-        yield Steps(watch=lambda event: _plain(event, stream))
+        lines = _Lines(stream)
+        yield Steps(watch=lines.see)
+
+
+class _Lines:
+    """Plain lines; what is new within a step at most every few seconds, so that a log stays readable."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._told = 0.0
+
+    def see(self, event: StepEvent) -> None:
+        now = time.monotonic()
+        if event.kind == "news" and now - self._told < NEWS_EVERY_S:
+            return
+        self._told = now
+        _plain(event, self._stream)
 
 
 def _plain(event: StepEvent, stream: IO[str]) -> None:
@@ -46,6 +64,8 @@ def _plain(event: StepEvent, stream: IO[str]) -> None:
         stream.write(f"failed  {event.name} ({event.seconds:.1f} s)\n")
     elif event.kind == "started":
         stream.write(f"...     {event.name}\n")
+    elif event.kind == "news":
+        stream.write(f"...     {event.name}: {event.detail}\n")
     stream.flush()
 
 

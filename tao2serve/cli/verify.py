@@ -160,6 +160,8 @@ def _accuracy(accuracy: AccuracyChange) -> list[str]:
 
 def _allowed(result: Verification) -> str:
     limits = result.limits
+    if limits.tensor_tolerance is None and not (result.boxes.expected or result.boxes.found):
+        return f"without boxes the tensors' cosine must be at least {limits.least_cosine:g}"
     parts = [f"{limits.matched_ratio:.0%} of the boxes must match"]
     if limits.tensor_tolerance is not None and result.tensors:
         parts.insert(0, f"tensors may be off by {limits.tensor_tolerance:g}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from tao2serve.errors import InputError
 from tao2serve.export.accept import accept_onnx
+from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES, refuse_encrypted
 from tao2serve.export.engine.execute import run_plan
 from tao2serve.export.engine.fit import require_fit
 from tao2serve.export.engine.machine import read_machine
@@ -64,7 +65,9 @@ def open_model(path: Path, *, provider: Provider = "cpu") -> OpenModel:
     there is no TensorRT, and a provider that is not there.
     """
     if not path.is_file():
-        raise InputError(str(path), "does not exist")
+        raise InputError(str(path), "is no file" if path.exists() else "does not exist")
+    if path.suffix.lower() in ENCRYPTED_SUFFIXES:
+        refuse_encrypted(path)
     if is_hdf5(path):
         return _open_hdf5(path)
     if is_plan(path):

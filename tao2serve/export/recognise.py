@@ -50,6 +50,8 @@ def parameter_count(model: ModelProto) -> int:
 
 def _layer(node: NodeProto, shapes: dict[str, tuple[int, ...]], path: Path) -> KerasLayer | None:
     """Return the layer that a node came from, as far as its name, class and filters go."""
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return None  # named after what they quantize
     config: dict[str, object] = {}
     is_convolution = node.op_type == "Conv" and len(node.input) > 1
     # With batch norm folded, a convolution's result has the norm's name, and its node keeps its own; keras2onnx

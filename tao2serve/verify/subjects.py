@@ -53,7 +53,7 @@ def open_subject(text: str, settings: Settings, *, stack: ExitStack, provider: P
         return of_triton(network)
     if text.startswith(("http://", "https://")):
         return _endpoint(text, triton=settings.triton_grpc)
-    if not ENDPOINT_NAME.fullmatch(text) or Path(text).exists():
+    if not ENDPOINT_NAME.fullmatch(text) or Path(text).is_file():
         return of_file(Path(text), provider=provider)
     service = find_service(settings.service)
     return _endpoint(

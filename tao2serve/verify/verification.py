@@ -15,6 +15,7 @@ from tao2serve.verify.subjects import Subject
 __all__ = ["AccuracyChange", "ImageResult", "Limits", "Verification"]
 
 SHOWN_IMAGES: Final = 20  # in the JSON document, the worst first
+LEAST_COSINE, LEAST_COSINE_INT8 = 0.999, 0.7
 NOTICED_DROP: Final = 0.01  # one point of mAP
 
 
@@ -25,6 +26,11 @@ class Limits:
     precision: str  # fp32 | fp16 | int8, "" where neither side says
     tensor_tolerance: float | None  # largest absolute difference; None: tensors are shown, boxes decide
     matched_ratio: float  # boxes of one side with a twin on the other
+
+    @property
+    def least_cosine(self) -> float:
+        """What fp16 and int8 tensors are held to where no side finds a box; for int8 it shows only what is broken."""
+        return LEAST_COSINE_INT8 if self.precision == "int8" else LEAST_COSINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +115,13 @@ class Verification:
                 for tensor in self.tensors
                 if not tensor.max_abs <= allowed
             ]
+        if allowed is None and not (self.boxes.expected or self.boxes.found):
+            least = self.limits.least_cosine
+            found += [
+                f"{tensor.name} points elsewhere: cosine {tensor.cosine:.4f}, {least:g} is the least without boxes"
+                for tensor in self.tensors
+                if not tensor.cosine >= least
+            ]
         if self.boxes.matched_ratio < self.limits.matched_ratio:
             found.append(
                 f"{self.boxes.matched_ratio:.1%} of the boxes match, {self.limits.matched_ratio:.0%} must: {self.boxes}"
@@ -117,8 +130,8 @@ class Verification:
 
     @property
     def judged(self) -> bool:
-        """Whether there was anything to judge by: fp32 tensors, or boxes."""
-        by_tensors = self.limits.tensor_tolerance is not None and bool(self.tensors)
+        """Whether there was anything to judge by: boxes, or for fp32 and fp16 the tensors."""
+        by_tensors = bool(self.tensors) and self.limits.precision != "int8"
         return by_tensors or bool(self.boxes.expected or self.boxes.found)
 
     @property

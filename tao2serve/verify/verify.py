@@ -18,6 +18,7 @@ from tao2serve.parity.tensors import TensorDifference, compare_tensors
 from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess, preprocess
 from tao2serve.runtime.values import Float32
 from tao2serve.serving.client import Answer
+from tao2serve.tao.reading import cautions
 from tao2serve.verify.request import Picture, VerifyRequest
 from tao2serve.verify.subjects import Subject, network_behind
 from tao2serve.verify.verification import AccuracyChange, ImageResult, Verification
@@ -72,7 +73,12 @@ def verify(
         limits=request.limits,
         tensors=tensors,
         accuracy=accuracy,
-        findings=(*_findings(tensors, images), *request.pictures.notes, *(accuracy.notes if accuracy else ())),
+        findings=(
+            *_findings(tensors, images),
+            *(cautions(request.decoding.spec) if request.decoding.spec else ()),
+            *request.pictures.notes,
+            *(accuracy.notes if accuracy else ()),
+        ),
     )
     if result.passed or first is None:
         return result

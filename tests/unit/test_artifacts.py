@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from PIL import Image
 from plan_files import VERSION, plan_bytes, record
 from templates import quantized, template
 
@@ -84,6 +85,39 @@ def _crushed_cache(folder: Path) -> str:
     model = onnx.load(str(export_onnx(WEIGHTS, output=folder / "plain.onnx").path))
     names = [model.graph.input[0].name, *(name for node in model.graph.node for name in node.output)]
     return "TRT-8501-EntropyCalibration2\n" + "".join(f"{name}: 38000000\n" for name in names)
+
+
+def test_a_dead_int8_detector_is_never_served(tmp_path: Path) -> None:
+    """Ranges far too large give a network that finds nothing; on pictures without objects that shows in its tensors."""
+    dead = tmp_path / "cache"
+    dead.write_text(_crushed_cache(tmp_path).replace("38000000", "43000000"))
+    with pytest.raises(ParityError, match="too far") as caught:
+        made(tmp_path / "b", ArtifactRequest(precision="int8", calibration_cache=dead))
+    assert "cosine" in caught.value.evidence
+    assert caught.value.details["cost"]["outcome"] == "failed"
+
+
+def test_what_will_be_served_must_have_been_judged(tmp_path: Path) -> None:
+    """int8 on pictures that show nothing is let pass for a file, and refused for an endpoint."""
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (384, 224), "gray").save(tmp_path / "empty" / "gray.png")
+    request = ArtifactRequest(precision="int8", calibration_images=IMAGES, images=tmp_path / "empty")
+    seen = made(tmp_path / "a", request)
+    assert seen.cost is not None
+    assert not seen.cost.judged
+    with pytest.raises(ParityError, match="cannot be judged"):
+        made(tmp_path / "b", replace(request, must_be_judged=True))
+
+
+def test_misspelt_fields_are_warned_of(tmp_path: Path) -> None:
+    """What the spec's author wrote and nobody reads is said wherever the spec is used, with the few pictures."""
+    text = (PRUNED / "experiment_spec.txt").read_text().replace("dbscan_eps", "dbscan_epz", 1)
+    (tmp_path / "spec.txt").write_text(text)
+    request = ArtifactRequest(precision="int8", calibration_images=IMAGES / "street_01.jpg", images=IMAGES)
+    spec = read_spec(tmp_path / "spec.txt")
+    artifacts = make_artifacts(WEIGHTS, spec, request, Settings(), folder=tmp_path / "made", steps=Steps())
+    assert any("dbscan_epz" in warning for warning in artifacts.warnings)
+    assert any("few" in warning for warning in artifacts.warnings)
 
 
 def test_trained_ranges_name_tensors_of_the_graph(tmp_path: Path) -> None:

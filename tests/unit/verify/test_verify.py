@@ -135,14 +135,21 @@ def test_numbers_that_are_none_fail(tmp_path: Path, exported: Path) -> None:
 
 
 def test_without_boxes_a_coarse_precision_is_not_judged(tmp_path: Path, exported: Path) -> None:
-    """On pictures that show nothing fp16 has nothing to be judged by, and the result does not claim that it passed."""
+    """On pictures that show nothing int8 has nothing to be judged by, and the result does not claim that it passed.
+
+    fp16 is near enough to be judged by its tensors, and fails where they point elsewhere.
+    """
     half = to_precision(accept_onnx(exported), precision="fp16", output=tmp_path / "half.onnx").path
-    blind = compared(opened(exported), opened(half))
+    assert compared(opened(exported), opened(half)).judged
+    blind = compared(opened(exported), replace(opened(half), precision="int8"))
     assert not blind.judged
     assert "UNDECIDED" in summary(blind)
     assert blind.to_dict()["judged"] is False
     seeing = compared(opened(exported), opened(half), images=SAMPLE / "images")
     assert seeing.judged
+    broken = changed(exported, tmp_path / "broken.onnx", "block_2a_conv_1/kernel:0", factor=-3.0)
+    elsewhere = compared(opened(exported), replace(opened(broken), precision="fp16"))
+    assert "cosine" in elsewhere.failures[0]
     assert "UNDECIDED" not in summary(seeing)
 
 
