@@ -21,6 +21,7 @@ _CLASSES = {
     "LeakyRelu": "LeakyReLU",
     "MaxPool": "MaxPooling2D",
 }
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 def description_of(model: ModelProto, path: Path) -> ModelDescription:
@@ -29,8 +30,8 @@ def description_of(model: ModelProto, path: Path) -> ModelDescription:
     A file whose names were lost is told by its operations alone.
     """
     shapes = {item.name: tuple(item.dims) for item in model.graph.initializer}
-    for node in model.graph.node:  # an int8 kernel reaches its convolution through this
-        if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
+    for node in model.graph.node:  # the kernels of int8 reach their convolutions through these
+        if node.op_type in _PAIR and node.input[0] in shapes:
             shapes[node.output[0]] = shapes[node.input[0]]
     layers: dict[str, KerasLayer] = {}
     for node in model.graph.node:
@@ -50,7 +51,7 @@ def parameter_count(model: ModelProto) -> int:
 
 def _layer(node: NodeProto, shapes: dict[str, tuple[int, ...]], path: Path) -> KerasLayer | None:
     """Return the layer that a node came from, as far as its name, class and filters go."""
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+    if node.op_type in _PAIR:
         return None  # named after what they quantize
     config: dict[str, object] = {}
     is_convolution = node.op_type == "Conv" and len(node.input) > 1

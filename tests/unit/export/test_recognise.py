@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from precision_files import largest_ranges
 from templates import TEMPLATES, template
 
 from tao2serve.export.convert import export_onnx
@@ -32,6 +33,16 @@ def test_onnx_tells_what_hdf5_tells(tmp_path: Path, name: str) -> None:
         assert (found.template, found.num_layers, found.pruned) == (wanted.template, wanted.num_layers, wanted.pruned)
         assert (found.use_pooling, found.all_projections) == (wanted.use_pooling, wanted.all_projections)
     assert found.unusual == wanted.unusual
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_int8_hides_no_widths(tmp_path: Path, pruned: bool) -> None:
+    """Kernels behind Q/DQ pairs still tell a pruned model from a whole one."""
+    file = template("squeezenet", input_chw=(3, 64, 96), pruned=pruned)
+    artifact = export_onnx(file.write(tmp_path / "model.hdf5"), output=tmp_path / "model.onnx")
+    int8 = to_precision(artifact, precision="int8", ranges=largest_ranges(artifact), output=tmp_path / "int8.onnx")
+    for path in (artifact.path, int8.path):
+        assert description_of(onnx.load(str(path)), path).pruned is pruned
 
 
 def test_names_that_were_lost_are_no_obstacle(tmp_path: Path) -> None:
