@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import typer
 from tao2serve import __version__
 from tao2serve.cli import demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
 from tao2serve.cli.output import error_document, print_error, print_json
-from tao2serve.errors import Tao2ServeError, UsageError
+from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
 
 INTERRUPTED = 130
@@ -83,10 +84,22 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return Tao2ServeError.exit_code
     except Exception as error:
-        return _interrupted(as_json=as_json) if interrupts.came else _unexpected(error, as_json=as_json)
+        if interrupts.came:
+            return _interrupted(as_json=as_json)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return _disk_full(error, as_json=as_json)
+        return _unexpected(error, as_json=as_json)
     if outcome == INTERRUPTED:  # how the parser passes KeyboardInterrupt on
         return _interrupted(as_json=as_json)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _disk_full(error: OSError, *, as_json: bool) -> int:
+    """A full disk is nobody's defect; the result itself may have been what had no room."""
+    full = ToolError(str(error.filename or "the disk, or where stdout goes"), "is full", hint="make room, run it again")
+    with contextlib.suppress(OSError):
+        print_error(full, as_json=as_json)
+    return full.exit_code
 
 
 def _interrupted(*, as_json: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -105,6 +105,8 @@ def decoding_of(
     to each other; UsageError for a clustering file without a spec.
     """
     require_same_shapes(reference, candidate)
+    if reference.kind == candidate.kind == "endpoint" and spec is None and clustering is None:
+        return replace(default_decoding(None), source="the endpoints' own settings")
     signature = reference.signature or candidate.signature
     paths = [side.path for side in (reference, candidate) if side.path]
     chosen = spec or next((found for path in paths if (found := spec_beside(path))), None)

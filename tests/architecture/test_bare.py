@@ -129,6 +129,19 @@ def test_wrong_input_gets_one_clear_error(
     assert not outcome.stdout
 
 
+def test_a_full_disk_is_no_defect() -> None:
+    """When the result cannot be written the command says so and exits 4."""
+    spec = Path(tao2serve.__file__).parent / "sandbox" / "sample" / "pruned" / "experiment_spec.txt"
+    for option in ((), ("--json",)):
+        with Path("/dev/full").open("w") as full:
+            outcome = subprocess.run(
+                [sys.executable, "-m", "tao2serve", "inspect", str(spec), *option],
+                stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            )  # fmt: skip
+        assert outcome.returncode == 4, outcome.stderr
+        assert "Traceback" not in outcome.stderr
+
+
 def test_a_clearml_that_does_not_answer_exits_5_at_once(tmp_path: Path) -> None:
     """The SDK alone would try for ever, in silence."""
     environment = {
