@@ -20,10 +20,13 @@ _MAX_NESTING = 64  # theirs nest 6 deep; the parser recurses
 def read_text(path: Path) -> str:
     """Return a spec's text. Raises InputError for a file that is missing, too large or not text."""
     try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise InputError(str(path), "is too large for an experiment spec", evidence=f"{size} bytes")
-        return path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer, and a device never ends
+            raise InputError(str(path), "is not a file")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise InputError(str(path), "is too large for an experiment spec", evidence=f"more than {_MAX_BYTES} bytes")
+        return content.decode("utf-8")
     except OSError as error:
         raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:

@@ -159,6 +159,8 @@ def read_qat_scales(path: Path, model: ModelProto) -> Ranges:
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            raise InputError(str(path), "is not a file")
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:

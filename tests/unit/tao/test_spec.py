@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,11 @@ def test_numbers_that_are_none(tmp_path: Path, training: Path) -> None:
     path.write_text(training.read_text().replace("dbscan_eps: 0.15", "dbscan_eps: nan"))
     with pytest.raises(InputError, match="class person that is no usable number"):
         to_params(read_spec(path))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe would wait for its writer, and a device never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="not a file"):
+            read_spec(path)

@@ -131,7 +131,7 @@ def test_numbers_that_are_none_fail(tmp_path: Path, exported: Path) -> None:
     result = compared(opened(exported), opened(other))
     assert not result.passed
     assert result.to_dict()["tensors"][0]["max_abs"] is None
-    assert any("no numbers" in finding for finding in result.findings)
+    assert any("no number" in failure for failure in result.failures)
 
 
 def test_without_boxes_a_coarse_precision_is_not_judged(tmp_path: Path, exported: Path) -> None:
