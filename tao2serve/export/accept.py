@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from tao2serve.errors import InputError
 from tao2serve.export.operators import check_operators
 from tao2serve.export.origin import origin_of
+from tao2serve.export.precision.carried import precision_of
 from tao2serve.export.shapes import check_shapes
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
 from tao2serve.export.stored import check_stored
@@ -17,7 +18,7 @@ from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.values import ModelArtifact, ModelSignature
 
-__all__ = ["accept_onnx", "precision_of"]
+__all__ = ["accept_onnx"]
 
 
 def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtifact:
@@ -77,12 +78,3 @@ def _check_interface(path: Path, model: ModelProto, signature: ModelSignature) -
                 evidence=f"the first dimension of {item.name}",
                 hint="export it again with an open batch size, which is what TAO's exporters write by themselves",
             )
-
-
-def precision_of(model: ModelProto) -> str:
-    """Name the precision the file carries: Q/DQ pairs are int8, half-precision weights fp16."""
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        return "int8"
-    if any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer):
-        return "fp16"
-    return "fp32"

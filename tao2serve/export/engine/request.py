@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tao2serve.errors import InputError, UsageError
-from tao2serve.export.accept import precision_of
+from tao2serve.export.precision.carried import precision_of
 from tao2serve.export.signature import load_onnx
 from tao2serve.tao.source import sha256_of
 from tao2serve.values import ModelArtifact
@@ -15,6 +15,10 @@ from tao2serve.values import ModelArtifact
 __all__ = ["MAX_BATCH", "EngineRequest", "check_artifact"]
 
 MAX_BATCH: Final = 1024  # what Settings.max_batch_size allows
+# A timing cache is written over. TensorRT takes any file for a cache of another GPU, weights too.
+_OTHER_SUFFIXES: Final = frozenset(
+    {".engine", ".etlt", ".h5", ".hdf5", ".jpeg", ".jpg", ".json", ".onnx", ".plan", ".png", ".tlt", ".txt"}
+)
 _LEAST_WORKSPACE: Final = 1 << 20  # trtexec counts in MiB
 
 
@@ -23,7 +27,8 @@ class EngineRequest:
     """One engine, with one optimisation profile over the batch dimension.
 
     Raises UsageError for batch sizes that are not 1 <= min <= opt <= max <= 1024, and InputError for an
-    artifact that is no ONNX file. `workspace_bytes` limits TensorRT's scratch memory on the GPU. TensorFloat-32
+    artifact that is no ONNX file, and UsageError for a timing cache with the name of a model or a text, which the
+    build would replace. `workspace_bytes` limits TensorRT's scratch memory on the GPU. TensorFloat-32
     is switched off, so that fp32 means fp32. With `ampere_plus` the plan runs on every GPU from compute
     capability 8.0 on, at some cost in speed.
     """
@@ -46,6 +51,12 @@ class EngineRequest:
             )
         if self.workspace_bytes < _LEAST_WORKSPACE:
             raise UsageError("workspace of the engine", "is under 1 MiB", evidence=f"{self.workspace_bytes} bytes")
+        if self.timing_cache is not None and self.timing_cache.suffix.lower() in _OTHER_SUFFIXES:
+            raise UsageError(
+                str(self.timing_cache),
+                "is named as the timing cache, and has the name of another kind of file",
+                hint="it is replaced after the build: name one of its own, such as timing.cache",
+            )
         if self.artifact.format != "onnx":
             raise InputError(str(self.artifact.path), f"is {self.artifact.format}; an engine is built from ONNX")
 

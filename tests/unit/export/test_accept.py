@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tao2serve.errors import InputError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.precision.carried import precision_of
 from tao2serve.export.signature import read_signature
 from tao2serve.export.stored import check_stored
 
@@ -358,3 +359,29 @@ def test_precision_is_what_the_file_carries(tmp_path: Path) -> None:
     artifact = accept_onnx(tmp_path / "model.onnx")
     assert artifact.precision == "fp16"
     assert artifact.signature.input.datatype == "FP16"
+
+
+@pytest.mark.parametrize(
+    ("operator", "precision"),
+    [
+        ("QuantizeLinear", "int8"),
+        ("DequantizeLinear", "int8"),
+        ("QLinearConv", "int8"),
+        ("DynamicQuantizeLinear", "int8"),
+        ("ConvInteger", "int8"),
+        ("Relu", "fp32"),
+    ],
+)
+def test_every_form_of_quantization_is_int8(operator: str, precision: str) -> None:
+    """Weights alone, onnxruntime's QOperator format and its dynamic quantization count as well."""
+    model = _model(TF2ONNX)
+    model.graph.node.append(helper.make_node(operator, ["a"], ["b"]))
+    assert precision_of(model) == precision
+
+
+def test_half_precision_weights_may_be_constants() -> None:
+    """Exporters write weights as Constant nodes too."""
+    model = _model(TF2ONNX)
+    half = numpy_helper.from_array(np.zeros(4, np.float16))
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], value=half))
+    assert precision_of(model) == "fp16"

@@ -126,7 +126,7 @@ def test_other_texts_are_refused(tmp_path: Path, model: ModelProto, text: str, f
 
 
 def test_files_that_are_no_text_are_refused(tmp_path: Path, model: ModelProto) -> None:
-    """A binary file, a file of gigabytes, a folder and nothing at all are InputError, read no further than needed."""
+    """A binary file, one of gigabytes, a folder, a pipe and nothing at all are InputError, read only so far."""
     binary, huge = tmp_path / "binary", tmp_path / "huge"
     binary.write_bytes(b"\xff\xfe\x00")
     with huge.open("wb") as file:
@@ -134,7 +134,7 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path, model: ModelProto) -
     for path, fact in (
         (binary, "not a text file"),
         (huge, "too large"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "not a file"),
         (tmp_path / "absent", "cannot be read"),
     ):
         with pytest.raises(InputError, match=fact):

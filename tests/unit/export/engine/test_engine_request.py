@@ -29,6 +29,13 @@ def test_batch_sizes_out_of_order_are_refused(batches: tuple[int, int, int]) -> 
         EngineRequest(artifact=ARTIFACT, min_batch=least, opt_batch=usual, max_batch=most)
 
 
+@pytest.mark.parametrize("name", ["weights/model.hdf5", "model.ONNX", "model.plan", "experiment_spec.txt"])
+def test_a_timing_cache_replaces_no_other_file(name: str) -> None:
+    """TensorRT takes any file for a cache of another GPU, and the new cache would be written over it."""
+    with pytest.raises(UsageError, match="another kind of file"):
+        EngineRequest(artifact=ARTIFACT, timing_cache=Path(name))
+
+
 def test_what_else_a_request_refuses() -> None:
     """A plan is not built from a plan, nor in no memory at all."""
     with pytest.raises(InputError, match="built from ONNX"):
