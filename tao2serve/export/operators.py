@@ -16,8 +16,12 @@ _STANDARD = frozenset({"", "ai.onnx"})
 _KNOWN = _STANDARD | {"com.microsoft"}  # onnxruntime's own, such as the fused ones its optimizer writes
 
 
+# They can run for ever, inside onnxruntime, where no signal reaches: the file says how often.
+_LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
+
+
 def check_operators(path: Path, model: ModelProto) -> None:
-    """Raise InputError for operators of other domains, naming them, functions, and versions newer than known."""
+    """Raise InputError for loops, operators of other domains, naming them, functions, and versions newer than known."""
     if model.ir_version > onnx.IR_VERSION:
         raise InputError(
             str(path),
@@ -33,6 +37,9 @@ def check_operators(path: Path, model: ModelProto) -> None:
             evidence=", ".join(foreign)[:300],
             hint="export the model with standard ONNX operators only",
         )
+    loops = sorted({node.op_type for node in all_nodes(model) if node.op_type in _LOOPS})
+    if loops:
+        raise InputError(str(path), "runs in a loop, which no detector does", evidence=", ".join(loops))
     if model.functions:
         raise InputError(
             str(path),

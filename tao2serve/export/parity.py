@@ -14,7 +14,7 @@ from tao2serve.errors import InputError, ParityError
 from tao2serve.export.computable import check_computable
 from tao2serve.export.divergence import first_divergence
 from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES
-from tao2serve.export.execution import open_model, sample_images
+from tao2serve.export.execution import OpenModel, open_model, sample_images
 from tao2serve.parity.tensors import TensorDifference, compare_tensors
 from tao2serve.tao.hdf5 import is_hdf5
 from tao2serve.tao.keras import Array
@@ -102,26 +102,45 @@ def check_parity(
 def prove_parity(artifact: ModelArtifact, source: Path) -> str:
     """Return in one line how the artifact compares with its source on synthetic images.
 
-    A file that is served as it is has nothing to be compared with, so it is run once. Raises ParityError, and
-    InputError as `check_parity`.
+    A file that is served as it is has nothing to be compared with, so it is run, alone and in a batch.
+    Raises ParityError, and InputError as `check_parity`.
     """
     # A large image is evidence enough: each of its thousands of cells is compared, and numpy takes seconds for it.
     images = sample_images(artifact.signature, count=1 if prod(artifact.signature.input.shape) > LARGE else 2)
     if artifact.path == source:
-        _check_runs(source, images[:1])
+        _check_runs(source, images)
         return "the file is served as it is"
     if source.suffix.lower() in ENCRYPTED_SUFFIXES:
-        _check_runs(artifact.path, images[:1])
+        _check_runs(artifact.path, images)
         return "not provable: NVIDIA's own export of weights that only its container can read"
     report = check_parity(artifact, source, images=images)
     report.require()
     return str(report)
 
 
+def _check_batch(model: OpenModel, images: Array) -> None:
+    """Raise InputError for a model that declares an open batch size and has a fixed one inside, as in a Reshape."""
+    try:
+        batch = model.forward(images)
+        seen = f"{len(images)} images gave {len(batch.coverage)} and {len(batch.bbox)} results"
+        fits = len(batch.coverage) == len(batch.bbox) == len(images)
+    except InputError as error:
+        seen, fits = error.evidence, False
+    if fits:
+        return
+    raise InputError(
+        str(model.path),
+        "takes one image at a time, which rules out Triton's dynamic batching",
+        evidence=seen,
+        hint="export it again with an open batch size, which is what TAO's exporters write by themselves",
+    )
+
+
 def _check_runs(path: Path, images: Array) -> None:
-    """Raise InputError unless a model runs here, gives the shapes it declares, and finite numbers."""
+    """Raise InputError unless a model runs here, gives the shapes it declares, finite numbers, and takes a batch."""
     model = open_model(path)
-    outputs = model.run(images)
+    outputs = model.run(images[:1])
+    _check_batch(model, images)
     found = (outputs.coverage, outputs.bbox)
     for tensor, value in zip((model.signature.coverage, model.signature.bbox), found, strict=True):
         if value.shape[1:] != tensor.shape:

@@ -30,6 +30,7 @@ _TAO_KERAS = "2.2.4"
 _MAX_CONFIG_CHARS = 64 << 20
 _MAX_LAYERS = 10_000
 _MAX_WEIGHT_BYTES = 1_900_000_000  # an ONNX file is one protobuf message, which ends at 2 GiB
+_MAX_GROWTH = 100  # Keras compresses nothing; a file of 1 MB may declare gigabytes that it does not hold
 
 
 def is_hdf5(path: Path) -> bool:
@@ -152,7 +153,7 @@ def _read_weights(path: Path, file: Any) -> dict[str, tuple[Weight, ...]]:
     if len(names) > _MAX_LAYERS:
         raise InputError(str(path), f"has more than {_MAX_LAYERS} layers")
     found: dict[str, tuple[Weight, ...]] = {}
-    left = _MAX_WEIGHT_BYTES
+    left = min(_MAX_WEIGHT_BYTES, _MAX_GROWTH * path.stat().st_size)
     for name in names:
         group = _child(path, root, name)
         layer: list[Weight] = []
@@ -207,7 +208,7 @@ def _array(path: Path, layer: str, dataset: Any, limit_bytes: int) -> np.ndarray
     if size > limit_bytes or len(dataset.shape) > 8:
         raise InputError(
             subject,
-            "has more weights than an ONNX file can hold",
+            "has more weights than its file or an ONNX file can hold",
             evidence=f"{dataset.name} is {dataset.shape}",
         )
     values = np.asarray(dataset[()], dtype=np.float32, order="C")  # keeps a scalar a scalar

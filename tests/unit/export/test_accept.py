@@ -258,11 +258,13 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
 
 
 def test_operators_and_versions_triton_does_not_know(tmp_path: Path) -> None:
-    """Foreign domains are named wherever they hide; functions, newer opsets and IR versions are refused plainly."""
+    """Foreign domains are named wherever they hide; loops, functions, newer opsets and IR versions are refused."""
     path = tmp_path / "model.onnx"
     inner = helper.make_graph([helper.make_node("Nms", [], ["z"], domain="com.acme")], "inner", [], [])
     foreign = _model(TF2ONNX)
     foreign.graph.node.append(helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner))
+    endless = _model(TF2ONNX)
+    endless.graph.node.append(helper.make_node("Loop", ["n"], ["y"], body=helper.make_graph([], "body", [], [])))
     function = _model(TF2ONNX)
     function.functions.append(helper.make_function("ai.onnx", "Mine", [], [], [], function.opset_import))
     opset, version, silent = (_model(TF2ONNX) for _ in range(3))
@@ -271,6 +273,7 @@ def test_operators_and_versions_triton_does_not_know(tmp_path: Path) -> None:
     del silent.opset_import[:]
     for model, fact, evidence in (
         (foreign, "plain Triton cannot load", "com.acme::Nms"),
+        (endless, "runs in a loop", "Loop"),
         (function, "operators of its own", "Mine"),
         (opset, "newer ONNX operators", "opset 999"),
         (version, "newer ONNX", "IR version 999"),

@@ -14,7 +14,7 @@ from tao2serve.errors import InputError, ParityError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.execution import open_model, sample_images
-from tao2serve.export.parity import check_parity
+from tao2serve.export.parity import check_parity, prove_parity
 from tao2serve.parity.tensors import compare_tensors
 
 
@@ -84,3 +84,24 @@ def test_images_that_do_not_fit(tmp_path: Path) -> None:
             open_model(path).run(np.zeros((1, 3, 8, 8), np.float32))
         assert "(1, 3, 8, 8)" in caught.value.evidence
         assert "32, 48" in caught.value.evidence
+
+
+def test_an_accepted_file_must_take_a_batch(tmp_path: Path) -> None:
+    """A Reshape to one image inside a graph of open batch size is found before Triton meets it, and named."""
+    path = export_onnx(tiny_resnet(tmp_path / "model.hdf5"), output=tmp_path / "model.onnx").path
+    prove_parity(accept_onnx(path), path)
+    model = onnx.load(str(path))
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    user = next(node for node in model.graph.node if first.output[0] in node.input)
+    shape = next(item for item in model.graph.value_info if item.name == first.output[0]).type.tensor_type.shape
+    sizes = np.array([1, *(dim.dim_value for dim in shape.dim[1:])], dtype=np.int64)
+    model.graph.initializer.append(numpy_helper.from_array(sizes, name="sizes"))
+    place = list(user.input).index(first.output[0])
+    user.input[place] = "one"
+    index = list(model.graph.node).index(user)
+    model.graph.node.insert(index, onnx.helper.make_node("Reshape", [first.output[0], "sizes"], ["one"], name="fixed"))
+    del model.graph.value_info[:]
+    onnx.save(model, str(path))
+    with pytest.raises(InputError, match="one image at a time") as caught:
+        prove_parity(accept_onnx(path), path)
+    assert "fixed" in caught.value.evidence
