@@ -140,7 +140,7 @@ def _check_runs(path: Path, images: Array) -> None:
     """Raise InputError unless a model runs here, gives the shapes it declares, finite numbers, and takes a batch."""
     model = open_model(path)
     outputs = model.run(images[:1])
-    _check_batch(model, images)
+    _check_batch(model, np.concatenate([images[:1]] * 2))
     found = (outputs.coverage, outputs.bbox)
     for tensor, value in zip((model.signature.coverage, model.signature.bbox), found, strict=True):
         if value.shape[1:] != tensor.shape:
