@@ -146,7 +146,7 @@ def export(
             contents[params_path] = (json.dumps(to_params(experiment), indent=2) + "\n").encode()
             # With its spec beside it the ONNX file can be deployed as it lies there.
             contents[output / "experiment_spec.txt"] = resolved.experiment_spec.read_bytes()
-        _put(contents, force=force)
+        _put(contents, inputs=[path for path in (resolved.weights, resolved.spec) if path], force=force)
     document = {
         "outcome": "ok",
         "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
@@ -203,12 +203,21 @@ def _summary(made: Artifacts, output: Path, beside: Sequence[Path], warnings: Se
     return "\n".join(lines)
 
 
-def _put(contents: Mapping[Path, bytes], *, force: bool) -> None:
-    """Write all files, each in one step; raises UsageError, before any is written, rather than replace what differs."""
+def _put(contents: Mapping[Path, bytes], *, inputs: Sequence[Path], force: bool) -> None:
+    """Write all files, each in one step; raises UsageError, before any is written, rather than replace what differs.
+
+    With `force` other content is replaced, but never a file that the export was made from.
+    """
     for target, content in contents.items():
         if target.is_dir():
             raise UsageError(str(target), "is a folder, and a file must go there", hint="choose another -o DIR")
-        if not force and target.is_file() and target.read_bytes() != content:
+        if not target.is_file() or target.read_bytes() == content:
+            continue
+        if any(target.samefile(source) for source in inputs):
+            raise UsageError(
+                str(target), "is what was exported, and would be written over", hint="choose another -o DIR"
+            )
+        if not force:
             raise UsageError(str(target), "is there already, with other content", hint="add --force, or another -o DIR")
     for target, content in contents.items():
         write_atomically(target, content)

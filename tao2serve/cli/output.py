@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from tao2serve.errors import Tao2ServeError, UsageError
 
@@ -21,8 +21,13 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+# All but tab and line feed: names and metadata come from files, and must not steer the terminal.
+_CONTROL: Final = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+
+
 def print_text(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    """Write the result of a run without --json; control characters in it are shown as one that does nothing."""
+    sys.stdout.write(text.translate(_CONTROL) + "\n")
     sys.stdout.flush()
 
 
@@ -48,7 +53,7 @@ def print_error(error: Tao2ServeError, *, as_json: bool) -> None:
         lines.append(f"  try:  {error.hint}")
     if error.log:
         lines.append(f"  log:  {error.log}")
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write("\n".join(lines).translate(_CONTROL) + "\n")
     sys.stderr.flush()
 
 
