@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import onnx
 from onnx import ModelProto, numpy_helper
@@ -36,8 +35,6 @@ def load_model(artifact: ModelArtifact) -> ModelProto:
             raise InputError(
                 str(artifact.path), "cannot be read with its weights", evidence=str(error).strip()[:300]
             ) from error
-    if not all(isinstance(text, str) for text in _texts(model)):
-        raise InputError(str(artifact.path), "is a damaged ONNX file", evidence="a name in it is no text")
     for name, tensor in constants(model.graph).items():
         try:
             numpy_helper.to_array(tensor)
@@ -46,13 +43,3 @@ def load_model(artifact: ModelArtifact) -> ModelProto:
                 str(artifact.path), "has a weight that is damaged", evidence=f"{name[:100]}: {error}"[:300]
             ) from error
     return model
-
-
-def _texts(message: Any) -> Iterator[object]:
-    """Return every name and text in a protobuf message; one that is not UTF-8 comes as bytes."""
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_STRING:
-            yield from ((value,) if isinstance(value, (str, bytes)) else value)
-        elif field.type == field.TYPE_MESSAGE:
-            for item in (value,) if hasattr(value, "ListFields") else value:
-                yield from _texts(item)
