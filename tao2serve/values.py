@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["IMAGE_MEDIA_TYPES", "ModelArtifact", "ModelSignature", "Tensor", "TrainedModel", "TritonModel"]
+__all__ = [
+    "BOXES_OUTPUT",
+    "IMAGE_MEDIA_TYPES",
+    "PIXELS_INPUT",
+    "ModelArtifact",
+    "ModelSignature",
+    "Tensor",
+    "TrainedModel",
+    "TritonModel",
+]
 
 # What an endpoint takes, by the ending of a file's name; the endpoint itself looks at the bytes.
 IMAGE_MEDIA_TYPES: Final = {
@@ -16,6 +25,11 @@ IMAGE_MEDIA_TYPES: Final = {
     ".bmp": "image/bmp",
     ".webp": "image/webp",
 }
+
+
+# Tensor names of graphs that do more than TAO's: what they take and give is told by these.
+PIXELS_INPUT: Final = "pixels"
+BOXES_OUTPUT: Final = "output_boxes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +45,8 @@ class Tensor:
 class ModelSignature:
     """The named input and outputs of a DetectNet_v2 network.
 
-    `input` is (C, H, W), `coverage` is (classes, h, w), `bbox` is (4 * classes, h, w).
+    `input` is (C, H, W), `coverage` is (classes, h, w), `bbox` is (4 * classes, h, w). A graph may instead take
+    pixels, `input` being (H, W, 3) UINT8 of that name, and may give boxes in network pixels instead of offsets.
     """
 
     input: Tensor
@@ -39,17 +54,35 @@ class ModelSignature:
     bbox: Tensor
 
     @property
+    def takes_pixels(self) -> bool:
+        """Whether the graph itself scales and transposes: its input is (H, W, 3) uint8 RGB."""
+        return self.input.name == PIXELS_INPUT
+
+    @property
+    def gives_boxes(self) -> bool:
+        """Whether the graph itself decodes: `bbox` holds L, T, R, B in network pixels."""
+        return self.bbox.name == BOXES_OUTPUT
+
+    @property
+    def width(self) -> int:
+        return self.input.shape[1 if self.takes_pixels else 2]
+
+    @property
+    def height(self) -> int:
+        return self.input.shape[0 if self.takes_pixels else 1]
+
+    @property
     def stride(self) -> int:
         """Input pixels per grid cell, from the shapes (never assumed: 16, 32 and 224 all occur)."""
-        return round(self.input.shape[2] / self.coverage.shape[2])
+        return round(self.width / self.coverage.shape[2])
 
     @property
     def class_count(self) -> int:
         return self.coverage.shape[0]
 
     def __str__(self) -> str:
-        channels, height, width = self.input.shape
-        return f"{channels}x{height}x{width} input, {self.class_count} classes, stride {self.stride}"
+        sizes = "x".join(str(size) for size in self.input.shape)
+        return f"{sizes} input, {self.class_count} classes, stride {self.stride}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .values import DetectorParams, Float32
 
 Float64: TypeAlias = NDArray[np.float64]
+BoxEncoding: TypeAlias = Literal["offsets", "absolute"]
 Index: TypeAlias = NDArray[np.int64]
 
 
@@ -32,32 +33,50 @@ class Candidates:
         return Candidates(ltrb=self.ltrb[index], coverage=self.coverage[index], class_id=self.class_id[index])
 
 
-def find_candidates(cov: Float32, bbox: Float32, params: DetectorParams) -> Candidates:
-    """Decode every cell above its class's coverage threshold; cells with a box that is not finite are left out.
+def find_candidates(
+    cov: Float32, bbox: Float32, params: DetectorParams, *, boxes: BoxEncoding = "offsets"
+) -> Candidates:
+    """Return every cell above its class's coverage threshold as a box; a box that is not finite is left out.
 
-    cov is (C, h, w), bbox (4C, h, w). Decoding: centre = index * stride + offset, L = cx - b0 * scale,
-    T = cy - b1 * scale, R = cx + b2 * scale, B = cy + b3 * scale (tao_deploy's BboxHandler).
+    cov is (C, h, w), bbox (4C, h, w), either the network's offsets, decoded here as `absolute_boxes` says, or
+    boxes that a graph has decoded already.
     """
     classes, rows, columns = cov.shape
     threshold = np.array([entry.coverage_threshold for entry in params.classes], dtype=np.float32)
     # Transposed first, so that nonzero() walks the grid column by column: clusters are numbered and ties
     # are broken in this order.
     class_id, x, y = np.nonzero(cov.transpose(0, 2, 1) > threshold[:, None, None])
-    offsets = bbox.reshape(classes, 4, rows, columns)[class_id, :, y, x].astype(np.float64) * params.bbox_scale
-    centre_x = x * round(params.width / columns) + params.bbox_offset
-    centre_y = y * round(params.height / rows) + params.bbox_offset
-    ltrb = np.stack(
-        (
-            centre_x - offsets[:, 0],
-            centre_y - offsets[:, 1],
-            centre_x + offsets[:, 2],
-            centre_y + offsets[:, 3],
-        ),
-        axis=1,
+    values = bbox.reshape(classes, 4, rows, columns)[class_id, :, y, x]
+    if boxes == "offsets":
+        centre_x, centre_y = cell_centres(params, rows=rows, columns=columns)
+        sides = values * np.float32(params.bbox_scale)
+        low, high = np.stack((centre_x[x], centre_y[y]), axis=1), sides[:, 2:]
+        values = np.concatenate((low - sides[:, :2], low + high), axis=1)
+    found = Candidates(
+        ltrb=values.astype(np.float64), coverage=cov[class_id, y, x].astype(np.float64), class_id=class_id
     )
-    found = Candidates(ltrb=ltrb, coverage=cov[class_id, y, x].astype(np.float64), class_id=class_id)
-    finite = np.isfinite(ltrb).all(axis=1) & np.isfinite(found.coverage)
+    finite = np.isfinite(found.ltrb).all(axis=1) & np.isfinite(found.coverage)
     return found if finite.all() else found.take(finite)
+
+
+def cell_centres(params: DetectorParams, *, rows: int, columns: int) -> tuple[Float32, Float32]:
+    """Return (x (columns,), y (rows,)) of the grid's cells in network pixels: index * stride + offset."""
+    x = np.arange(columns) * round(params.width / columns) + params.bbox_offset
+    y = np.arange(rows) * round(params.height / rows) + params.bbox_offset
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+def absolute_boxes(bbox: Float32, params: DetectorParams) -> Float32:
+    """Decode the whole grid: (4C, h, w) offsets → (4C, h, w) L, T, R, B in network pixels.
+
+    L = cx - b0 * scale, T = cy - b1 * scale, R = cx + b2 * scale, B = cy + b3 * scale (tao_deploy's BboxHandler),
+    each product and sum in float32, so that a graph of Mul, Sub and Add gives the same bits.
+    """
+    rows, columns = bbox.shape[1:]
+    x, y = cell_centres(params, rows=rows, columns=columns)
+    sides = bbox.reshape(-1, 4, rows, columns) * np.float32(params.bbox_scale)
+    ltrb = (x - sides[:, 0], y[:, None] - sides[:, 1], x + sides[:, 2], y[:, None] + sides[:, 3])
+    return np.stack(ltrb, axis=1).reshape(bbox.shape)
 
 
 def neighbour_pairs(boxes: Candidates, eps: Float64) -> tuple[Index, Index]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .values import DetectorParams, Float32
 
-__all__ = ["ImageError", "preprocess"]
+__all__ = ["ImageError", "preprocess", "read_pixels", "to_tensor"]
+
+UInt8: TypeAlias = NDArray[np.uint8]
 
 FORMATS: Final = ("JPEG", "PNG", "BMP", "WEBP")
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -33,6 +36,21 @@ def preprocess(
 ) -> tuple[Float32, tuple[int, int]]:
     """Return ((C, H, W) float32 in [0, 1], (width, height) of the image as a person sees it).
 
+    What `read_pixels` reads, as `to_tensor` scales it; raises ImageError as `read_pixels` does.
+    """
+    pixels, size = read_pixels(image_bytes, params, max_bytes=max_bytes, max_pixels=max_pixels)
+    return to_tensor(pixels, params), size
+
+
+def read_pixels(
+    image_bytes: bytes,
+    params: DetectorParams,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[UInt8, tuple[int, int]]:
+    """Return ((H, W, 3) uint8 RGB of the network's size, (width, height) of the image as a person sees it).
+
     Takes JPEG, PNG, BMP and WebP. The EXIF orientation is applied first, so boxes are in the upright image's
     pixels. Alpha is dropped onto black. Resize is PIL LANCZOS to the network's size, aspect ratio not kept,
     as TAO trains and evaluates. Raises ImageError before decoding when a limit is passed.
@@ -42,13 +60,18 @@ def preprocess(
     if len(image_bytes) > max_bytes:
         raise ImageError(f"the image has {len(image_bytes):,} bytes, and the limit is {max_bytes:,}")
     image = _decode(image_bytes, max_pixels)
-    size = image.size
     resized = image.resize((params.width, params.height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(resized, dtype=np.float32) / np.float32(255.0)
+    return np.asarray(resized), image.size
+
+
+def to_tensor(pixels: UInt8, params: DetectorParams) -> Float32:
+    """Return (C, H, W) float32 in [0, 1] for (H, W, 3) uint8 RGB; one channel is the luma of the resized colours."""
+    scaled = pixels.astype(np.float32) / np.float32(255.0)
     if params.channels == 1:
-        # TAO resizes in colour first and takes the luma of the result.
-        return np.ascontiguousarray((pixels @ LUMA)[None]), size
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)), size
+        # TAO resizes in colour first and takes the luma of the result. Summed in this order, as a graph can too.
+        red, green, blue = (scaled[..., index] * LUMA[index] for index in range(3))
+        return np.ascontiguousarray((red + green + blue)[None])
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
 def _decode(image_bytes: bytes, max_pixels: int) -> Image.Image:
