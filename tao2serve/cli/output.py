@@ -12,7 +12,11 @@ from typing import IO, Any, Final
 
 from tao2serve.errors import Tao2ServeError, UsageError
 
-__all__ = ["error_document", "print_error", "print_json", "print_text", "quiet"]
+__all__ = ["Told", "error_document", "plain", "print_error", "print_json", "print_text", "quiet"]
+
+
+class Told(int):
+    """An exit code whose reason the command has printed itself."""
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -27,8 +31,13 @@ _CONTROL: Final = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "
 
 def print_text(text: str) -> None:
     """Write the result of a run without --json; control characters in it are shown as one that does nothing."""
-    sys.stdout.write(text.translate(_CONTROL) + "\n")
+    sys.stdout.write(plain(text) + "\n")
     sys.stdout.flush()
+
+
+def plain(text: str) -> str:
+    """Return the text with its control characters shown as one that does nothing."""
+    return text.translate(_CONTROL)
 
 
 def error_document(error: Tao2ServeError) -> dict[str, Any]:
