@@ -113,7 +113,7 @@ def save_picture(picture: Image.Image, *, path: Path) -> Path:
         picture.save(buffer, format="PNG", compress_level=3)
     else:
         raise UsageError(str(path), "cannot be written", evidence="the name ends neither in .png nor in .jpg")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), durable=False)
     return path
 
 
