@@ -118,7 +118,9 @@ def _check_printable(wanted: str, pictures: Sequence[NamedImage], output: Path |
     from tao2serve.errors import UsageError
 
     if wanted == "kitti" and output is None and not as_json and len(pictures) > 1:
-        raise UsageError("--format", f"kitti is a file a picture, and there are {len(pictures)}", hint="give -o DIR")
+        raise UsageError(
+            "--format", f"kitti makes one file a picture, and there are {len(pictures)}", hint="give -o DIR"
+        )
 
 
 def _ask(run: _Run, *, min_score: float, concurrency: int) -> _Outcome:
@@ -238,9 +240,9 @@ def _print_document(run: _Run, error: Tao2ServeError | None, files: Sequence[Pat
         head["exit_code"] = INTERRUPTED
     head |= {"endpoint": run.url, "format": run.format, "files": [str(path) for path in files]}
     out = sys.stdout
-    out.write(json.dumps(head, indent=2, default=str).removesuffix("\n}") + ',\n"results": [\n')
+    out.write(json.dumps(head, indent=2, default=str).removesuffix("\n}") + ',\n  "results": [\n')
     run.entries.copy_to(out)
-    out.write("\n]")
+    out.write("\n  ]")
     run.layout.write_members(out)
     out.write("\n}\n")
     out.flush()
