@@ -126,6 +126,7 @@ def _check_printable(wanted: str, pictures: Sequence[NamedImage], output: Path |
 def _ask(run: _Run, *, min_score: float, concurrency: int) -> _Outcome:
     """Ask about all pictures; an interrupt or a failure ends it, and what came until then stays."""
     from tao2serve.errors import Tao2ServeError
+    from tao2serve.formats.files import write_shared_files
     from tao2serve.interrupts import deferred_interrupts
     from tao2serve.serving.batch import ask_many, drawing_places
 
@@ -146,6 +147,10 @@ def _ask(run: _Run, *, min_score: float, concurrency: int) -> _Outcome:
         outcome = replace(outcome, interrupted=True)
     except Tao2ServeError as error:
         outcome = replace(outcome, failure=error)
+    except BrokenPipeError:  # nobody reads stdout any more, as after `head`; the files stay
+        if run.output is not None:
+            write_shared_files(run.layout, run.output)
+        raise
     return replace(outcome, seconds=time.monotonic() - start)
 
 
