@@ -25,8 +25,11 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-# All but tab and line feed: names and metadata come from files, and must not steer the terminal.
-_CONTROL: Final = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+# All but tab and line feed: names and metadata come from files, and must not steer the terminal. Half characters
+# (U+D800 to U+DFFF), which names that are not UTF-8 hold, cannot be written at all.
+_CONTROL: Final = dict.fromkeys(
+    (*range(9), *range(11, 32), *range(127, 160), *range(0xD800, 0xE000)), "\N{REPLACEMENT CHARACTER}"
+)
 
 
 def print_text(text: str) -> None:

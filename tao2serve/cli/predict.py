@@ -197,7 +197,7 @@ def _tell_problem(run: _Run, line: str, count: Count) -> None:
     if run.in_words:
         count.say(line)
     elif not run.as_json:
-        sys.stderr.write(line + "\n")
+        count.note(line)
 
 
 def _finish(run: _Run, outcome: _Outcome) -> int:

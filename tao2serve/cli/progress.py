@@ -116,28 +116,38 @@ class _Board:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """Pictures being counted: `step` counts one, `say` prints a line of the result past what shows the count."""
+    """Pictures being counted: `step` counts one.
+
+    Past what shows the count, `say` prints a line of the result, and `note` one that is no result.
+    """
 
     step: Callable[[bool], None]
     say: Callable[[str], None]
+    note: Callable[[str], None]
 
 
 @contextlib.contextmanager
 def shown_count(stream: IO[str], *, total: int, shown: bool) -> Iterator[Count]:
     """Yield a Count of `total` pictures that `stream` shows: a bar on a terminal, a line now and then elsewhere."""
+
+    def note(text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody may be looking
+            stream.write(plain(text) + "\n")
+            stream.flush()
+
     if not shown or total < 2:
-        yield Count(step=lambda _refused: None, say=print_text)
+        yield Count(step=lambda _refused: None, say=print_text, note=note)
     elif stream.isatty():
         with _bar(stream, total) as count:
             yield count
     else:
-        lines = _CountLines(stream, total)
-        yield Count(step=lines.step, say=print_text)
+        lines = _CountLines(note, total)
+        yield Count(step=lines.step, say=print_text, note=note)
 
 
 class _CountLines:
-    def __init__(self, stream: IO[str], total: int) -> None:
-        self._stream, self._total = stream, total
+    def __init__(self, note: Callable[[str], None], total: int) -> None:
+        self._note, self._total = note, total
         self._done = self._refused = 0
         self._told = time.monotonic()
 
@@ -148,9 +158,7 @@ class _CountLines:
         if now - self._told >= NEWS_EVERY_S:
             self._told = now
             words = f", {self._refused:,} refused" if self._refused else ""
-            with contextlib.suppress(OSError):
-                self._stream.write(f"...     {self._done:,} of {self._total:,} pictures{words}\n")
-                self._stream.flush()
+            self._note(f"...     {self._done:,} of {self._total:,} pictures{words}")
 
 
 @contextlib.contextmanager
@@ -173,15 +181,18 @@ def _bar(stream: IO[str], total: int) -> Iterator[Count]:
         refused += was_refused
         progress.update(task, advance=1, refused=f"{refused:,} refused" if refused else "")
 
+    def note(text: str) -> None:
+        console.print(Text(plain(text)), soft_wrap=True)
+
     def say(text: str) -> None:
         if sys.stdout.isatty():  # the same screen: the bar has to move down
-            console.print(Text(plain(text)), soft_wrap=True)
+            note(text)
         else:
             print_text(text)
 
     progress.start()
     try:
-        yield Count(step=step, say=say)
+        yield Count(step=step, say=say, note=note)
     finally:
         with contextlib.suppress(OSError):  # the terminal may be gone
             progress.stop()

@@ -10,11 +10,13 @@ __all__ = ["kitti_line", "kitti_text"]
 
 
 def kitti_line(prediction: Prediction) -> str:
-    """Return one line without its end; white space in a class name becomes an underscore, for columns are its words.
+    """Return one line without its end.
 
-    The confidence is the raw score, as in TAO: for DBSCAN a sum that may exceed 1.
+    Columns are words, so white space in a class name, and what cannot be printed, becomes an underscore. The
+    confidence is the raw score, as in TAO: for DBSCAN a sum that may exceed 1.
     """
-    name = "_".join(prediction.label.split()) or f"class_{prediction.class_id}"
+    printable = "".join(one if one.isprintable() else " " for one in prediction.label)
+    name = "_".join(printable.split()) or f"class_{prediction.class_id}"
     box = " ".join(f"{side:.3f}" for side in prediction.bbox)
     return f"{name} 0.00 0 0.00 {box} {' '.join(['0.00'] * 7)} {prediction.raw_score:.3f}"
 

@@ -15,7 +15,9 @@ def roboflow_document(picture: PictureDetections) -> dict[str, Any]:
 
     The ids follow from the picture's name and the boxes, so that the same run gives the same document.
     """
-    inference_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"tao2serve:{picture.name}"))
+    # A name that is not UTF-8 holds half characters, which no id can be made of.
+    name = picture.name.encode("utf-8", "backslashreplace").decode()
+    inference_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"tao2serve:{name}"))
     return {
         "inference_id": inference_id,
         "time": round(float(picture.document.get("timing_ms", {}).get("total", 0.0)) / 1e3, 6),

@@ -22,11 +22,11 @@ def pictures(draw: st.DrawFn) -> PictureDetections:
         x, y = sorted((draw(corner), draw(corner))), sorted((draw(corner), draw(corner)))
         box = (x[0] * width, y[0] * height, x[1] * width, y[1] * height)
         score, raw = draw(st.floats(0, 1)), draw(st.floats(0, 500))
-        label = draw(st.text(max_size=12))
+        label = draw(st.text(st.characters(), max_size=12))
         predictions.append(
             Prediction(bbox=box, score=score, raw_score=raw, class_id=draw(st.integers(0, 40)), label=label)
         )
-    name = draw(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=9)) + ".jpg"
+    name = draw(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=9)) + ".jpg"
     return PictureDetections(name=name, width=width, height=height, predictions=tuple(predictions), path=name)
 
 

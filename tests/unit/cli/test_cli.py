@@ -145,6 +145,8 @@ def test_many_pictures_are_counted_by_a_bar_on_a_terminal(capsys: pytest.Capture
         for refused in (False, True, False):
             count.say("a.jpg: \x1b[31m[red]1[/red] detections")
             count.step(refused)
+        count.note("b.jpg: \x07refused")
+    assert "b.jpg: \N{REPLACEMENT CHARACTER}refused" in stream.getvalue()
     assert "3/3" in stream.getvalue()
     assert "1 refused" in stream.getvalue()
     assert capsys.readouterr().out == "a.jpg: \N{REPLACEMENT CHARACTER}[31m[red]1[/red] detections\n" * 3

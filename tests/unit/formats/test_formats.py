@@ -51,6 +51,8 @@ def test_a_kitti_line_is_that_of_nvidias_own_inference() -> None:
     assert len(kitti_line(SIGN).split()) == 16
     nameless = Prediction(bbox=CAR.bbox, score=1, raw_score=1, class_id=7, label=" \t")
     assert kitti_line(nameless).startswith("class_7 0.00 ")
+    odd = Prediction(bbox=CAR.bbox, score=1, raw_score=1, class_id=7, label="a\x1b[31m\ud800 b")
+    assert kitti_line(odd).startswith("a_[31m_b 0.00 ")
 
 
 def test_kitti_files_are_read_back_by_our_own_reader(tmp_path: Path) -> None:

@@ -132,6 +132,15 @@ def test_the_surest_predictions_keep_their_labels_where_there_is_no_room() -> No
     assert [place is not None for place in small] == [True, False, False]
 
 
+def test_labels_leave_most_of_the_picture_free() -> None:
+    """There is room for sixty labels side by side; those that fill a third are shown."""
+    boxes = [
+        (60.0 * column, 20.0 * row, 60.0 * column + 60, 20.0 * row + 20) for row in range(12) for column in range(5)
+    ]
+    places = place_labels([Wanted(box=box, sizes=((60.0, 20.0),)) for box in boxes], picture=(300, 240))
+    assert sum(place is not None for place in places) == 300 * 240 // 3 // (60 * 20)
+
+
 def test_a_thousand_boxes_are_drawn_in_seconds() -> None:
     """Nothing quadratic in Python: seconds on two shared cores, hours otherwise."""
     generator = np.random.default_rng(3)
