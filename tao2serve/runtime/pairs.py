@@ -82,6 +82,7 @@ class Sweep:
     top: Float64
     count: Index
     drop: Float64  # how far apart the tops of two boxes may be
+    room: Float64  # (2, pairs in a piece, 4), to be written over
     smoothing: float  # added to the union of two boxes
     pixel: float  # added to every side
 
@@ -94,8 +95,11 @@ class Sweep:
         left, top, right, bottom = boxes.sides
         width, height = right - left + pixel, bottom - top + pixel
         key = _sweep_key(boxes)
-        count = key.searchsorted(key + _reach(width, share), side="right")
+        # No farther than any two edges are apart, so that the next group is out of reach.
+        reach = np.minimum(_reach(width, share), 2.0 * _FAR + _SLACK)
+        count = key.searchsorted(key + reach, side="right")
         count -= np.arange(1, len(key) + 1)
+        count = np.maximum(count, 0)
         corners = np.empty((len(key), 4))
         corners[:, :2] = boxes.sides[2:].T
         np.negative(boxes.sides[:2].T, out=corners[:, 2:])
@@ -103,7 +107,8 @@ class Sweep:
             corners=corners,
             area=width * height,
             top=top,
-            count=np.maximum(count, 0),
+            count=count,
+            room=np.empty((2, min(int(count.sum()), max(_PIECE, int(count.max(initial=0)))), 4)),
             # Either of the two may be the upper one. Where it is the other, that is at most so much higher than this.
             drop=_reach(height / np.maximum(1.0 - share, 1e-9), share),
             smoothing=smoothing,
@@ -141,8 +146,11 @@ class Sweep:
         The operations are those of `candidates.overlap` in the same order, so the bits are the same.
         """
         i, j = pairs
-        meet = self.corners.take(i, axis=0)
-        np.minimum(meet, self.corners.take(j, axis=0), out=meet)
+        # Room that is there already: a new block of this size may cost more in page faults than what is done in it.
+        meet, other = self.room[:, : len(i)]
+        self.corners.take(i, axis=0, out=meet, mode="clip")
+        self.corners.take(j, axis=0, out=other, mode="clip")
+        np.minimum(meet, other, out=meet)
         shared = meet[:, 0] + meet[:, 2]
         height = meet[:, 1] + meet[:, 3]
         if self.pixel:
@@ -162,6 +170,6 @@ class Sweep:
 
 def _reach(extent: Float64, share: Float64) -> Float64:
     """How far apart the lower edges of two intervals may be, if the lower one's length is `extent`."""
-    reach: Float64 = np.where(share < 1.0, np.minimum(extent * share, 2.0 * _FAR), np.inf)
+    reach: Float64 = np.where(share < 1.0, extent * share, np.inf)
     reach += _SLACK
     return reach
