@@ -51,7 +51,7 @@ def grids_of(
     shape = (images, len(CLASSES), rows, columns)
     cov = rng.lognormal(-7.8, 0.5, shape)
     covered = rng.random(shape) < scene.noise_ratio
-    cov[covered] = np.minimum(rng.lognormal(-4.6, 0.9, int(covered.sum())), 0.2)
+    cov[covered] = rng.lognormal(-4.6, 0.9, int(covered.sum()))
     bbox = rng.normal(0.5, 0.6, (images, len(CLASSES), 4, rows, columns))
     for image in range(images):
         for _ in range(scene.objects):
@@ -79,7 +79,8 @@ def _draw(
     distance = ((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2
     value = rng.uniform(0.55, 0.99) * np.exp(-1.2 * distance) * rng.uniform(0.8, 1.0, cov.shape)
     mine = (distance < 2.0) & (value > cov)
-    low, high = centre - (width / 2, height / 2), centre + (width / 2, height / 2)
+    half = np.array((width, height)) / 2
+    low, high = centre - half, centre + half
     x, y = np.broadcast_to(x, cov.shape)[mine], np.broadcast_to(y, cov.shape)[mine]
     sides = np.stack((x - low[0], y - low[1], high[0] - x, high[1] - y))
     spread = 0.02 * np.array((width, height, width, height))[:, None] + 0.5

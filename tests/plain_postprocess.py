@@ -1,4 +1,4 @@
-"""What `tao2serve.runtime.postprocess` must give, written as plainly as the rules are (docs/architecture.md): slow loops.
+"""What `tao2serve.runtime.postprocess` must give, in plain, slow loops: the rules of docs/architecture.md.
 
 Numbers are Python's floats; only decoding rounds to float32, as the runtime does.
 """
@@ -85,9 +85,9 @@ def decoded(
         return [centre_x - left, centre_y - top, centre_x + right, centre_y + bottom]
 
 
-def stride(pixels: int, cells: int) -> int:
-    """Pixels of the input to a cell: a whole number, the nearest."""
-    return round(pixels / cells)
+def stride(pixels: int, cells: int) -> float:
+    """Pixels of the input to a cell, also where they are no whole number."""
+    return pixels / cells
 
 
 def iou(a: Box, b: Box, *, pixel: float, smoothing: float) -> float:
@@ -111,13 +111,17 @@ def cluster(boxes: list[Box], entry: ClassParams) -> list[Box]:
     averages = [average(members, entry) for members in clusters]
     if entry.clustering == "dbscan":
         return [box for box in averages if passes(box, entry)]
-    return nms([box for members, box in zip(clusters, averages, strict=True) if passes(box, entry) for box in members], entry)
+    return nms(
+        [box for members, box in zip(clusters, averages, strict=True) if passes(box, entry) for box in members], entry
+    )
 
 
 def dbscan(boxes: list[Box], entry: ClassParams) -> list[list[Box]]:
     """Clusters in the order of their first core box; members in the order of the grid."""
     eps = entry.dbscan_eps + 1e-12
-    near = [[n for n in range(len(boxes)) if 1.0 - iou(box, boxes[n], pixel=0.0, smoothing=0.01) <= eps] for box in boxes]
+    near = [
+        [n for n in range(len(boxes)) if 1.0 - iou(box, boxes[n], pixel=0.0, smoothing=0.01) <= eps] for box in boxes
+    ]
     needed = max(int(entry.dbscan_min_samples), 1)
     core = [sum(boxes[n].coverage for n in neighbours) >= needed for neighbours in near]
     cluster_of: dict[int, int] = {}
@@ -147,9 +151,7 @@ def average(members: list[Box], entry: ClassParams) -> Box:
     if entry.confidence_model == "mean_cov":
         spread = max(coverage) - min(coverage)
         confidence = (total / len(coverage) - min(coverage)) / spread if spread else math.nan
-    return Box(
-        sides=(left, top, right, bottom), coverage=max(coverage), first=members[0].first, raw_score=confidence
-    )
+    return Box(sides=(left, top, right, bottom), coverage=max(coverage), first=members[0].first, raw_score=confidence)
 
 
 def passes(box: Box, entry: ClassParams) -> bool:

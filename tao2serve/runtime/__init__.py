@@ -12,7 +12,15 @@ from .postprocess import postprocess, postprocess_batch
 from .preprocess import ImageError, preprocess
 from .values import ClassParams, Detections, DetectorParams
 
-__all__ = ["ClassParams", "Detections", "DetectorParams", "ImageError", "postprocess", "postprocess_batch", "preprocess"]
+__all__ = [
+    "ClassParams",
+    "Detections",
+    "DetectorParams",
+    "ImageError",
+    "postprocess",
+    "postprocess_batch",
+    "preprocess",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -70,7 +70,7 @@ def find_candidates(
     place = grid.place.take(cell)
     class_id = group = grid.class_id.take(cell)
     if image is not None:
-        place += image * bbox[0].size
+        place += image * (4 * len(grid.class_id))
         group = image * classes + class_id
     values = bbox.reshape(-1).take(place + grid.planes)
     if boxes == "offsets":
@@ -87,9 +87,12 @@ def find_candidates(
 
 
 def cell_centres(params: DetectorParams, *, rows: int, columns: int) -> tuple[Float32, Float32]:
-    """Return (x (columns,), y (rows,)) of the grid's cells in network pixels: index * stride + offset."""
-    x = np.arange(columns) * round(params.width / columns) + params.bbox_offset
-    y = np.arange(rows) * round(params.height / rows) + params.bbox_offset
+    """Return (x (columns,), y (rows,)) of the grid's cells in network pixels: index * stride + offset.
+
+    The stride is input over grid, whole number or not: so it was trained (docs/architecture.md).
+    """
+    x = np.arange(columns) * (params.width / columns) + params.bbox_offset
+    y = np.arange(rows) * (params.height / rows) + params.bbox_offset
     return x.astype(np.float32), y.astype(np.float32)
 
 

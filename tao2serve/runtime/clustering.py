@@ -74,7 +74,7 @@ def _clusters(candidates: Candidates, grouped: Index, settings: ClassSettings) -
     first, member = np.flatnonzero(is_first), np.flatnonzero(label != UNCLUSTERED)
     number = (np.cumsum(is_first) - 1).take(label.take(member))
     coverage = boxes.coverage.take(member)
-    total = np.bincount(number, weights=coverage, minlength=len(first))
+    total = np.bincount(number, weights=coverage, minlength=len(first)).astype(np.float64, copy=False)
     sides = np.empty((4, len(first)))
     for row, side in enumerate(boxes.sides.take(member, axis=1) * coverage):
         sides[row] = np.bincount(number, weights=side, minlength=len(first))

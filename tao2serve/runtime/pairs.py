@@ -49,8 +49,8 @@ class Piece:
     @classmethod
     def of(cls, part: slice, count: Index, beyond: int) -> Piece:
         """Pair each box of `part` with `count` boxes, from the one `beyond` + 1 behind it on."""
-        i = np.arange(part.start, part.stop)
-        start = i - np.cumsum(count)
+        i: Index = np.arange(part.start, part.stop)
+        start: Index = i - np.cumsum(count)
         start += count
         start += beyond + 1
         j = np.repeat(start, count)
@@ -151,7 +151,7 @@ class Sweep:
         self.corners.take(i, axis=0, out=meet, mode="clip")
         self.corners.take(j, axis=0, out=other, mode="clip")
         np.minimum(meet, other, out=meet)
-        shared = meet[:, 0] + meet[:, 2]
+        shared: Float64 = meet[:, 0] + meet[:, 2]
         height = meet[:, 1] + meet[:, 3]
         if self.pixel:
             shared += self.pixel

@@ -56,16 +56,16 @@ def postprocess_batch(
         found = cluster(find_candidates(cov, bbox, params, boxes=boxes), params)
         image = found.group // len(params.classes)
         order = np.lexsort((found.first, -found.raw_score, image))
-        ends = np.searchsorted(image.take(order), np.arange(1, len(image_sizes)))
+        ends = np.searchsorted(image.take(order), np.arange(len(image_sizes) + 1)).tolist()
         return tuple(
-            _detections(found, part, params, size)
-            for part, size in zip(np.split(order, ends), image_sizes, strict=True)
+            _detections(found, order[ends[index] : ends[index + 1]], params, size)
+            for index, size in enumerate(image_sizes)
         )
 
 
 def _require_fit(cov: tuple[int, ...], bbox: tuple[int, ...], params: DetectorParams) -> None:
     classes = len(params.classes)
-    if len(cov) != 3 or cov[0] != classes:
+    if len(cov) != 3 or cov[0] != classes or 0 in cov:
         raise ValueError(f"cov is {cov}, and {classes} classes need ({classes}, h, w)")
     if bbox != (4 * classes, *cov[1:]):
         raise ValueError(f"bbox is {bbox}, and cov {cov} needs {(4 * classes, *cov[1:])}")
