@@ -22,18 +22,19 @@ _SHAPES: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """How many objects there are, and how many cells elsewhere are covered a little, as a ratio."""
+    """How many objects there are, how large they are, and how many cells elsewhere are covered a little, as a ratio."""
 
     objects: int
+    size_ratio: float = 1.0
     noise_ratio: float = 0.0
 
 
-# The numbers of objects are those of the figures that TAO.md gives; `noisy` is like the golden scene `medium`.
+# Two hundred objects are a crowd, whose people are small. `noisy` is like the golden scene `medium`.
 SCENES: Mapping[str, Scene] = MappingProxyType(
     {
         "light": Scene(objects=5),
         "medium": Scene(objects=30),
-        "heavy": Scene(objects=200),
+        "heavy": Scene(objects=200, size_ratio=0.6),
         "noisy": Scene(objects=30, noise_ratio=0.4),
     }
 )
@@ -56,7 +57,8 @@ def grids_of(
     for image in range(images):
         for _ in range(scene.objects):
             class_id = int(rng.integers(len(CLASSES)))
-            _draw(cov[image, class_id], bbox[image, class_id], *_SHAPES[CLASSES[class_id]], rng)
+            aspect, height = _SHAPES[CLASSES[class_id]]
+            _draw(cov[image, class_id], bbox[image, class_id], aspect, height * scene.size_ratio, rng)
     return cov.astype(np.float32), bbox.reshape(images, -1, rows, columns).astype(np.float32)
 
 
