@@ -172,6 +172,8 @@ def measure_case(sides: Mapping[str, Worker], grids: Path, params: Mapping[str, 
         "boxes": sum(len(image) for image in found["ours"]) / len(found["ours"]),
         "ours_ms": round(ours * 1e3, 3),
         "theirs_ms": round(theirs * 1e3, 2),
+        "ours_processor_ms": round(processor_ours * 1e3, 3),
+        "theirs_processor_ms": round(processor_theirs * 1e3, 2),
         "ratio": round(theirs / ours, 1),
         "processor_ratio": round(processor_theirs / processor_ours, 1),
         **differences(

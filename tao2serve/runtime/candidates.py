@@ -41,7 +41,7 @@ class Candidates:
 
     def take(self, index: Index | Mask) -> Candidates:
         if index.dtype == np.bool_:
-            index = np.flatnonzero(index)  # looked through once, not four times
+            index = index.nonzero()[0]  # looked through once, not four times
         return Candidates(
             sides=self.sides.take(index, axis=1),
             coverage=self.coverage.take(index),
@@ -62,7 +62,7 @@ def find_candidates(
     grid = _grid(params, classes, rows, columns)
     above = cov.reshape(-1, classes, rows, columns) > grid.threshold
     # Swapped first, so that the grid is walked column by column: clusters are numbered and ties broken in this order.
-    found = np.flatnonzero(above.swapaxes(2, 3))
+    found = above.swapaxes(2, 3).ravel().nonzero()[0]
     if len(above) == 1:
         image, cell = None, found
     else:
@@ -79,11 +79,13 @@ def find_candidates(
         values += grid.centre.take(cell, axis=1)
     # In bbox the cells of class c begin at plane 4c, in cov at plane c.
     coverage = cov.reshape(-1).take(place - group * (3 * rows * columns))
-    finite = np.isfinite(values).all(axis=0) & np.isfinite(coverage)
     candidates = Candidates(
         sides=values.astype(np.float64), coverage=coverage.astype(np.float64), class_id=class_id, group=group
     )
-    return candidates if finite.all() else candidates.take(finite)
+    finite = np.isfinite(values)
+    if finite.all() and np.isfinite(coverage).all():
+        return candidates
+    return candidates.take(finite.all(axis=0) & np.isfinite(coverage))
 
 
 def cell_centres(params: DetectorParams, *, rows: int, columns: int) -> tuple[Float32, Float32]:

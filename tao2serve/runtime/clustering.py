@@ -38,7 +38,7 @@ def cluster(candidates: Candidates, params: DetectorParams) -> Boxes:
     direct = settings.is_nms.take(candidates.class_id)
     if direct.all():
         return _suppress(candidates, direct, settings)
-    grouped = np.flatnonzero(~direct)
+    grouped = (~direct).nonzero()[0]
     clusters = _clusters(candidates, grouped, settings)
     is_hybrid = settings.is_hybrid.take(clusters.boxes.class_id)
     averaged = _take(clusters.boxes, clusters.kept & ~is_hybrid)
@@ -71,8 +71,8 @@ def _clusters(candidates: Candidates, grouped: Index, settings: ClassSettings) -
         needed=settings.dbscan_min_samples.take(boxes.class_id),
     )
     is_first = label == np.arange(len(label))
-    first, member = np.flatnonzero(is_first), np.flatnonzero(label != UNCLUSTERED)
-    number = (np.cumsum(is_first) - 1).take(label.take(member))
+    first, member = is_first.nonzero()[0], (label != UNCLUSTERED).nonzero()[0]
+    number = (is_first.cumsum() - 1).take(label.take(member))
     coverage = boxes.coverage.take(member)
     total = np.bincount(number, weights=coverage, minlength=len(first)).astype(np.float64, copy=False)
     sides = np.empty((4, len(first)))
@@ -113,7 +113,7 @@ def _confidence(total: Float64, number: Index, coverage: Float64, is_mean_cov: M
 def _suppress(candidates: Candidates, among: Mask, settings: ClassSettings) -> Boxes:
     """Choose among some of the candidates by NMS; each box carries its own coverage."""
     enough = candidates.coverage > settings.nms_confidence_threshold.take(candidates.class_id)
-    index = np.flatnonzero(among & enough)
+    index = (among & enough).nonzero()[0]
     boxes = candidates.take(index)
     stays = nms(boxes, limit=settings.nms_iou_threshold.take(boxes.class_id))
     boxes = boxes.take(stays)
@@ -128,7 +128,7 @@ def _suppress(candidates: Candidates, among: Mask, settings: ClassSettings) -> B
 
 
 def _take(boxes: Boxes, mask: Mask) -> Boxes:
-    index = np.flatnonzero(mask)
+    index = mask.nonzero()[0]
     return Boxes(
         sides=boxes.sides.take(index, axis=1),
         score=boxes.score.take(index),

@@ -45,7 +45,7 @@ def dbscan(boxes: Candidates, *, eps: Float64, needed: Float64) -> Index:
     rest = _rest(sweep, eps, settled)
     _add_weight(weight, boxes.coverage, rest)
     core = weight >= needed
-    unsettled = [_chosen(pairs, _differ(settled, pairs)) for pairs in nearest]
+    unsettled = [pairs for pairs in (_chosen(pairs, _differ(settled, pairs)) for pairs in nearest) if len(pairs[0])]
     root = _joined(root, core, chain(unsettled, rest))
     label = _numbered(root, core, order)
     if not core.all():
@@ -68,15 +68,26 @@ class _FoundAnew:
 def _rest(sweep: Sweep, eps: Float64, settled: Index) -> Iterable[Pairs]:
     """Return the pairs within eps beyond the nearest boxes, but those that are settled."""
 
+    open_ = _meets_others(settled, sweep.count)
+    if not open_.any():
+        return []
+
     def find() -> Iterator[Pairs]:
-        for piece in sweep.pieces(beyond=_NEAREST):
+        for piece in sweep.pieces(beyond=_NEAREST, of_boxes=open_):
             possible = sweep.aligned(piece)
             possible &= settled.take(piece.j) != piece.spread(settled)
-            near = _within(sweep, eps, piece.pairs(possible))
-            if len(near[0]):
-                yield near
+            if possible.any():
+                yield _within(sweep, eps, piece.pairs(possible))
 
-    return _FoundAnew(find) if sweep.count.sum() > _KEPT else list(find())
+    return _FoundAnew(find) if sweep.total > _KEPT else list(find())
+
+
+def _meets_others(settled: Index, count: Index) -> Mask:
+    """Say which boxes may overlap, among the `count` that follow, one that is not settled with them."""
+    changes = np.zeros(len(settled), dtype=np.int64)
+    np.cumsum(settled[1:] != settled[:-1], out=changes[1:])
+    meets: Mask = changes.take(np.arange(len(settled)) + count) != changes
+    return meets
 
 
 def _within(sweep: Sweep, eps: Float64, pairs: Pairs) -> Pairs:
@@ -131,6 +142,7 @@ def _joined(root: Index, core: Mask, near: Iterable[Pairs]) -> Index:
 def _flattened(root: Index) -> Index:
     """Let every box point at the top of its tree: each round halves the longest way."""
     while True:
+        root = root.take(root)
         above = root.take(root)
         if (above == root).all():
             return root

@@ -27,7 +27,7 @@ _FAR = float(1 << 20)
 
 def sweep_order(boxes: Candidates) -> Index:
     """Return the order in which `Sweep` wants boxes: group by group, within a group by left edge."""
-    return np.argsort(_sweep_key(boxes), kind="stable")
+    return _sweep_key(boxes).argsort(kind="stable")
 
 
 def _sweep_key(boxes: Candidates) -> Float64:
@@ -50,16 +50,16 @@ class Piece:
     def of(cls, part: slice, count: Index, beyond: int) -> Piece:
         """Pair each box of `part` with `count` boxes, from the one `beyond` + 1 behind it on."""
         i: Index = np.arange(part.start, part.stop)
-        start: Index = i - np.cumsum(count)
+        start: Index = i - count.cumsum()
         start += count
         start += beyond + 1
-        j = np.repeat(start, count)
+        j = start.repeat(count)
         j += np.arange(len(j))
-        return cls(part=part, count=count, i=np.repeat(i, count), j=j)
+        return cls(part=part, count=count, i=i.repeat(count), j=j)
 
     def spread(self, values: NDArray[_Value]) -> NDArray[_Value]:
         """Return the values of the boxes i."""
-        return np.repeat(values[self.part], self.count)
+        return values[self.part].repeat(self.count)
 
     def pairs(self, chosen: Mask | None = None) -> Pairs:
         """Return all pairs, or the chosen ones."""
@@ -80,8 +80,10 @@ class Sweep:
     corners: Float64  # (N, 4): right, bottom, -left, -top, so that an intersection is one minimum
     area: Float64
     top: Float64
+    height: Float64
+    share: Float64
     count: Index
-    drop: Float64  # how far apart the tops of two boxes may be
+    total: int  # of `count`
     room: Float64  # (2, pairs in a piece, 4), to be written over
     smoothing: float  # added to the union of two boxes
     pixel: float  # added to every side
@@ -93,13 +95,18 @@ class Sweep:
         `share` is the same for all boxes of a group; from 1 on all pairs of the group are looked at.
         """
         left, top, right, bottom = boxes.sides
-        width, height = right - left + pixel, bottom - top + pixel
+        width, height = right - left, bottom - top
+        if pixel:
+            width += pixel
+            height += pixel
         key = _sweep_key(boxes)
         # No farther than any two edges are apart, so that the next group is out of reach.
         reach = np.minimum(_reach(width, share), 2.0 * _FAR + _SLACK)
-        count = key.searchsorted(key + reach, side="right")
+        reach += key
+        count = key.searchsorted(reach, side="right")
         count -= np.arange(1, len(key) + 1)
-        count = np.maximum(count, 0)
+        np.maximum(count, 0, out=count)
+        total = int(count.sum())
         corners = np.empty((len(key), 4))
         corners[:, :2] = boxes.sides[2:].T
         np.negative(boxes.sides[:2].T, out=corners[:, 2:])
@@ -107,23 +114,26 @@ class Sweep:
             corners=corners,
             area=width * height,
             top=top,
+            height=height,
+            share=share,
             count=count,
-            room=np.empty((2, min(int(count.sum()), max(_PIECE, int(count.max(initial=0)))), 4)),
-            # Either of the two may be the upper one. Where it is the other, that is at most so much higher than this.
-            drop=_reach(height / np.maximum(1.0 - share, 1e-9), share),
+            total=total,
+            room=np.empty((2, min(total, max(_PIECE, len(key))), 4)),
             smoothing=smoothing,
             pixel=pixel,
         )
 
-    def pieces(self, *, nearest: int | None = None, beyond: int = 0) -> Iterator[Piece]:
+    def pieces(self, *, nearest: int | None = None, beyond: int = 0, of_boxes: Mask | None = None) -> Iterator[Piece]:
         """Yield the pairs that may overlap, in pieces, each pair once.
 
-        Only the `nearest` boxes that follow each are taken, or only those beyond so many.
+        Only the `nearest` boxes that follow each are taken, or only those beyond so many; only `of_boxes` as i.
         """
-        count = np.maximum(self.count - beyond, 0)
-        if nearest is not None:
-            np.minimum(count, nearest, out=count)
-        end = np.cumsum(count)
+        count = self.count if nearest is None else np.minimum(self.count, nearest)
+        if beyond:
+            count = np.maximum(count - beyond, 0)
+        if of_boxes is not None:
+            count = count * of_boxes
+        end = count.cumsum()
         first = 0
         while first < len(end):
             before = int(end[first - 1]) if first else 0
@@ -137,7 +147,10 @@ class Sweep:
         apart = self.top.take(piece.j)
         apart -= piece.spread(self.top)
         np.abs(apart, out=apart)
-        near: Mask = apart <= piece.spread(self.drop)
+        # Either of the two may be the upper one. If it is the other, it is at most 1 / (1 - share) times as high.
+        height = self.height[piece.part] / np.maximum(1.0 - self.share[piece.part], 1e-9)
+        drop = _reach(height, self.share[piece.part])
+        near: Mask = apart <= drop.repeat(piece.count)
         return near
 
     def overlaps(self, pairs: Pairs) -> Float64:
@@ -170,6 +183,7 @@ class Sweep:
 
 def _reach(extent: Float64, share: Float64) -> Float64:
     """How far apart the lower edges of two intervals may be, if the lower one's length is `extent`."""
-    reach: Float64 = np.where(share < 1.0, extent * share, np.inf)
+    reach = extent * share
     reach += _SLACK
+    reach[share >= 1.0] = np.inf
     return reach

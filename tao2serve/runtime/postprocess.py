@@ -73,9 +73,10 @@ def _require_fit(cov: tuple[int, ...], bbox: tuple[int, ...], params: DetectorPa
 
 def _detections(found: Boxes, order: Index, params: DetectorParams, image_size: tuple[int, int]) -> Detections:
     """Return the boxes in `order`, clipped to the network's input and scaled to the image."""
-    limit = np.array([params.width, params.height] * 2, dtype=np.float64)
-    scale = np.array([*image_size, *image_size], dtype=np.float64) / limit
-    xyxy = np.clip(found.sides.T.take(order, axis=0), 0.0, limit) * scale
+    limit = np.array((params.width, params.height) * 2, dtype=np.float64)
+    xyxy = np.minimum(found.sides.T.take(order, axis=0), limit)
+    np.maximum(xyxy, 0.0, out=xyxy)
+    xyxy *= np.array(tuple(image_size) * 2) / limit
     return Detections(
         xyxy=xyxy.astype(np.float32),
         score=found.score.take(order).astype(np.float32),
