@@ -37,6 +37,7 @@ _ENVIRONMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ours": [["--no-deps", str(_HERE.parent)], [_NUMPY, "pillow"]],
     "tao_deploy": [["--no-deps", "nvidia-tao-deploy==7.3.0"], [_NUMPY, "scikit-learn==1.9.1", "scipy==1.17.1", "six"]],
 }
+_REPEATS = 3  # in one turn
 _MAX_BOX_DIFFERENCE = 0.05  # pixels
 _MAX_CONFIDENCE_DIFFERENCE = 1e-3
 
@@ -161,7 +162,7 @@ def measure_case(sides: Mapping[str, Worker], grids: Path, params: Mapping[str, 
     found: dict[str, Any] = {}
     for turn in range(rounds + 1):
         for side, running in sides.items():
-            answer = running.ask(grids, params, rounds=1)
+            answer = running.ask(grids, params, rounds=_REPEATS)
             found[side] = answer["detections"]
             if turn:
                 wall[side] += answer["wall_s"]

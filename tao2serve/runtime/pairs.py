@@ -16,9 +16,14 @@ __all__ = ["Pairs", "Piece", "Sweep", "sweep_order"]
 Pairs: TypeAlias = tuple[Index, Index]
 _Value = TypeVar("_Value", bound=np.generic)
 
-# Pairs looked at in one piece: few enough that their arrays, some 200 bytes a pair, stay in the processor's cache,
-# and that the allocator does not hand their memory back to the system and fault it in again for the next piece.
-_PIECE = 1 << 13
+# glibc hands freed memory back to the system beyond a threshold, and to fault it in again can cost as much as what is
+# done in it. Freeing one large block raises the threshold to twice its size (mallopt(3), M_MMAP_THRESHOLD), as the
+# first decoded image of a server does, too.
+np.empty(6 << 20, dtype=np.uint8)
+
+# Pairs looked at in one piece: enough that numpy's calls do not count, few enough for the processor's cache, and for
+# memory not to grow with the pairs.
+_PIECE = 1 << 14
 # Pixels that a search reaches too far, more than rounding can take away.
 _SLACK = 1e-3
 # Edges are sorted as if none were farther from the origin, so that the group added to them costs no precision.
@@ -84,7 +89,6 @@ class Sweep:
     share: Float64
     count: Index
     total: int  # of `count`
-    room: Float64  # (2, pairs in a piece, 4), to be written over
     smoothing: float  # added to the union of two boxes
     pixel: float  # added to every side
 
@@ -118,7 +122,6 @@ class Sweep:
             share=share,
             count=count,
             total=total,
-            room=np.empty((2, min(total, max(_PIECE, len(key))), 4)),
             smoothing=smoothing,
             pixel=pixel,
         )
@@ -159,11 +162,8 @@ class Sweep:
         The operations are those of `candidates.overlap` in the same order, so the bits are the same.
         """
         i, j = pairs
-        # Room that is there already: a new block of this size may cost more in page faults than what is done in it.
-        meet, other = self.room[:, : len(i)]
-        self.corners.take(i, axis=0, out=meet, mode="clip")
-        self.corners.take(j, axis=0, out=other, mode="clip")
-        np.minimum(meet, other, out=meet)
+        meet = self.corners.take(i, axis=0)
+        np.minimum(meet, self.corners.take(j, axis=0), out=meet)
         shared: Float64 = meet[:, 0] + meet[:, 2]
         height = meet[:, 1] + meet[:, 3]
         if self.pixel:
