@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from .postprocess import postprocess
+from .postprocess import postprocess, postprocess_batch
 from .preprocess import ImageError, preprocess
 from .values import ClassParams, Detections, DetectorParams
 
-__all__ = ["ClassParams", "Detections", "DetectorParams", "ImageError", "postprocess", "preprocess"]
+__all__ = [
+    "ClassParams",
+    "Detections",
+    "DetectorParams",
+    "ImageError",
+    "postprocess",
+    "postprocess_batch",
+    "preprocess",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from damage import mutate
 
+from tao2serve.decoding import params_from_file, read_grids
 from tao2serve.errors import InputError
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.evaluation import accuracy_settings
@@ -47,6 +48,8 @@ def main(folder: Path, rounds: int, seed: int) -> int:
         "label.txt": read_labels,
         "model.onnx": read_signature,
         "status.json": read_status,
+        "params.json": params_from_file,
+        "raw.npz": read_grids,
     }
     failures = 0
     for name, read in readers.items():

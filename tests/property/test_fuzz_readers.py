@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from keras_files import tiny_resnet
 
 import tao2serve
 from tao2serve.export.convert import export_onnx
+from tao2serve.runtime import ClassParams, DetectorParams
 
 SPEC = """
 augmentation_config { preprocessing {
@@ -36,6 +38,9 @@ STATUS = [
     {"date": "5/3/2024", "time": "9:1:2", "status": "STARTED"},
     {"epoch": 9, "kpi": {"mean average precision": 61.5}, "categorical": {"average_precision": {"car": 1.0}}},
 ]
+PARAMS = DetectorParams(
+    channels=3, height=48, width=64, bbox_scale=35.0, bbox_offset=0.5, classes=(ClassParams(name="car"),)
+)
 
 
 def test_damaged_files(tmp_path: Path) -> None:
@@ -45,6 +50,9 @@ def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "clustering.prototxt").write_text(CLUSTERING)
     (tmp_path / "label.txt").write_text(LABELS)
     (tmp_path / "status.json").write_text("\n".join(json.dumps(line) for line in STATUS))
+    (tmp_path / "params.json").write_text(json.dumps(PARAMS.to_dict()))
+    cov, bbox = np.ones((1, 2, 3, 4), dtype=np.float32), np.ones((1, 8, 3, 4), dtype=np.float32)
+    np.savez(tmp_path / "raw.npz", output_cov=cov, output_bbox=bbox, orig_sizes_wh=np.array([[96, 64]]))
     program = Path(__file__).with_name("fuzz_readers.py")
     paths = (Path(tao2serve.__file__).parents[1], Path(__file__).parents[1])
     done = subprocess.run(
@@ -56,4 +64,4 @@ def test_damaged_files(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count("refused") == 6
+    assert done.stdout.count("refused") == 8

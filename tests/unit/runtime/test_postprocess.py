@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tao2serve.runtime import Detections, DetectorParams, postprocess
+from tao2serve.runtime import Detections, DetectorParams, postprocess, postprocess_batch
+from tao2serve.runtime.candidates import cell_centres
+from tao2serve.runtime.pairs import Sweep
 
 CASES = [
     f"{scene}/{config}"
@@ -67,6 +71,31 @@ def test_boxes_and_confidences_equal_tao_deploy(golden: Path, reference: dict[st
             assert sorted(nearest) == list(range(len(wanted)))
             assert distance.min(axis=1).max() < 0.05
             assert np.abs(confidence - found.raw_score[ours][nearest]).max() < 1e-3
+
+
+def test_every_golden_case_is_judged(golden: Path, reference: dict[str, Any]) -> None:
+    """No scene and no configuration of the reference data is left out above."""
+    assert set(CASES) == set(reference["cases"])
+    assert {case.split("/")[0] for case in CASES} == {path.stem for path in (golden / "postprocess").glob("*.npz")}
+
+
+@pytest.mark.parametrize("config", ["dbscan_infer", "dbscan_train", "dbscan_strict", "nms", "hybrid"])
+@pytest.mark.parametrize("scene", ["light_clean", "medium"])
+def test_a_batch_gives_what_its_images_give(golden: Path, reference: dict[str, Any], scene: str, config: str) -> None:
+    """`postprocess_batch` equals `postprocess` image by image, bit for bit."""
+    params = make_params(reference, config)
+    grids = np.load(golden / "postprocess" / f"{scene}.npz")
+    cov, bbox, sizes = (
+        grids["output_cov"],
+        grids["output_bbox"],
+        [tuple(size) for size in grids["orig_sizes_wh"].tolist()],
+    )
+    together = postprocess_batch(cov, bbox, params, image_sizes=sizes)
+    assert len(together) == len(sizes)
+    for image, found in enumerate(together):
+        alone = postprocess(cov[image], bbox[image], params, image_size=sizes[image])
+        for name in ("xyxy", "score", "raw_score", "class_id"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
 
 
 def one_class(**settings: Any) -> DetectorParams:
@@ -143,6 +172,83 @@ def test_grids_that_do_not_fit_are_refused() -> None:
         postprocess(cov, bbox[:3], one_class(), image_size=(96, 64))
     with pytest.raises(ValueError, match="1 classes"):
         postprocess(np.concatenate((cov, cov)), bbox, one_class(), image_size=(96, 64))
+
+
+def test_a_grid_without_cells_is_refused() -> None:
+    """A side of no cells has no stride."""
+    with pytest.raises(ValueError, match="1 classes"):
+        postprocess(np.zeros((1, 0, 6), np.float32), np.zeros((4, 0, 6), np.float32), one_class(), image_size=(96, 64))
+
+
+def test_batches_that_do_not_fit_are_refused() -> None:
+    """A batch needs one size an image, and as many grids of one kind as of the other; none is no error."""
+    cov, bbox = (np.stack([grid, grid]) for grid in grids())
+    with pytest.raises(ValueError, match="1 image sizes"):
+        postprocess_batch(cov, bbox, one_class(), image_sizes=[(96, 64)])
+    with pytest.raises(ValueError, match="cov is"):
+        postprocess_batch(cov, bbox[:1], one_class(), image_sizes=[(96, 64)] * 2)
+    with pytest.raises(ValueError, match="cov is"):
+        postprocess_batch(cov[0], bbox[0], one_class(), image_sizes=[(96, 64)])
+    with pytest.raises(ValueError, match="1 classes"):
+        postprocess_batch(np.concatenate((cov, cov), axis=1), bbox, one_class(), image_sizes=[(96, 64)] * 2)
+    assert postprocess_batch(cov[:0], bbox[:0], one_class(), image_sizes=[]) == ()
+
+
+def test_ties_go_column_by_column() -> None:
+    """Of two equally covered cells that exclude each other, that of the earlier column stays, not of the row."""
+    cov, bbox = grids((0, 3, 0.8), (3, 1, 0.8))
+    bbox[2, 3, 1] += 2 / 35.0  # its box ends two pixels farther right
+    found = postprocess(cov, bbox, one_class(clustering="nms"), image_size=(96, 64))
+    np.testing.assert_allclose(found.xyxy, [[10, 10, 52, 42]], atol=1e-3)
+
+
+@pytest.mark.parametrize(("pixels", "cells"), [(64, 4), (540, 34), (80, 6)])
+def test_cells_are_input_over_grid_apart(pixels: int, cells: int) -> None:
+    """What TAO trains towards: index * input / grid + offset, whole number or not."""
+    params = replace(one_class(), width=pixels, height=2 * pixels)
+    x, y = cell_centres(params, rows=cells, columns=cells)
+    np.testing.assert_allclose(x, [index * pixels / cells + 0.5 for index in range(cells)], rtol=1e-6)
+    np.testing.assert_allclose(y, [index * 2 * pixels / cells + 0.5 for index in range(cells)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("clustering", ["dbscan", "nms", "hybrid"])
+def test_boxes_that_never_touch_are_never_compared(clustering: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of boxes far apart cost no pair at all, let alone n x n."""
+    compared = []
+
+    def overlaps(self: Sweep, pairs: Any) -> Any:
+        compared.append(len(pairs[0]))
+        return np.zeros(len(pairs[0]))
+
+    monkeypatch.setattr(Sweep, "overlaps", overlaps)
+    cells = np.arange(4000, dtype=np.float32) * 20
+    cov = np.full((1, 1, 4000), 0.9, dtype=np.float32)
+    bbox = np.stack((cells, 0 * cells, cells + 10, 0 * cells + 10))[:, None]
+    params = replace(one_class(clustering=clustering), width=80_000)
+    found = postprocess(cov, bbox, params, image_size=(80_000, 64), boxes="absolute")
+    assert len(found) == (4000 if clustering == "nms" else 0)
+    assert sum(compared) == 0
+
+
+@pytest.mark.parametrize("coverage", [0.9, 0.0015], ids=["strong", "weak"])
+@pytest.mark.parametrize("clustering", ["dbscan", "nms", "hybrid"])
+def test_a_crowd_in_one_place_takes_little_memory(clustering: str, coverage: float) -> None:
+    """2,040 candidates that all overlap, two million pairs, are clustered in a few megabytes."""
+    rng = np.random.default_rng(0)
+    cov = np.full((1, 34, 60), coverage, dtype=np.float32)
+    bbox = (np.array([100, 100, 300, 300])[:, None, None] + rng.normal(0, 2, (4, 34, 60))).astype(np.float32)
+    params = replace(one_class(clustering=clustering, coverage_threshold=0.001, dbscan_eps=0.3), width=960, height=544)
+    tracemalloc.start()
+    try:
+        found = postprocess(cov, bbox, params, image_size=(960, 544), boxes="absolute")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) == (1 if clustering == "dbscan" or coverage > 0.1 else 0)
+    assert peak_bytes < 40e6
+    if clustering == "dbscan":
+        assert found.raw_score[0] == pytest.approx(coverage * 2040, rel=1e-4)
+        np.testing.assert_allclose(found.xyxy[0], bbox.mean(axis=(1, 2)), atol=1e-2)
 
 
 def test_params_survive_a_round_trip() -> None:
