@@ -209,12 +209,13 @@ def endpoint(exported: Path) -> Callable[[float], Subject]:
     params = decoding_of(opened(WEIGHTS), network).params
 
     def make(moved: float) -> Subject:
-        from tao2serve.runtime import postprocess, preprocess
+        from tao2serve.runtime import postprocess
+        from tao2serve.runtime.preprocess import read_pixels
 
         def answer(image: bytes) -> Answer:
-            tensor, size = preprocess(image, params)
-            assert network.infer is not None
-            outputs = network.infer(tensor[None])
+            pixels, size = read_pixels(image, params)
+            assert network.see is not None
+            outputs = network.see(pixels[None])
             found = postprocess(outputs.coverage[0], outputs.bbox[0], params, image_size=size)
             predictions = tuple(
                 Prediction(
