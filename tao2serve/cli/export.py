@@ -109,7 +109,7 @@ def export(
     from tao2serve.config import home, load_settings
     from tao2serve.registry.source import Source, resolve
     from tao2serve.tao.params import to_params
-    from tao2serve.tao.reading import read_experiment
+    from tao2serve.tao.reading import clustering_beside, read_experiment
 
     wanted = Source(text=source, selectors=selectors(project, task, tag), spec=spec)
     request = artifact_request(
@@ -124,7 +124,7 @@ def export(
         images=images,
         labels=labels,
         engine=_engine_wish(
-            engine,
+            wanted=engine,
             min_batch=min_batch,
             opt_batch=opt_batch,
             max_batch=max_batch,
@@ -163,10 +163,12 @@ def export(
             params_path = output / "params.json"
             contents[params_path] = (json.dumps(to_params(experiment), indent=2) + "\n").encode()
             # With its spec beside it the ONNX file can be deployed as it lies there.
-            beside = output / "experiment_spec.txt"
-            contents[beside] = resolved.experiment_spec.read_bytes()
-            _add_clustering(contents, experiment, beside, force=force)
+            spec_path = output / "experiment_spec.txt"
+            contents[spec_path] = resolved.experiment_spec.read_bytes()
+            _add_clustering(contents, experiment, spec_path, force=force)
         _put(contents, inputs=[path for path in (resolved.weights, resolved.spec, clustering) if path], force=force)
+        if experiment is not None and experiment.clustering_file is None:
+            clustering_beside(spec_path).unlink(missing_ok=True)  # only with --force is there one
     document = {
         "outcome": "ok",
         "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
@@ -183,8 +185,8 @@ def export(
 
 
 def _engine_wish(
-    wanted: bool,
     *,
+    wanted: bool,
     min_batch: int | None,
     opt_batch: int | None,
     max_batch: int | None,
@@ -223,7 +225,7 @@ def _require_effect(request: ArtifactRequest, *, method: str) -> None:
         raise UsageError(
             "--calibration-method",
             "has no effect without pictures",
-            hint="add: --precision int8 --calibration-images DIR",
+            hint="add: --calibration-images DIR",
         )
     pictures = [option for option, given in (("--images", request.images), ("--labels", request.labels)) if given]
     if pictures and request.precision in (None, "fp32"):
@@ -237,7 +239,7 @@ def _require_effect(request: ArtifactRequest, *, method: str) -> None:
 def _add_clustering(contents: dict[Path, bytes], experiment: ExperimentSpec, spec: Path, *, force: bool) -> None:
     """Put the clustering file that lies over the spec beside it, where whoever reads that spec finds it.
 
-    Raises UsageError for one that is left there of another export, and is to be removed with `force`.
+    Raises UsageError for one that is left there of another export, unless `force` says to take it away.
     """
     from tao2serve.tao.reading import clustering_beside
 
@@ -248,10 +250,8 @@ def _add_clustering(contents: dict[Path, bytes], experiment: ExperimentSpec, spe
         raise UsageError(
             str(beside),
             "is there already, and would change the clustering of this export",
-            hint="remove it, give it with --clustering, or choose another -o DIR",
+            hint="give it with --clustering, add --force to take it away, or choose another -o DIR",
         )
-    elif beside.is_file():
-        beside.unlink()
 
 
 def _bytes(gibibytes: float) -> int:
