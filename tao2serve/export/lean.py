@@ -193,7 +193,10 @@ def _front(signature: ModelSignature) -> tuple[list[NodeProto], list[TensorProto
         # A product and a sum each in a node of its own; MatMul or Conv would sum in an order of their own.
         result = add("Add", add("Add", parts[0], parts[1]), parts[2])
     if signature.input.datatype == "FP16":
-        add("Cast", result, to=TensorProto.FLOAT16)
+        # onnxruntime runs float16 convolutions of a CPU in float32 and strikes out Cast nodes that meet, with the
+        # rounding between them: a Reshape to the same shape keeps them apart.
+        constants.append(_constant("pixels/shape", np.array([0, *signature.input.shape], np.int64)))
+        add("Reshape", add("Cast", result, to=TensorProto.FLOAT16), "pixels/shape")
     nodes[-1].output[0] = signature.input.name
     return nodes, constants
 
@@ -231,14 +234,14 @@ def _end(signature: ModelSignature, params: DetectorParams, subject: str) -> tup
         _constant("output_boxes/centre", np.stack((across, down, across, down))),
     ]
     steps = [("Reshape", "by_side"), ("Mul", "scale"), ("Add", "centre"), ("Reshape", "as_grid")]
+    if signature.bbox.datatype == "FP16":  # behind a Reshape, as in front
+        steps.insert(1, ("Cast", ""))
     nodes, feed = [], signature.bbox.name
-    if signature.bbox.datatype == "FP16":
-        nodes.append(helper.make_node("Cast", [feed], ["output_boxes/0"], "output_boxes/Cast_0", to=TensorProto.FLOAT))
-        feed = "output_boxes/0"
     for number, (operator, constant) in enumerate(steps, start=1):
         result = BOXES_OUTPUT if number == len(steps) else f"output_boxes/{number}"
-        name = f"output_boxes/{operator}_{number}"
-        nodes.append(helper.make_node(operator, [feed, f"output_boxes/{constant}"], [result], name))
+        inputs = [feed, f"output_boxes/{constant}"] if constant else [feed]
+        to = {} if constant else {"to": TensorProto.FLOAT}
+        nodes.append(helper.make_node(operator, inputs, [result], f"output_boxes/{operator}_{number}", **to))
         feed = result
     return nodes, constants
 
