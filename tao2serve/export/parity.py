@@ -142,7 +142,8 @@ def prove_lean(lean: ModelArtifact, source: ModelArtifact, params: DetectorParam
                 str(lean.path),
                 f"does not give the bits of {source.path.name}",
                 evidence=f"{name} is off by {compare_tensors(ours, theirs, name=name).max_abs:.3g}",
-                hint="serve the graph as it was: without --uint8-input and --absolute-boxes",
+                hint="serve the graph as it was, without --uint8-input and --absolute-boxes; "
+                "or take it all the same: --accept-parity",
             )
     return f"coverage and boxes are the same bits over {len(pixels)} image{'s' * (len(pixels) != 1)}"
 
