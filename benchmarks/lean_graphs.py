@@ -174,7 +174,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def machine() -> dict[str, Any]:
-    return {"platform": platform.platform(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    return {
+        "platform": f"{platform.system()}-{platform.machine()}".lower(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
 
 
 def versions() -> dict[str, str]:
