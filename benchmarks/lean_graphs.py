@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import tempfile
 import time
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "cases": [asdict(case) for case in cases]}  # fmt: skip
     print(markdown(cases))
     if options.json is not None:
-        options.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        options.json.write_text(written(document), encoding="utf-8")
     return 0
 
 
@@ -134,8 +135,8 @@ def measure(network: str, write: Callable[[Path], Path], folder: Path, *, rounds
             _, seconds = sides[index](pixels)
             case = cases[index]
             for values, spent in zip((case.scale_ms, case.run_ms, case.decode_ms), seconds, strict=True):
-                values.append(1000 * spent)
-            case.total_ms.append(1000 * sum(seconds))
+                values.append(round(1000 * spent, 4))
+            case.total_ms.append(round(1000 * sum(seconds), 4))
     return cases
 
 
@@ -183,6 +184,12 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "numpy": np.__version__, "onnxruntime": onnxruntime().__version__}
+
+
+def written(document: dict[str, Any]) -> str:
+    """Return the document as JSON, a line for each list of rounds."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def markdown(cases: Sequence[Case]) -> str:

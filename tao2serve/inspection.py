@@ -25,6 +25,7 @@ from tao2serve.tao.describe import ModelDescription, describe
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
 from tao2serve.tao.notes import notes_on
 from tao2serve.tao.params import to_params
+from tao2serve.tao.reading import clustering_beside
 from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import read_spec
 from tao2serve.tao.unread_fields import unread_fields
@@ -277,8 +278,13 @@ def _spec(path: Path) -> Inspection:
             if clearml
             else None,
         },
-        unusual=(*notes_on(spec), *unread_fields(path)),
+        unusual=(*_clustering_over(path), *notes_on(spec), *unread_fields(path)),
     )
+
+
+def _clustering_over(spec: Path) -> tuple[str, ...]:
+    beside = clustering_beside(spec)
+    return (f"{beside.name} beside it lies over this clustering",) if beside.is_file() else ()
 
 
 def _with_spec(found: Inspection, spec: Path | None) -> Inspection:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tao2serve.cli.main import run
+from tao2serve.inspection import inspect_file
 from tao2serve.sandbox.samples import SAMPLE
 
 WEIGHTS = SAMPLE / "pruned" / "weights" / "resnet10_street_pruned.hdf5"
@@ -123,6 +124,8 @@ def test_a_clustering_file_stays_with_the_export(export: Export, tmp_path: Path)
     for name in ("params.json", "experiment_spec_clustering.txt"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "o" / name).read_bytes()
     assert any("lies over its clustering" in warning for warning in export.document["warnings"])
+    seen = inspect_file(tmp_path / "o" / "experiment_spec.txt")
+    assert any("lies over this clustering" in note for note in seen.unusual)
     assert export(onnx, "-o", tmp_path / "o") == 0  # into the same folder: nothing differs
 
 
