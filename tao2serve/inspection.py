@@ -15,7 +15,7 @@ from tao2serve.export.engine.machine import Machine, read_machine
 from tao2serve.export.engine.plan import Plan, is_plan, read_plan
 from tao2serve.export.engine.record import record_path
 from tao2serve.export.graph.build import build_onnx
-from tao2serve.export.lean import Decoding, check_decoding, decoding_in
+from tao2serve.export.lean import GraphDecoding, check_decoding, decoding_in
 from tao2serve.export.origin import origin_of
 from tao2serve.export.recognise import description_of, parameter_count
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
@@ -296,7 +296,7 @@ def _with_spec(found: Inspection, spec: Path | None) -> Inspection:
         experiment = read_spec(chosen)
         check_against_spec(found.signature, experiment, subject=str(found.path))
         if "bbox_scale" in found.facts:
-            decoding = Decoding(bbox_scale=found.facts["bbox_scale"], bbox_offset=found.facts["bbox_offset"])
+            decoding = GraphDecoding(bbox_scale=found.facts["bbox_scale"], bbox_offset=found.facts["bbox_offset"])
             check_decoding(decoding, experiment, subject=str(found.path))
     except InputError as error:
         if spec is not None:

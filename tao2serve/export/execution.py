@@ -19,7 +19,7 @@ from tao2serve.export.engine.machine import read_machine
 from tao2serve.export.engine.plan import is_plan, plan_artifact, read_plan
 from tao2serve.export.graph.build import build_onnx
 from tao2serve.export.inference import Provider, open_session
-from tao2serve.export.lean import Decoding, decoding_in
+from tao2serve.export.lean import GraphDecoding, decoding_in
 from tao2serve.export.reference import Outputs, forward
 from tao2serve.export.signature import load_onnx, signature_of
 from tao2serve.images import Pixels, network_input
@@ -45,7 +45,7 @@ class OpenModel:
     precision: str  # fp32 | fp16 | int8
     signature: ModelSignature
     forward: Callable[[Array], Outputs]
-    decoding: Decoding | None = None  # what its graph decodes boxes with, where it does and says so
+    decoding: GraphDecoding | None = None  # what its graph decodes boxes with, where it does and says so
 
     def see(self, pixels: Pixels) -> Outputs:
         """Run it on pixels (N, H, W, 3) uint8 RGB of the network's size, scaled here if the graph does not.

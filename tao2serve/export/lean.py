@@ -29,7 +29,7 @@ from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.values import BOXES_OUTPUT, PIXELS_INPUT, ModelArtifact, ModelSignature, Tensor
 
-__all__ = ["Decoding", "check_decoding", "decoding_in", "is_added", "lean_signature", "make_lean"]
+__all__ = ["GraphDecoding", "check_decoding", "decoding_in", "is_added", "lean_signature", "make_lean"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _OFFSET: Final = "tao2serve.bbox_offset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
+class GraphDecoding:
     """With which bbox scale and offset a graph decodes its boxes, as its metadata says."""
 
     bbox_scale: float
@@ -110,17 +110,17 @@ def is_added(name: str) -> bool:
     return name.startswith(_ADDED)
 
 
-def decoding_in(model: ModelProto) -> Decoding | None:
+def decoding_in(model: ModelProto) -> GraphDecoding | None:
     """Return what a graph decodes with; None if it does not, or does not say."""
     described = properties(model)
     try:
-        found = Decoding(bbox_scale=float(described[_SCALE]), bbox_offset=float(described[_OFFSET]))
+        found = GraphDecoding(bbox_scale=float(described[_SCALE]), bbox_offset=float(described[_OFFSET]))
     except (KeyError, ValueError):
         return None
     return found if np.isfinite([found.bbox_scale, found.bbox_offset]).all() and found.bbox_scale > 0 else None
 
 
-def check_decoding(decoding: Decoding | None, spec: ExperimentSpec, *, subject: str) -> None:
+def check_decoding(decoding: GraphDecoding | None, spec: ExperimentSpec, *, subject: str) -> None:
     """Raise InputError if a graph decodes with another bbox scale or offset than the experiment spec has."""
     if decoding is None:
         return

@@ -13,7 +13,7 @@ from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.export.execution import open_model
 from tao2serve.export.inference import Provider
-from tao2serve.export.lean import Decoding
+from tao2serve.export.lean import GraphDecoding
 from tao2serve.export.reference import Outputs
 from tao2serve.images import Pixels
 from tao2serve.serving.client import Answer, ask
@@ -38,7 +38,7 @@ class Subject:
     path: Path | None = None
     signature: ModelSignature | None = None
     see: Callable[[Pixels], Outputs] | None = None  # one image (1, H, W, 3) uint8 RGB of the network's size
-    decoding: Decoding | None = None  # what its graph decodes boxes with, where it does and says so
+    decoding: GraphDecoding | None = None  # what its graph decodes boxes with, where it does and says so
     answer: Callable[[bytes], Answer] | None = None
     triton: str = ""  # of an endpoint: where the Triton behind it may be asked
 

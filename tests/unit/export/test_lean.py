@@ -23,7 +23,7 @@ from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.execution import open_model, sample_pixels
 from tao2serve.export.inference import onnxruntime
-from tao2serve.export.lean import Decoding, check_decoding, decoding_in, lean_signature, make_lean
+from tao2serve.export.lean import GraphDecoding, check_decoding, decoding_in, lean_signature, make_lean
 from tao2serve.export.local import detect
 from tao2serve.export.origin import read_origin
 from tao2serve.export.parity import prove_lean, prove_parity
@@ -248,7 +248,7 @@ def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
     assert (said["tao2serve.channels"], said["tao2serve.bbox_scale"], said["tao2serve.bbox_offset"]) == (
         "1", "34.7", "0.3",
     )  # fmt: skip
-    assert decoding_in(model) == Decoding(bbox_scale=34.7, bbox_offset=0.3)
+    assert decoding_in(model) == GraphDecoding(bbox_scale=34.7, bbox_offset=0.3)
     assert {"input_1:0", "output_bbox/BiasAdd:0"} <= {name for node in model.graph.node for name in node.output}
     again = make_lean(artifact, output=tmp_path / "b.onnx", uint8_input=True, absolute_boxes=True, params=params)
     assert again.sha256 == lean.sha256
@@ -300,6 +300,33 @@ def test_foreign_files_of_any_opset(tmp_path: Path, opset: int) -> None:
     artifact = accept_onnx(tmp_path / "f.onnx")
     params = params_of(artifact.signature)
     assert prove_lean(lean_of(artifact, params), artifact, params)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "bbox", "naming"),
+    [
+        ("output_cov/Sigmoid:0", "output_bbox/BiasAdd:0", "tf2onnx"),
+        ("output_cov/Sigmoid", "output_bbox/BiasAdd", "tensorrt"),
+        ("output_cov", "output_bbox", "keras2onnx"),
+    ],
+)
+def test_every_naming_scheme(tmp_path: Path, coverage: str, bbox: str, naming: str) -> None:
+    """Under any of TAO's names, with the grid's size and the batch left open in the file."""
+    model = _foreign()
+    for node in model.graph.node:
+        node.output[:] = [{"output_cov": coverage, "output_bbox": bbox}.get(name, name) for name in node.output]
+    for item, name in zip(model.graph.output, (coverage, bbox), strict=True):
+        item.name = name
+        for dim in item.type.tensor_type.shape.dim:
+            dim.Clear()
+    model.graph.input[0].type.tensor_type.shape.dim[0].Clear()
+    onnx.save(model, str(tmp_path / "f.onnx"))
+    artifact = accept_onnx(tmp_path / "f.onnx")
+    params = params_of(artifact.signature)
+    lean = lean_of(artifact, params)
+    assert read_origin(lean.path).naming == read_origin(artifact.path).naming == naming
+    assert lean.signature.coverage.name == coverage
+    assert prove_lean(lean, artifact, params)
 
 
 def test_half_precision_at_the_border(tmp_path: Path) -> None:
