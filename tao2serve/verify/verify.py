@@ -17,6 +17,7 @@ from tao2serve.parity.accuracy import average_precision
 from tao2serve.parity.boxes import compare_boxes
 from tao2serve.parity.tensors import TensorDifference, compare_tensors
 from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess
+from tao2serve.runtime.candidates import absolute_boxes
 from tao2serve.runtime.preprocess import read_pixels
 from tao2serve.serving.client import Answer
 from tao2serve.tao.keras import Array
@@ -152,14 +153,15 @@ def _tensor_differences(request: VerifyRequest, ours: _Seen, theirs: _Seen) -> t
 
 
 def _bbox_pair(ours: Outputs, theirs: Outputs, params: DetectorParams) -> tuple[Array, Array]:
-    """Return both bbox grids as offsets, or, where a side gives boxes, as boxes in units of the bbox scale.
+    """Return both bbox grids as offsets, or, where a side gives boxes, as boxes seen from the centres of their cells.
 
-    In that unit a difference is as large as that of the offsets it comes from, so that one limit serves for both.
+    In units of the bbox scale: so a difference and a cosine are as large as those of the offsets they come from, and
+    one limit serves for both. Boxes of the same bits stay of the same bits.
     """
     if ours.boxes == theirs.boxes == "offsets":
         return ours.bbox, theirs.bbox
-    scale = np.float32(params.bbox_scale)
-    return ours.in_pixels(params) / scale, theirs.in_pixels(params) / scale
+    scale, centres = np.float32(params.bbox_scale), absolute_boxes(np.zeros_like(ours.bbox[0]), params)
+    return (ours.in_pixels(params) - centres) / scale, (theirs.in_pixels(params) - centres) / scale
 
 
 def _findings(tensors: Sequence[TensorDifference], images: Sequence[ImageResult]) -> tuple[str, ...]:
@@ -175,7 +177,7 @@ def _units(sides: Sequence[Subject]) -> tuple[str, ...]:
     lean = [side.name for side in sides if side.signature and side.signature.gives_boxes]
     if not lean or not all(side.see for side in sides):
         return ()
-    return (f"{' and '.join(lean)} decodes inside: boxes are compared, in units of the bbox scale as offsets are",)
+    return (f"{' and '.join(lean)} decodes inside: boxes are compared, on the scale of offsets",)
 
 
 def _diverging_stage(
