@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-__all__ = ["write_resnet18", "write_resnet101", "write_vgg19"]
+__all__ = ["write_one_convolution", "write_resnet18", "write_resnet101", "write_vgg19"]
 
 _HEAD_GAIN = 100.0  # spreads coverage over most of (0, 1), so that a wrong reading shows
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -32,6 +32,12 @@ def write_resnet18(path: Path, *, height: int = 544, width: int = 960, classes: 
             strides = 2 if block == 0 and stage < 4 else 1
             x = network.basic_block(f"block_{stage}{_LETTERS[block]}", x, filters, strides=strides)
     return network.write(path, x, classes=classes)
+
+
+def write_one_convolution(path: Path, *, height: int = 544, width: int = 960, classes: int = 3, seed: int = 0) -> Path:
+    """Write a single convolution of stride 16 and both heads: hardly a network, so that what is around one shows."""
+    network = _Network(height=height, width=width, seed=seed)
+    return network.write(path, network.conv("conv1", "input_1", 8, kernel=3, strides=16), classes=classes)
 
 
 def write_resnet101(path: Path, *, height: int = 544, width: int = 960, classes: int = 3, seed: int = 0) -> Path:

@@ -31,6 +31,9 @@ class ArtifactRequest:
     int8 takes its ranges from `calibration_cache` (TensorRT's, or the scales TAO writes after quantization-aware
     training), else from `calibration_images`, else from the weights of a model trained for quantization. What a
     precision costs is measured on `images`, else on the calibration images, else on synthetic pictures.
+
+    `uint8_input` and `absolute_boxes` ask for a lean graph, made last, from the graph in its precision; its boxes need
+    an experiment spec.
     """
 
     precision: Precision | None = None
@@ -38,6 +41,8 @@ class ArtifactRequest:
     calibration_cache: Path | None = None
     calibration_method: CalibrationMethod = DEFAULT_METHOD
     fold_batch_norm: bool = False
+    uint8_input: bool = False
+    absolute_boxes: bool = False
     images: Path | None = None
     labels: Path | None = None
     accept_parity: bool = False
@@ -49,3 +54,9 @@ class ArtifactRequest:
             raise UsageError(
                 "--calibration-images and --calibration-cache", "are for int8 only", hint="add: --precision int8"
             )
+
+    @property
+    def lean_options(self) -> tuple[str, ...]:
+        """The options of `export` that ask for a lean graph."""
+        wanted = (("--uint8-input", self.uint8_input), ("--absolute-boxes", self.absolute_boxes))
+        return tuple(option for option, given in wanted if given)

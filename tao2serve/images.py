@@ -1,4 +1,4 @@
-"""Picture files that a user names: one, several, or folders of them."""
+"""Pictures: the files that a user names, one, several or folders of them, and what a network takes of one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tao2serve.errors import InputError, UsageError
-from tao2serve.values import IMAGE_MEDIA_TYPES
+from tao2serve.values import IMAGE_MEDIA_TYPES, ModelSignature
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["NamedImage", "find_images", "name_images", "open_upright", "read_image"]
+__all__ = ["NamedImage", "Pixels", "find_images", "name_images", "network_input", "open_upright", "read_image"]
+
+Pixels: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +102,6 @@ def open_upright(image: bytes) -> Image.Image:
     The rules are those of `runtime.preprocess`: EXIF orientation applied, 16-bit gray scaled to 8 bits, alpha laid
     onto black. Raises InputError if it cannot be decoded.
     """
-    import numpy as np
     from PIL import Image, ImageOps
 
     try:
@@ -176,3 +180,15 @@ def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_MEDIA_TYPES and path.is_file() and bool(path.stat().st_size)
+
+
+def network_input(pixels: Pixels, signature: ModelSignature) -> NDArray[Any]:
+    """Return what a network takes for pixels (N, H, W, 3) uint8 RGB of its size: these, or (N, C, H, W) in [0, 1]."""
+    from tao2serve.runtime import DetectorParams
+    from tao2serve.runtime.preprocess import to_tensor
+
+    if signature.takes_pixels:
+        return pixels
+    channels, height, width = signature.input.shape
+    params = DetectorParams(channels=channels, height=height, width=width, bbox_scale=1.0, bbox_offset=0.0, classes=())
+    return np.stack([to_tensor(image, params) for image in pixels])

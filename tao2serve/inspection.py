@@ -15,6 +15,7 @@ from tao2serve.export.engine.machine import Machine, read_machine
 from tao2serve.export.engine.plan import Plan, is_plan, read_plan
 from tao2serve.export.engine.record import record_path
 from tao2serve.export.graph.build import build_onnx
+from tao2serve.export.lean import GraphDecoding, check_decoding, decoding_in
 from tao2serve.export.origin import origin_of
 from tao2serve.export.recognise import description_of, parameter_count
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
@@ -24,6 +25,7 @@ from tao2serve.tao.describe import ModelDescription, describe
 from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
 from tao2serve.tao.notes import notes_on
 from tao2serve.tao.params import to_params
+from tao2serve.tao.reading import clustering_beside
 from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import read_spec
 from tao2serve.tao.unread_fields import unread_fields
@@ -68,6 +70,8 @@ class Inspection:
             "size_bytes": self.size_bytes,
             "input": _tensor(signature.input) if signature else self.facts.get("input"),
             "outputs": [_tensor(signature.coverage), _tensor(signature.bbox)] if signature else [],
+            "takes": ("pixels" if signature.takes_pixels else "tensor") if signature else None,
+            "gives": ("boxes" if signature.gives_boxes else "offsets") if signature else None,
             "stride": signature.stride if signature else None,
             "class_count": signature.class_count if signature else len(self.classes) if self.classes else None,
             "classes": list(self.classes) if self.classes is not None else None,
@@ -147,6 +151,7 @@ def _onnx(path: Path) -> Inspection:
     model = load_onnx(path)
     origin = origin_of(model, subject=str(path))
     description = description_of(model, path)
+    decoding = decoding_in(model) if artifact.signature.gives_boxes else None
     return Inspection(
         path=path,
         kind="onnx",
@@ -160,6 +165,7 @@ def _onnx(path: Path) -> Inspection:
         parameters=parameter_count(model),
         facts={
             **_settings(description),
+            **(asdict(decoding) if decoding else {}),
             "exporter": origin.exporter,
             "producer": origin.producer,
             "naming": origin.naming,
@@ -272,8 +278,13 @@ def _spec(path: Path) -> Inspection:
             if clearml
             else None,
         },
-        unusual=(*notes_on(spec), *unread_fields(path)),
+        unusual=(*_clustering_over(path), *notes_on(spec), *unread_fields(path)),
     )
+
+
+def _clustering_over(spec: Path) -> tuple[str, ...]:
+    beside = clustering_beside(spec)
+    return (f"{beside.name} beside it lies over this clustering",) if beside.is_file() else ()
 
 
 def _with_spec(found: Inspection, spec: Path | None) -> Inspection:
@@ -284,6 +295,9 @@ def _with_spec(found: Inspection, spec: Path | None) -> Inspection:
     try:
         experiment = read_spec(chosen)
         check_against_spec(found.signature, experiment, subject=str(found.path))
+        if "bbox_scale" in found.facts:
+            decoding = GraphDecoding(bbox_scale=found.facts["bbox_scale"], bbox_offset=found.facts["bbox_offset"])
+            check_decoding(decoding, experiment, subject=str(found.path))
     except InputError as error:
         if spec is not None:
             raise

@@ -57,12 +57,17 @@ class ModelSignature:
     @property
     def takes_pixels(self) -> bool:
         """Whether the graph itself scales and transposes: its input is (H, W, 3) uint8 RGB."""
-        return self.input.name == PIXELS_INPUT
+        return self.input.name == PIXELS_INPUT and self.input.datatype == "UINT8"
 
     @property
     def gives_boxes(self) -> bool:
         """Whether the graph itself decodes: `bbox` holds L, T, R, B in network pixels."""
         return self.bbox.name == BOXES_OUTPUT
+
+    @property
+    def is_lean(self) -> bool:
+        """Whether the graph does more than TAO's."""
+        return self.takes_pixels or self.gives_boxes
 
     @property
     def width(self) -> int:
@@ -83,7 +88,8 @@ class ModelSignature:
 
     def __str__(self) -> str:
         sizes = "x".join(str(size) for size in self.input.shape)
-        return f"{sizes} input, {self.class_count} classes, stride {self.stride}"
+        taken, given = " uint8 pixels" if self.takes_pixels else " input", ", boxes" if self.gives_boxes else ""
+        return f"{sizes}{taken}, {self.class_count} classes, stride {self.stride}{given}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,15 +160,20 @@ class _Config:
 
 
 class RunningStandIn(StandIn):
-    """The package's running half over memory of this process; coverage is each image's mean, bbox minus that."""
+    """The package's running half over memory of this process; coverage is each image's mean, bbox minus that.
 
-    def __init__(self, version: str, *, profile: tuple[int, int, int] = (1, 4, 8), loads: bool = True) -> None:
+    With `lean` its engine takes `pixels` in uint8 and gives `output_boxes`.
+    """
+
+    def __init__(
+        self, version: str, *, profile: tuple[int, int, int] = (1, 4, 8), loads: bool = True, lean: bool = False
+    ) -> None:
         super().__init__(version)
-        self.profile, self.loads = profile, loads
+        self.profile, self.loads, self.lean = profile, loads, lean
         self.Logger = type("Logger", (), {"WARNING": 2, "__init__": lambda _self, _severity: None})
 
-    def nptype(self, _dtype: Any) -> type:
-        return np.float32
+    def nptype(self, dtype: Any) -> type:
+        return np.uint8 if dtype == "UINT8" else np.float32
 
     def Runtime(self, _logger: Any) -> Limited:
         def load(_content: bytes) -> Limited | None:
@@ -178,10 +183,12 @@ class RunningStandIn(StandIn):
 
 
 class _Engine:
-    names = ("input_1:0", "output_bbox/BiasAdd:0", "output_cov/Sigmoid:0")
-
-    def __init__(self, package: StandIn) -> None:
-        self.shapes = dict(zip(self.names, ((3, 32, 48), (8, 8, 12), (2, 8, 12)), strict=True))
+    def __init__(self, package: RunningStandIn) -> None:
+        self.names = ("input_1:0", "output_bbox/BiasAdd:0", "output_cov/Sigmoid:0")
+        if package.lean:
+            self.names = ("pixels", "output_boxes", "output_cov/Sigmoid:0")
+        source = (32, 48, 3) if package.lean else (3, 32, 48)
+        self.shapes = dict(zip(self.names, (source, (8, 8, 12), (2, 8, 12)), strict=True))
         self._package = package
         self.num_io_tensors = len(self.names)
 
@@ -190,13 +197,13 @@ class _Engine:
 
     def get_tensor_mode(self, name: str) -> Any:
         modes = self._package.TensorIOMode
-        return modes.INPUT if name == "input_1:0" else modes.OUTPUT
+        return modes.INPUT if name == self.names[0] else modes.OUTPUT
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, *self.shapes[name])
 
-    def get_tensor_dtype(self, _name: str) -> Any:
-        return self._package.DataType.FLOAT
+    def get_tensor_dtype(self, name: str) -> Any:
+        return "UINT8" if name == "pixels" else self._package.DataType.FLOAT
 
     def get_tensor_profile_shape(self, name: str, _profile: int) -> list[tuple[int, ...]]:
         return [(batch, *self.shapes[name]) for batch in self._package.profile]
@@ -206,7 +213,7 @@ class _Engine:
 
 
 class _Context:
-    def __init__(self, package: StandIn, engine: _Engine) -> None:
+    def __init__(self, package: RunningStandIn, engine: _Engine) -> None:
         self._package, self._engine = package, engine
         self._addresses: dict[str, int] = {}
         self._batch = 0
@@ -233,7 +240,8 @@ class _Context:
     def _array(self, name: str) -> Any:
         shape = self.get_tensor_shape(name)
         size = int(np.prod(shape))
-        return np.ctypeslib.as_array((ctypes.c_float * size).from_address(self._addresses[name])).reshape(shape)
+        kind = ctypes.c_uint8 if name == "pixels" else ctypes.c_float
+        return np.ctypeslib.as_array((kind * size).from_address(self._addresses[name])).reshape(shape)
 
 
 class CudaStandIn:

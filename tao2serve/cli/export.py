@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tao2serve.cli.options import (
+    AbsoluteBoxes,
     AcceptParity,
     CalibrationCache,
     CalibrationImages,
@@ -22,6 +23,7 @@ from tao2serve.cli.options import (
     Spec,
     Tags,
     Task,
+    Uint8Input,
     artifact_request,
     selectors,
 )
@@ -31,8 +33,10 @@ from tao2serve.errors import UsageError
 from tao2serve.export.atomic import write_atomically
 
 if TYPE_CHECKING:
+    from tao2serve.artifact_request import ArtifactRequest, EngineWish
     from tao2serve.artifacts import Artifacts
-    from tao2serve.values import ModelArtifact
+    from tao2serve.tao.spec import ExperimentSpec
+    from tao2serve.values import ModelArtifact, Tensor
 
 LARGEST_WORKSPACE_GIB: Final = 1024
 NO_SPEC: Final = (
@@ -60,6 +64,8 @@ def export(
         Path | None, typer.Option("--labels", metavar="DIR", help="KITTI labels of those pictures: adds mAP.")
     ] = None,
     accept_parity: AcceptParity = False,
+    uint8_input: Uint8Input = False,
+    absolute_boxes: AbsoluteBoxes = False,
     fold_batch_norm: Annotated[
         bool,
         typer.Option("--fold-batch-norm", help="Fold it into the convolutions; TAO's caches then miss its tensors."),
@@ -67,10 +73,18 @@ def export(
     engine: Annotated[
         bool, typer.Option("--engine", help="Build a TensorRT plan too, for this machine's GPU.")
     ] = False,
-    min_batch: Annotated[int, typer.Option("--min-batch", metavar="N", help="Smallest batch of the engine.")] = 1,
-    opt_batch: Annotated[int, typer.Option("--opt-batch", metavar="N", help="The batch it is made fastest for.")] = 8,
-    max_batch: Annotated[int, typer.Option("--max-batch", metavar="N", help="Largest batch of the engine.")] = 8,
-    workspace: Annotated[float, typer.Option("--workspace", metavar="GIB", help="TensorRT's scratch memory.")] = 2.0,
+    min_batch: Annotated[
+        int | None, typer.Option("--min-batch", metavar="N", help="Smallest batch of the engine; default 1.")
+    ] = None,
+    opt_batch: Annotated[
+        int | None, typer.Option("--opt-batch", metavar="N", help="The batch it is made fastest for; default 8.")
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option("--max-batch", metavar="N", help="Largest batch of the engine; default 8.")
+    ] = None,
+    workspace: Annotated[
+        float | None, typer.Option("--workspace", metavar="GIB", help="TensorRT's scratch memory; default 2.")
+    ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option("--timing-cache", metavar="FILE", help="TensorRT's timings, kept for the next build.")
     ] = None,
@@ -85,16 +99,17 @@ def export(
 ) -> None:
     """Export a TAO DetectNet_v2 model to ONNX and params.json, and compare it with the weights it came from.
 
-    With --precision fp16 or int8 it is converted, and what that costs is measured; with --engine a TensorRT plan
-    is built from it.
+    With --precision fp16 or int8 it is converted, and what that costs is measured; with --uint8-input and
+    --absolute-boxes a second graph, *_lean.onnx, does scaling and decoding itself and gives the same boxes; with
+    --engine a TensorRT plan is built from the last of these.
 
     Example: tao2serve export results/weights/resnet18_detector.hdf5 --spec results/experiment_spec.txt -o onnx
     """
-    from tao2serve.artifacts import EngineWish, make_artifacts
+    from tao2serve.artifacts import make_artifacts
     from tao2serve.config import home, load_settings
     from tao2serve.registry.source import Source, resolve
     from tao2serve.tao.params import to_params
-    from tao2serve.tao.reading import read_experiment
+    from tao2serve.tao.reading import clustering_beside, read_experiment
 
     wanted = Source(text=source, selectors=selectors(project, task, tag), spec=spec)
     request = artifact_request(
@@ -104,19 +119,21 @@ def export(
         calibration_method=calibration_method,
         accept_parity=accept_parity,
         fold_batch_norm=fold_batch_norm,
+        uint8_input=uint8_input,
+        absolute_boxes=absolute_boxes,
         images=images,
         labels=labels,
-        engine=EngineWish(
+        engine=_engine_wish(
+            wanted=engine,
             min_batch=min_batch,
             opt_batch=opt_batch,
             max_batch=max_batch,
-            workspace_bytes=_bytes(workspace),
+            workspace_gib=workspace,
             timing_cache=timing_cache,
             trtexec=trtexec,
-        )
-        if engine
-        else None,
+        ),
     )
+    _require_effect(request, method=calibration_method)
     settings = load_settings()
     with (
         tempfile.TemporaryDirectory(prefix="tao2serve-export-") as folder,
@@ -133,7 +150,8 @@ def export(
             resolved.weights, experiment, request, settings, folder=Path(folder) / "made", steps=steps
         )
         contents = _contents(made, output)
-        scales_path = output / f"{made.model.path.stem}.tensor_scales.json" if made.scales else None
+        plain = made.original or made.model
+        scales_path = output / f"{plain.path.stem}.tensor_scales.json" if made.scales else None
         if scales_path is not None:
             scales = {"tensor_scales": dict(made.scales or {})}
             contents[scales_path] = (json.dumps(scales, indent=2) + "\n").encode()
@@ -145,8 +163,12 @@ def export(
             params_path = output / "params.json"
             contents[params_path] = (json.dumps(to_params(experiment), indent=2) + "\n").encode()
             # With its spec beside it the ONNX file can be deployed as it lies there.
-            contents[output / "experiment_spec.txt"] = resolved.experiment_spec.read_bytes()
-        _put(contents, inputs=[path for path in (resolved.weights, resolved.spec) if path], force=force)
+            spec_path = output / "experiment_spec.txt"
+            contents[spec_path] = resolved.experiment_spec.read_bytes()
+            _add_clustering(contents, experiment, spec_path, force=force)
+        _put(contents, inputs=[path for path in (resolved.weights, resolved.spec, clustering) if path], force=force)
+        if experiment is not None and experiment.clustering_file is None:
+            clustering_beside(spec_path).unlink(missing_ok=True)  # only with --force is there one
     document = {
         "outcome": "ok",
         "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
@@ -160,6 +182,76 @@ def export(
     else:
         beside = [path for path in (params_path, scales_path) if path]
         print_text(_summary(made, output, beside, warnings))
+
+
+def _engine_wish(
+    *,
+    wanted: bool,
+    min_batch: int | None,
+    opt_batch: int | None,
+    max_batch: int | None,
+    workspace_gib: float | None,
+    timing_cache: Path | None,
+    trtexec: Path | None,
+) -> EngineWish | None:
+    """Gather the options of the engine; raises UsageError for any of them without --engine."""
+    from tao2serve.artifact_request import EngineWish
+
+    given = {
+        "--min-batch": min_batch,
+        "--opt-batch": opt_batch,
+        "--max-batch": max_batch,
+        "--workspace": workspace_gib,
+        "--timing-cache": timing_cache,
+        "--trtexec": trtexec,
+    }
+    stray = [option for option, value in given.items() if value is not None]
+    if not wanted:
+        if stray:
+            raise UsageError(", ".join(stray), "has no effect without an engine", hint="add: --engine")
+        return None
+    sizes = {"min_batch": min_batch, "opt_batch": opt_batch, "max_batch": max_batch}
+    return EngineWish(
+        **{name: size for name, size in sizes.items() if size is not None},
+        workspace_bytes=_bytes(2.0 if workspace_gib is None else workspace_gib),
+        timing_cache=timing_cache,
+        trtexec=trtexec,
+    )
+
+
+def _require_effect(request: ArtifactRequest, *, method: str) -> None:
+    """Raise UsageError for options that would be taken and do nothing."""
+    if method and not request.calibration_images:
+        raise UsageError(
+            "--calibration-method",
+            "has no effect without pictures",
+            hint="add: --calibration-images DIR",
+        )
+    pictures = [option for option, given in (("--images", request.images), ("--labels", request.labels)) if given]
+    if pictures and request.precision in (None, "fp32"):
+        raise UsageError(
+            ", ".join(pictures),
+            "has no effect without a conversion: pictures are what its cost is measured on",
+            hint="add: --precision fp16 or int8",
+        )
+
+
+def _add_clustering(contents: dict[Path, bytes], experiment: ExperimentSpec, spec: Path, *, force: bool) -> None:
+    """Put the clustering file that lies over the spec beside it, where whoever reads that spec finds it.
+
+    Raises UsageError for one that is left there of another export, unless `force` says to take it away.
+    """
+    from tao2serve.tao.reading import clustering_beside
+
+    beside, over = clustering_beside(spec), experiment.clustering_file
+    if over is not None:
+        contents[beside] = over.path.read_bytes()
+    elif beside.is_file() and not force:
+        raise UsageError(
+            str(beside),
+            "is there already, and would change the clustering of this export",
+            hint="give it with --clustering, add --force to take it away, or choose another -o DIR",
+        )
 
 
 def _bytes(gibibytes: float) -> int:
@@ -188,8 +280,14 @@ def _described(artifact: ModelArtifact, output: Path, params: Path | None) -> di
         "path": str(output / artifact.path.name),
         "sha256": artifact.sha256,
         "precision": artifact.precision,
+        "input": _tensor(artifact.signature.input),
+        "outputs": [_tensor(artifact.signature.coverage), _tensor(artifact.signature.bbox)],
         "params": str(params) if params else None,
     }
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
 def _summary(made: Artifacts, output: Path, beside: Sequence[Path], warnings: Sequence[str]) -> str:

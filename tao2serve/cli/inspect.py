@@ -55,8 +55,12 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
     ]
     if signature:
         rows += [
-            ("input", _tensor(signature.input)),
-            ("outputs", f"{_tensor(signature.coverage)}, {_tensor(signature.bbox)}"),
+            ("input", _tensor(signature.input) + (", scaled in the graph" if signature.takes_pixels else "")),
+            (
+                "outputs",
+                f"{_tensor(signature.coverage)}, {_tensor(signature.bbox)}"
+                + (", boxes in network pixels" if signature.gives_boxes else ""),
+            ),
             ("stride", str(signature.stride)),
         ]
     if found.classes:

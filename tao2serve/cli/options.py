@@ -43,6 +43,12 @@ CalibrationMethod = Annotated[
 AcceptParity = Annotated[
     bool, typer.Option("--accept-parity", help="Go on though the precision costs more than the settings allow.")
 ]
+Uint8Input = Annotated[
+    bool, typer.Option("--uint8-input", help="Scale in the graph: it takes uint8 pixels, a quarter of the bytes.")
+]
+AbsoluteBoxes = Annotated[
+    bool, typer.Option("--absolute-boxes", help="Decode in the graph: it gives boxes in network pixels.")
+]
 Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
 Task = Annotated[
     str, typer.Option("--task", metavar="REGEX", help="Part of the ClearML task's name (a regular expression).")
@@ -74,6 +80,8 @@ def artifact_request(
     calibration_method: str,
     accept_parity: bool,
     fold_batch_norm: bool = False,
+    uint8_input: bool = False,
+    absolute_boxes: bool = False,
     images: Path | None = None,
     labels: Path | None = None,
     engine: EngineWish | None = None,
@@ -90,6 +98,8 @@ def artifact_request(
         calibration_cache=calibration_cache,
         calibration_method=one_of(calibration_method or DEFAULT_METHOD, METHODS, option="--calibration-method"),
         fold_batch_norm=fold_batch_norm,
+        uint8_input=uint8_input,
+        absolute_boxes=absolute_boxes,
         images=images,
         labels=labels,
         accept_parity=accept_parity,

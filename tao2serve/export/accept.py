@@ -8,6 +8,7 @@ import onnx
 from onnx import ModelProto
 
 from tao2serve.errors import InputError
+from tao2serve.export.lean import check_decoding, decoding_in
 from tao2serve.export.operators import check_operators
 from tao2serve.export.origin import origin_of
 from tao2serve.export.precision.carried import precision_of
@@ -43,6 +44,8 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
     check_shapes(path, model)
     if spec is not None:
         check_against_spec(signature, spec, subject=str(path))
+        if signature.gives_boxes:
+            check_decoding(decoding_in(model), spec, subject=str(path))
     warning = origin_of(model, subject=str(path)).warning
     digest = sha256_of(path)
     return ModelArtifact(
@@ -58,14 +61,16 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
 
 
 def _check_interface(path: Path, model: ModelProto, signature: ModelSignature) -> None:
-    """Raise InputError unless input and outputs are what an endpoint can feed: floats, with N open."""
-    for tensor in (signature.input, signature.coverage, signature.bbox):
+    """Raise InputError unless input and outputs are what an endpoint can feed: floats or pixels, with N open."""
+    floats = (signature.coverage, signature.bbox)
+    for tensor in floats if signature.takes_pixels else (signature.input, *floats):
         if tensor.datatype not in ("FP32", "FP16"):
             raise InputError(
                 str(path),
                 "does not take and give floating point numbers",
                 evidence=f"{tensor.name} is {tensor.datatype}",
-                hint="a TAO detector takes float32 in [0, 1]; scaling belongs to the preprocessing",
+                hint="a TAO detector takes float32 in [0, 1]; one that scales inside takes uint8 pixels (N, H, W, 3) "
+                "under the name pixels: tao2serve export --uint8-input",
             )
     names = {signature.input.name, signature.coverage.name, signature.bbox.name}
     for item in (*model.graph.input, *model.graph.output):

@@ -10,8 +10,8 @@ from PIL import Image
 
 from tao2serve.errors import InputError
 from tao2serve.export.execution import OpenModel
-from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess, preprocess
-from tao2serve.runtime.preprocess import MAX_BYTES, MAX_PIXELS
+from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess
+from tao2serve.runtime.preprocess import MAX_BYTES, MAX_PIXELS, read_pixels
 
 __all__ = ["detect", "neutral_picture"]
 
@@ -26,11 +26,11 @@ def detect(
 ) -> Detections:
     """Return the boxes of one image; `limits` are bytes and pixels. Raises InputError if the bytes are no image."""
     try:
-        tensor, size = preprocess(image, params, max_bytes=limits[0], max_pixels=limits[1])
+        pixels, size = read_pixels(image, params, max_bytes=limits[0], max_pixels=limits[1])
     except ImageError as error:
         raise InputError(str(subject), "cannot be used", evidence=str(error)) from error
-    outputs = model.run(tensor[None])
-    return postprocess(outputs.coverage[0], outputs.bbox[0], params, image_size=size)
+    outputs = model.see(pixels[None])
+    return postprocess(outputs.coverage[0], outputs.bbox[0], params, image_size=size, boxes=outputs.boxes)
 
 
 def neutral_picture(params: DetectorParams, *, seed: int = 0) -> bytes:

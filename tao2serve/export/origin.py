@@ -86,6 +86,10 @@ def origin_of(model: ModelProto, *, subject: str) -> OnnxOrigin:
     """Tell where a parsed model came from; `subject` names it in errors. Raises InputError as `signature_of`."""
     signature = signature_of(model, subject=subject)
     naming = _SCHEMES.get((signature.coverage.name, signature.bbox.name), "other")
+    if signature.gives_boxes:  # the one name that is left of the exporter's
+        naming = next(
+            (name for (coverage, _), name in _SCHEMES.items() if coverage == signature.coverage.name), "other"
+        )
     exporter = _exporter(model, naming)
     return OnnxOrigin(
         exporter=exporter,
@@ -100,12 +104,13 @@ def origin_of(model: ModelProto, *, subject: str) -> OnnxOrigin:
 def _exporter(model: ModelProto, naming: NamingScheme) -> Exporter:
     """Believe the producer; a file that lost it in a rewrite (quantized, simplified) is told by its tensors' names."""
     producer = model.producer_name.lower()
-    if producer == "tao2serve" or any(item.key == "tao2serve.version" for item in model.metadata_props):
-        return "tao2serve"
+    # Before our own metadata: what we only convert keeps its exporter, and its exporter's mistakes.
     if producer.startswith("tf2onnx"):
         return "tf2onnx"
     if producer.startswith("keras2onnx") or (producer in _REWRITERS and naming == "keras2onnx"):
         return "keras2onnx"
+    if producer == "tao2serve" or any(item.key == "tao2serve.version" for item in model.metadata_props):
+        return "tao2serve"
     return "other"
 
 

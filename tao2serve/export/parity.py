@@ -14,8 +14,9 @@ from tao2serve.errors import InputError, ParityError
 from tao2serve.export.computable import check_computable
 from tao2serve.export.divergence import first_divergence
 from tao2serve.export.encrypted import ENCRYPTED_SUFFIXES
-from tao2serve.export.execution import OpenModel, open_model, sample_images
+from tao2serve.export.execution import OpenModel, open_model, sample_images, sample_pixels
 from tao2serve.parity.tensors import TensorDifference, compare_tensors
+from tao2serve.runtime.values import DetectorParams
 from tao2serve.tao.hdf5 import is_hdf5
 from tao2serve.tao.keras import Array
 from tao2serve.values import ModelArtifact
@@ -24,6 +25,7 @@ __all__ = [
     "FP32_TOLERANCE",
     "ParityReport",
     "check_parity",
+    "prove_lean",
     "prove_parity",
 ]
 
@@ -78,6 +80,7 @@ def check_parity(
 ) -> ParityReport:
     """Run artifact and source on the same images (N, C, H, W) in [0, 1] and compare both outputs.
 
+    Both are graphs as TAO's; for lean ones there is `prove_lean`.
     A `.hdf5` source is run by our own numpy reading of Keras, an `.onnx` source by onnxruntime. The report
     says whether it passed; `report.require()` raises. Raises InputError for files or images that do not fit, and
     where the fault is the source's: its numbers are not finite, or too large for float32.
@@ -116,6 +119,33 @@ def prove_parity(artifact: ModelArtifact, source: Path) -> str:
     report = check_parity(artifact, source, images=images)
     report.require()
     return str(report)
+
+
+def prove_lean(lean: ModelArtifact, source: ModelArtifact, params: DetectorParams) -> str:
+    """Return in one line that a lean graph gives the bits of the graph it was made from, over synthetic pixels.
+
+    Coverage must be equal, and boxes what `absolute_boxes` makes of the source's offsets. Raises ParityError, with
+    the largest difference, where a bit differs.
+    """
+    pixels = sample_pixels(lean.signature, count=1 if prod(lean.signature.input.shape) > LARGE else 2)
+    model = open_model(lean.path)
+    wanted, found = open_model(source.path).see(pixels), model.see(pixels)
+    _check_batch(model, np.concatenate([sample_images(lean.signature, count=1)] * 2))
+    pairs = [(lean.signature.coverage.name, wanted.coverage, found.coverage)]
+    if found.boxes == wanted.boxes:
+        pairs.append((lean.signature.bbox.name, wanted.bbox, found.bbox))
+    else:
+        pairs.append((lean.signature.bbox.name, wanted.in_pixels(params), found.in_pixels(params)))
+    for name, ours, theirs in pairs:
+        if not np.array_equal(ours, theirs, equal_nan=True):
+            raise ParityError(
+                str(lean.path),
+                f"does not give the bits of {source.path.name}",
+                evidence=f"{name} is off by {compare_tensors(ours, theirs, name=name).max_abs:.3g}",
+                hint="serve the graph as it was, without --uint8-input and --absolute-boxes; "
+                "or take it all the same: --accept-parity",
+            )
+    return f"coverage and boxes are the same bits over {len(pixels)} image{'s' * (len(pixels) != 1)}"
 
 
 def _check_batch(model: OpenModel, images: Array) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto
 
+from tao2serve.export.lean import is_added
 from tao2serve.tao.describe import ModelDescription, describe
 from tao2serve.tao.keras import KerasLayer, KerasModel
 
@@ -46,13 +47,14 @@ def description_of(model: ModelProto, path: Path) -> ModelDescription:
 
 def parameter_count(model: ModelProto) -> int:
     """Count the weights stored in the graph."""
-    return sum(int(np.prod(tuple(item.dims), dtype=object)) for item in model.graph.initializer)
+    stored = (item for item in model.graph.initializer if not is_added(item.name))
+    return sum(int(np.prod(tuple(item.dims), dtype=object)) for item in stored)
 
 
 def _layer(node: NodeProto, shapes: dict[str, tuple[int, ...]], path: Path) -> KerasLayer | None:
     """Return the layer that a node came from, as far as its name, class and filters go."""
-    if node.op_type in _PAIR:
-        return None  # named after what they quantize
+    if node.op_type in _PAIR or is_added(node.name):
+        return None  # named after what they quantize; no layer of TAO's
     config: dict[str, object] = {}
     is_convolution = node.op_type == "Conv" and len(node.input) > 1
     # With batch norm folded, a convolution's result has the norm's name, and its node keeps its own; keras2onnx

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tao2serve.runtime.candidates import BoxEncoding, absolute_boxes
+from tao2serve.runtime.values import DetectorParams
 from tao2serve.tao.keras import Array, KerasLayer, KerasModel
 
 __all__ = ["Outputs", "forward", "layer_outputs"]
@@ -23,10 +25,18 @@ _Taps = Iterator[tuple[int, int, Array]]  # kernel row, kernel column, what that
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """What a detector says about N images: coverage (N, classes, h, w), bbox (N, 4 * classes, h, w)."""
+    """What a detector says about N images: coverage (N, classes, h, w), bbox (N, 4 * classes, h, w).
+
+    `boxes` says what bbox holds: the network's offsets, or boxes in network pixels that its graph has decoded.
+    """
 
     coverage: Array
     bbox: Array
+    boxes: BoxEncoding = "offsets"
+
+    def in_pixels(self, params: DetectorParams) -> Array:
+        """Return the boxes (N, 4 * classes, h, w) in network pixels, decoded here if the graph did not."""
+        return self.bbox if self.boxes == "absolute" else np.stack([absolute_boxes(grid, params) for grid in self.bbox])
 
 
 def forward(model: KerasModel, images: Array) -> Outputs:

@@ -13,7 +13,7 @@ from tao2serve.export.messages import broken_text
 from tao2serve.export.shapes import tensor_shapes
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.tao.stride import fits_stride, stated_strides
-from tao2serve.values import ModelSignature, Tensor
+from tao2serve.values import BOXES_OUTPUT, ModelSignature, Tensor
 
 __all__ = ["check_against_spec", "read_signature", "signature_of"]
 
@@ -72,7 +72,8 @@ def signature_of(model: ModelProto, *, subject: str) -> ModelSignature:
             hint="only DetectNet_v2 models are supported",
         )
     coverage = _output(model, _COVERAGE_NAMES, "coverage", subject)
-    bbox = _output(model, _BBOX_NAMES, "bbox", subject)
+    bbox = next((item for item in model.graph.output if item.name == BOXES_OUTPUT), None)  # see lean.py
+    bbox = bbox or _output(model, _BBOX_NAMES, "bbox", subject)
     is_open = min(_dims(coverage) + _dims(bbox)) < 1
     shapes = tensor_shapes(model) if is_open else {}
     signature = ModelSignature(
@@ -87,6 +88,14 @@ def signature_of(model: ModelProto, *, subject: str) -> ModelSignature:
 def _check_sizes(signature: ModelSignature, subject: str) -> None:
     """Raise InputError unless both grids are one, and no larger than an input of a possible size."""
     channels, height, width = signature.input.shape
+    if signature.takes_pixels:
+        height, width, channels = signature.input.shape
+        if channels != 3:
+            raise InputError(
+                subject,
+                "does not take pixels as (N, height, width, 3)",
+                evidence=f"{signature.input.name} is (N, {', '.join(map(str, signature.input.shape))})",
+            )
     if channels not in (1, 3):
         last = "; it looks like channels last" if width in (1, 3) else ""
         raise InputError(
@@ -106,19 +115,22 @@ def _check_sizes(signature: ModelSignature, subject: str) -> None:
         raise InputError(
             subject,
             "declares sizes that no detector has",
-            evidence=f"input {signature.input.shape}, coverage {signature.coverage.shape} (channels first)",
+            evidence=f"input {signature.input.shape}, coverage {signature.coverage.shape}"
+            + ("" if signature.takes_pixels else " (channels first)"),
         )
 
 
 def check_against_spec(signature: ModelSignature, spec: ExperimentSpec, *, subject: str) -> None:
     """Raise InputError, showing both sides, if model and experiment spec are not of one training run."""
-    channels, height, width = signature.input.shape
+    height, width = signature.height, signature.width
     differences: list[str] = []
     if signature.class_count != len(spec.classes):
         differences.append(
             f"classes: the model has {signature.class_count}, "
             f"the spec has {len(spec.classes)} ({', '.join(spec.classes)})"
         )
+    # A graph that takes pixels makes one channel of them by itself: how many its network has does not show.
+    channels = spec.input.channels if signature.takes_pixels else signature.input.shape[0]
     wanted = (spec.input.channels, spec.input.height, spec.input.width)
     if (channels, height, width) != wanted:
         differences.append(f"input as (C, H, W): the model has {(channels, height, width)}, the spec has {wanted}")

@@ -8,13 +8,23 @@ from tao2serve.tao.clustering_file import read_clustering, with_clustering
 from tao2serve.tao.spec import ExperimentSpec, read_spec
 from tao2serve.tao.unread_fields import unread_fields
 
-__all__ = ["cautions", "read_experiment"]
+__all__ = ["cautions", "clustering_beside", "read_experiment"]
 
 
 def read_experiment(spec: Path, *, clustering: Path | None = None) -> ExperimentSpec:
-    """Read a spec, and the clustering file over it. Raises InputError for either."""
+    """Read a spec, and the clustering file over it: the one given, else the one `export` left beside the spec.
+
+    Raises InputError for either.
+    """
     experiment = read_spec(spec)
-    return with_clustering(experiment, read_clustering(clustering)) if clustering else experiment
+    beside = clustering_beside(spec)
+    chosen = clustering or (beside if beside.is_file() else None)
+    return with_clustering(experiment, read_clustering(chosen)) if chosen else experiment
+
+
+def clustering_beside(spec: Path) -> Path:
+    """Return where the clustering file of an exported spec lies: `experiment_spec.txt` has `…_clustering.txt`."""
+    return spec.with_name(f"{spec.stem}_clustering.txt")
 
 
 def cautions(spec: ExperimentSpec) -> tuple[str, ...]:
@@ -22,6 +32,8 @@ def cautions(spec: ExperimentSpec) -> tuple[str, ...]:
     said = [f"{spec.path.name}, {field}" for field in unread_fields(spec.path)]
     over = spec.clustering_file
     if over is not None:
+        if over.path == clustering_beside(spec.path):
+            said.append(f"{over.path.name} beside {spec.path.name} lies over its clustering")
         said += [*over.notes, *(f"{over.path.name}, {field}" for field in unread_fields(over.path))]
         strange = sorted(set(over.handling) - {*spec.classes, "default"})
         if strange:

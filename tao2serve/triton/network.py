@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tao2serve.errors import InputError, ServiceError, UsageError
+from tao2serve.images import Pixels, network_input
 from tao2serve.triton.config import PRECISION_PARAMETER
-from tao2serve.values import ModelSignature, Tensor
+from tao2serve.values import BOXES_OUTPUT, PIXELS_INPUT, ModelSignature, Tensor
 
 __all__ = ["TritonNetwork", "split_address"]
 
 ADDRESS: Final = re.compile(r"grpc://(?P<host>[^/\s]+:\d+)/(?P<model>[A-Za-z0-9_.-]+)(?:/(?P<version>\d+))?/?")
-DIMENSIONS: Final = 4  # N, C, H, W
+DIMENSIONS: Final = 4  # N, C, H, W, or N, H, W, 3
 
 
 def split_address(address: str) -> tuple[str, str, str]:
@@ -53,16 +54,18 @@ class TritonNetwork:
     ) -> None:
         self._client.close()
 
-    def infer(self, image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return (coverage (1, C, h, w), bbox (1, 4C, h, w)) for one image (1, C, H, W) in [0, 1].
+    def see(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return (coverage (1, C, h, w), bbox (1, 4C, h, w)) for one image (1, H, W, 3) uint8 RGB of its size.
 
-        Raises ServiceError with Triton's reason.
+        The pixels travel as they are if the model takes them, else as the tensor it takes. bbox is what the model
+        gives: offsets, or boxes in network pixels (`signature.gives_boxes`). Raises ServiceError with Triton's reason.
         """
         from tritonclient.grpc import InferInput, InferRequestedOutput
 
         names = (self.signature.coverage.name, self.signature.bbox.name)
-        batch = InferInput(self.signature.input.name, image.shape, "FP32")
-        batch.set_data_from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        image = network_input(pixels, self.signature)
+        batch = InferInput(self.signature.input.name, image.shape, self.signature.input.datatype)
+        batch.set_data_from_numpy(np.ascontiguousarray(image))
         result = self._call("infer", inputs=[batch], outputs=[InferRequestedOutput(name) for name in names])
         return result.as_numpy(names[0]), result.as_numpy(names[1])
 
@@ -85,14 +88,14 @@ class TritonNetwork:
 def _signature(address: str, config: dict[str, Any]) -> ModelSignature:
     inputs, outputs = config.get("input", []), config.get("output", [])
     coverage = [item for item in outputs if "output_cov" in item.get("name", "")]
-    bbox = [item for item in outputs if "output_bbox" in item.get("name", "")]
+    bbox = [item for item in outputs if "output_bbox" in item.get("name", "") or item.get("name") == BOXES_OUTPUT]
     if len(inputs) != 1 or len(coverage) != 1 or len(bbox) != 1:
         names = ", ".join(str(item.get("name")) for item in (*inputs, *outputs))
         raise InputError(
             address,
             "is not a DetectNet_v2 network on its own",
             evidence=f"its tensors: {names or 'none'}",
-            hint="name the model that takes the image tensor and gives output_cov and output_bbox",
+            hint="name the model that takes the image tensor, or pixels, and gives output_cov and output_bbox",
         )
     return ModelSignature(
         input=_tensor(inputs[0], address), coverage=_tensor(coverage[0], address), bbox=_tensor(bbox[0], address)
@@ -102,7 +105,8 @@ def _signature(address: str, config: dict[str, Any]) -> ModelSignature:
 def _tensor(item: dict[str, Any], address: str) -> Tensor:
     shape = tuple(int(size) for size in item.get("dims", ()))
     datatype = str(item.get("data_type", "")).removeprefix("TYPE_")
-    if len(shape) != DIMENSIONS - 1 or min(shape) < 1 or datatype != "FP32":
+    is_pixels = item.get("name") == PIXELS_INPUT and datatype == "UINT8" and shape[2:] == (3,)
+    if len(shape) != DIMENSIONS - 1 or min(shape) < 1 or not (datatype == "FP32" or is_pixels):
         raise InputError(
             address, "has a tensor that cannot be compared", evidence=f"{item['name']}: {datatype} {list(shape)}"
         )

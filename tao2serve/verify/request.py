@@ -11,6 +11,7 @@ from typing import Final
 from tao2serve.config import Settings
 from tao2serve.errors import UsageError
 from tao2serve.export.evaluation import accuracy_settings
+from tao2serve.export.lean import check_decoding
 from tao2serve.export.local import neutral_picture
 from tao2serve.export.signature import check_against_spec
 from tao2serve.images import find_images, read_image
@@ -107,17 +108,35 @@ def decoding_of(
     require_same_shapes(reference, candidate)
     if reference.kind == candidate.kind == "endpoint" and spec is None and clustering is None:
         return replace(default_decoding(None), source="the endpoints' own settings")
-    signature = reference.signature or candidate.signature
     paths = [side.path for side in (reference, candidate) if side.path]
     chosen = spec or next((found for path in paths if (found := spec_beside(path))), None)
     if chosen is None:
         if clustering is not None:
             raise UsageError("--clustering", "needs an experiment spec to lie over", hint="add: --spec FILE")
-        return default_decoding(signature)
+        return _without_spec(reference, candidate)
     experiment = read_experiment(chosen, clustering=clustering)
-    if signature is not None:
-        check_against_spec(signature, experiment, subject=reference.name if reference.signature else candidate.name)
+    for side in (reference, candidate):
+        if side.signature is not None:
+            check_against_spec(side.signature, experiment, subject=side.name)
+        check_decoding(side.decoding, experiment, subject=side.name)
     return decoding_with(experiment)
+
+
+def _without_spec(reference: Subject, candidate: Subject) -> Decoding:
+    """Decode as a lean graph among the two does, else with TAO's defaults; of two that differ as the reference."""
+    signatures = [side.signature for side in (reference, candidate) if side.signature]
+    # The graph that takes a tensor also shows how many channels there are.
+    decoding = default_decoding(
+        next((x for x in signatures if not x.takes_pixels), signatures[0] if signatures else None)
+    )
+    inside = next((side for side in (reference, candidate) if side.decoding), None)
+    if inside is None or inside.decoding is None:
+        return decoding
+    stated = inside.decoding
+    params = replace(decoding.params, bbox_scale=stated.bbox_scale, bbox_offset=stated.bbox_offset)
+    return replace(
+        decoding, params=params, source=f"{decoding.source}, with the bbox scale and offset of {inside.name}"
+    )
 
 
 def decoding_with(experiment: ExperimentSpec) -> Decoding:
@@ -132,7 +151,10 @@ def decoding_with(experiment: ExperimentSpec) -> Decoding:
 
 def default_decoding(signature: ModelSignature | None) -> Decoding:
     """Decode without a spec: the same for both sides, so it tells whether they agree, not what is in the picture."""
-    channels, height, width = signature.input.shape if signature else (3, 544, 960)
+    channels, height, width = 3, 544, 960
+    if signature:
+        channels = 3 if signature.takes_pixels else signature.input.shape[0]
+        height, width = signature.height, signature.width
     count = signature.class_count if signature else 1
     params = DetectorParams(
         channels=channels,

@@ -13,8 +13,9 @@ from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.export.execution import open_model
 from tao2serve.export.inference import Provider
+from tao2serve.export.lean import GraphDecoding
 from tao2serve.export.reference import Outputs
-from tao2serve.runtime.values import Float32
+from tao2serve.images import Pixels
 from tao2serve.serving.client import Answer, ask
 from tao2serve.serving.names import triton_model_name
 from tao2serve.serving.service import find_service
@@ -29,14 +30,15 @@ SubjectKind: TypeAlias = Literal["keras_hdf5", "onnx", "tensorrt_plan", "triton_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """One side of a comparison. What has tensors has a signature and `infer`; an endpoint only has `answer`."""
+    """One side of a comparison. What has tensors has a signature and `see`; an endpoint only has `answer`."""
 
     name: str
     kind: SubjectKind
     precision: str = ""  # fp32 | fp16 | int8, "" where nobody says
     path: Path | None = None
     signature: ModelSignature | None = None
-    infer: Callable[[Float32], Outputs] | None = None  # one image (1, C, H, W) in [0, 1]
+    see: Callable[[Pixels], Outputs] | None = None  # one image (1, H, W, 3) uint8 RGB of the network's size
+    decoding: GraphDecoding | None = None  # what its graph decodes boxes with, where it does and says so
     answer: Callable[[bytes], Answer] | None = None
     triton: str = ""  # of an endpoint: where the Triton behind it may be asked
 
@@ -63,8 +65,10 @@ def open_subject(text: str, settings: Settings, *, stack: ExitStack, provider: P
 
 def require_same_shapes(reference: Subject, candidate: Subject) -> None:
     """Raise InputError, showing both, for two networks of different sizes; an endpoint shows none."""
-    shapes = [_shapes(side.signature) for side in (reference, candidate) if side.signature]
-    if len(shapes) > 1 and shapes[0] != shapes[1]:
+    known = [side.signature for side in (reference, candidate) if side.signature]
+    shapes = [_shapes(signature) for signature in known]
+    channels = {signature.input.shape[0] for signature in known if not signature.takes_pixels}
+    if len(channels) > 1 or (len(shapes) > 1 and shapes[0] != shapes[1]):
         raise InputError(
             candidate.name,
             f"cannot be compared with {reference.name}: they are networks of different shapes",
@@ -74,7 +78,8 @@ def require_same_shapes(reference: Subject, candidate: Subject) -> None:
 
 
 def _shapes(signature: ModelSignature) -> tuple[tuple[int, ...], ...]:
-    return signature.input.shape, signature.coverage.shape, signature.bbox.shape
+    """Return what two forms of one model have in common, whether they take tensors or pixels."""
+    return (signature.height, signature.width), signature.coverage.shape, signature.bbox.shape
 
 
 def of_file(path: Path, *, provider: Provider = "cpu") -> Subject:
@@ -86,23 +91,24 @@ def of_file(path: Path, *, provider: Provider = "cpu") -> Subject:
         precision=model.precision,
         path=path,
         signature=model.signature,
-        infer=model.run,
+        see=model.see,
+        decoding=model.decoding,
     )
 
 
 def of_triton(network: TritonNetwork) -> Subject:
     """Return the subject that a connection to Triton stands for."""
 
-    def infer(image: Float32) -> Outputs:
-        coverage, bbox = network.infer(image)
-        return Outputs(coverage=coverage, bbox=bbox)
+    def see(pixels: Pixels) -> Outputs:
+        coverage, bbox = network.see(pixels)
+        return Outputs(coverage=coverage, bbox=bbox, boxes="absolute" if network.signature.gives_boxes else "offsets")
 
     return Subject(
         name=network.address,
         kind="triton_model",
         precision=network.precision,
         signature=network.signature,
-        infer=infer,
+        see=see,
     )
 
 

@@ -21,7 +21,9 @@ from tao2serve.export.engine.fit import require_fit
 from tao2serve.export.engine.machine import Machine
 from tao2serve.export.engine.plan import read_plan
 from tao2serve.export.engine.request import EngineRequest
-from tao2serve.export.execution import open_model, sample_images
+from tao2serve.export.execution import open_model, sample_images, sample_pixels
+from tao2serve.export.lean import make_lean
+from tao2serve.runtime import DetectorParams
 from tao2serve.sandbox.samples import SAMPLE, pictures
 from tao2serve.tao.params import to_params
 from tao2serve.tao.spec import read_spec
@@ -44,8 +46,6 @@ def _in_precision(precision: str, folder: Path) -> tuple[ModelArtifact, ModelArt
     load = pytest.importorskip("tao2serve.export.precision.load")
     ranges = None
     if precision == "int8":
-        from tao2serve.runtime import DetectorParams
-
         params = DetectorParams.from_dict(to_params(read_spec(RUN / "experiment_spec.txt")))
         ranges = calibrate.calibrate(load.load_model(plain), pictures(), params=params, subject="the sample")
     return plain, write.to_precision(plain, precision=precision, ranges=ranges, output=folder)
@@ -72,6 +72,25 @@ def test_a_plan_gives_the_numbers_of_its_source(tmp_path: Path, here: Machine, p
     assert float(np.abs(found.coverage - wanted.coverage).max()) <= TOLERANCE[precision]
     alone = run_plan(built.path, images[:1])
     assert float(np.abs(alone.coverage[0] - found.coverage[0]).max()) <= TOLERANCE[precision]
+
+
+@pytest.mark.usefixtures("_with_tensorrt")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_lean_plan_gives_the_numbers_of_its_source(tmp_path: Path, here: Machine, precision: str) -> None:
+    """uint8 pixels in, boxes out: near the same graph on the CPU, boxes within what fp32 offsets may be off."""
+    _, artifact = _in_precision(precision, tmp_path)
+    params = DetectorParams.from_dict(to_params(read_spec(RUN / "experiment_spec.txt")))
+    lean = make_lean(artifact, output=tmp_path / "l.onnx", uint8_input=True, absolute_boxes=True, params=params)
+    request = EngineRequest(artifact=lean)
+    builder = find_builder(request, here=here, log=tmp_path / "log", wanted="tensorrt")
+    built = build_engine(request, output=tmp_path / "l.plan", builder=builder, here=here, on_news=lambda _: None)
+    model = open_model(built.path)
+    assert model.signature == lean.signature
+    pixels = sample_pixels(lean.signature, count=3)
+    found, wanted = model.see(pixels), open_model(lean.path).see(pixels)
+    assert float(np.abs(found.coverage - wanted.coverage).max()) <= TOLERANCE[precision]
+    if precision == "fp32":
+        assert float(np.abs(found.bbox - wanted.bbox).max()) <= TOLERANCE[precision] * params.bbox_scale
 
 
 def test_a_plan_by_trtexec(tmp_path: Path, here: Machine) -> None:

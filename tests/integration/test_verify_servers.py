@@ -96,6 +96,44 @@ def test_servers_that_are_not_there(sandbox: CommandLine) -> None:
     assert "Traceback" not in nowhere.stderr + unknown.stderr
 
 
+LOAD = """
+import sys
+from pathlib import Path
+from tao2serve.config import load_settings
+from tao2serve.export.accept import accept_onnx
+from tao2serve.triton.config import ModelConfig
+from tao2serve.triton.control import TritonControl
+from tao2serve.triton.repository import write_model
+
+settings = load_settings()
+config = ModelConfig.of(settings, name="lean_1", artifact=accept_onnx(Path({onnx!r})))
+write_model(accept_onnx(Path({onnx!r})), config, repository=Path({repository!r}))
+with TritonControl(settings.triton_grpc) as control:
+    control.load("lean_1")
+"""
+
+
+def test_a_lean_graph_on_triton_gives_the_same_bits(sandbox: CommandLine, tmp_path: Path) -> None:
+    """Pixels go to the real Triton as bytes, boxes come back; compared with both graphs here nothing differs."""
+    exported = sandbox.tao2serve(
+        "export", WEIGHTS, "-o", tmp_path / "onnx", "--uint8-input", "--absolute-boxes", "--json"
+    )
+    lean, plain = (artifact["path"] for artifact in exported.assert_success().document["artifacts"])
+    repository = Path(sandbox.environment["TAO2SERVE_HOME"]) / "sandbox" / "model-repository"
+    script = tmp_path / "load.py"
+    script.write_text(LOAD.format(onnx=lean, repository=str(repository)))
+    sandbox.python(script).assert_success()
+    address = f"grpc://{sandbox.environment['TAO2SERVE_TRITON_GRPC']}/lean_1"
+    for reference in (lean, plain):
+        document = (
+            sandbox.tao2serve("verify", reference, address, "--images", IMAGES, "--json").assert_success().document
+        )
+        assert [tensor["name"] for tensor in document["tensors"]] == ["output_cov/Sigmoid:0", "output_boxes"]
+        assert [tensor["max_abs"] for tensor in document["tensors"]] == [0.0, 0.0]
+        assert document["boxes"]["matched_ratio"] == 1.0
+        assert document["boxes"]["expected"] > 80
+
+
 def test_precisions_by_command_line(bare: CommandLine, tmp_path: Path) -> None:
     """export writes fp16 and int8 files that inspect and verify recognise; what they cost is in the document."""
     for precision, options in (("fp16", ()), ("int8", ("--calibration-images", IMAGES))):

@@ -32,7 +32,12 @@ from keras_files import KerasFile
 from onnx_files import like_keras2onnx
 
 from tao2serve.cli import main as command_line
+from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
+from tao2serve.export.lean import make_lean
+from tao2serve.runtime import DetectorParams
+from tao2serve.tao.params import to_params
+from tao2serve.tao.spec import read_spec
 
 MEMORY_BYTES = 4 << 30
 HANG_S = 60
@@ -65,11 +70,12 @@ postprocessing_config { target_class_config { key: "default" value: { clustering
   minimum_bounding_box_height: 4 } } } }
 """
 
+ONNX_FILES = ("plain.onnx", "rich.onnx", "keras2onnx.onnx", "lean.onnx")
 KINDS = {
     "HDF5 bytes": Kind(files=("plain.hdf5", "rich.hdf5"), damage=damage_bytes, weight=3),
     "HDF5 meaning": Kind(files=("plain.hdf5", "rich.hdf5"), damage=damage_keras, weight=3),
-    "ONNX bytes": Kind(files=("plain.onnx", "rich.onnx", "keras2onnx.onnx"), damage=damage_bytes, weight=3),
-    "ONNX meaning": Kind(files=("plain.onnx", "rich.onnx", "keras2onnx.onnx"), damage=damage_onnx, weight=3),
+    "ONNX bytes": Kind(files=ONNX_FILES, damage=damage_bytes, weight=3),
+    "ONNX meaning": Kind(files=ONNX_FILES, damage=damage_onnx, weight=3),
     "spec bytes": Kind(files=("experiment_spec.txt",), damage=damage_bytes, weight=1),
     "spec words": Kind(files=("experiment_spec.txt",), damage=damage_spec, weight=1),
     # A place for the records and headers of .plan files, once engines are built.
@@ -77,13 +83,18 @@ KINDS = {
 
 
 def write_sound_files(folder: Path) -> None:
-    """Write two small detectors, their ONNX files, one as of keras2onnx, and an experiment spec."""
+    """Write two small detectors, their ONNX files, one as of keras2onnx, a lean one, and an experiment spec."""
     _plain(folder / "plain.hdf5")
     _rich(folder / "rich.hdf5")
     for name in ("plain", "rich"):
         export_onnx(folder / f"{name}.hdf5", output=folder / f"{name}.onnx")
     onnx.save(like_keras2onnx(onnx.load(str(folder / "rich.onnx"))), str(folder / "keras2onnx.onnx"))
     (folder / "experiment_spec.txt").write_text(SPEC)
+    params = DetectorParams.from_dict(to_params(read_spec(folder / "experiment_spec.txt")))
+    make_lean(
+        accept_onnx(folder / "plain.onnx"), output=folder / "lean.onnx", uint8_input=True, absolute_boxes=True,
+        params=params,
+    )  # fmt: skip
 
 
 def _plain(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from plan_files import VERSION, plan_bytes, record
 from templates import quantized, template
+from tensorrt_standin import StandIn
 
 from tao2serve.artifacts import ArtifactRequest, Artifacts, EngineWish, make_artifacts
 from tao2serve.config import Settings
@@ -19,11 +21,18 @@ from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.engine.machine import Machine
 from tao2serve.export.engine.record import record_path
+from tao2serve.export.execution import open_model
+from tao2serve.export.lean import lean_signature
+from tao2serve.export.local import detect
 from tao2serve.export.precision.nodes import properties
+from tao2serve.export.precision.write import Precision
+from tao2serve.runtime import DetectorParams
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.steps import Steps
+from tao2serve.tao.params import to_params
 from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import read_spec
+from tao2serve.values import ModelArtifact
 
 PRUNED = SAMPLE / "pruned"
 WEIGHTS = next((PRUNED / "weights").glob("*.hdf5"))
@@ -185,3 +194,109 @@ def test_a_plan_is_held_against_this_machine_first(tmp_path: Path, monkeypatch: 
     assert (artifacts.model.format, artifacts.model.precision) == ("tensorrt_plan", "fp16")
     with pytest.raises(UsageError):
         made(tmp_path, ArtifactRequest(precision="int8"), weights=path)
+
+
+@pytest.mark.parametrize("precision", [None, "fp16", "int8"])
+def test_a_lean_model_comes_with_the_graph_it_was_made_from(tmp_path: Path, precision: Precision | None) -> None:
+    """Last of all steps, in whatever precision; TAO's graph stays beside it, and boxes are those of the plain one."""
+    images = IMAGES if precision == "int8" else None
+    plain = ArtifactRequest(precision=precision, calibration_images=images)
+    lean = made(tmp_path / "lean", replace(plain, uint8_input=True, absolute_boxes=True))
+    wanted = made(tmp_path / "plain", plain)
+    assert lean.original is not None
+    assert [artifact.path.name for artifact in lean.all] == [
+        wanted.model.path.with_stem(f"{wanted.model.path.stem}_lean").name, wanted.model.path.name,
+    ]  # fmt: skip
+    assert lean.original.sha256 == wanted.model.sha256
+    assert wanted.original is None
+    assert lean.model.signature.takes_pixels
+    assert lean.model.signature.gives_boxes
+    assert lean.model.precision == (precision or "fp32")
+    params = DetectorParams.from_dict(to_params(SPEC))
+    picture = next(IMAGES.glob("*.jpg")).read_bytes()
+    ours, theirs = (detect(open_model(side.model.path), picture, params) for side in (wanted, lean))
+    assert ours.xyxy.tobytes() == theirs.xyxy.tobytes()
+    assert len(ours) > 3
+
+
+def test_each_lean_option_stands_alone(tmp_path: Path) -> None:
+    """Pixels without boxes, for which no spec is needed, and boxes without pixels."""
+    pixels = make_artifacts(
+        WEIGHTS, None, ArtifactRequest(uint8_input=True), Settings(), folder=tmp_path / "p", steps=Steps()
+    )
+    assert (pixels.model.signature.takes_pixels, pixels.model.signature.gives_boxes) == (True, False)
+    boxes = made(tmp_path, ArtifactRequest(absolute_boxes=True))
+    assert (boxes.model.signature.takes_pixels, boxes.model.signature.gives_boxes) == (False, True)
+    # What is lean already stays what it is, and is not converted.
+    again = made(tmp_path / "again", ArtifactRequest(absolute_boxes=True), weights=boxes.model.path)
+    assert (again.model.path, again.original) == (boxes.model.path, None)
+    more = made(tmp_path / "more", ArtifactRequest(uint8_input=True), weights=boxes.model.path)
+    assert more.model.signature.takes_pixels
+    assert more.model.signature.gives_boxes
+    for request in (ArtifactRequest(precision="fp16"), ArtifactRequest(fold_batch_norm=True)):
+        with pytest.raises(InputError, match="keeps its precision"):
+            made(tmp_path / request.precision if request.precision else tmp_path / "fold", request,
+                 weights=boxes.model.path)  # fmt: skip
+
+
+def test_boxes_need_a_spec(tmp_path: Path) -> None:
+    """Its bbox scale and offset; said before any work, with what to add."""
+    request = ArtifactRequest(absolute_boxes=True)
+    with pytest.raises(UsageError, match="--absolute-boxes") as caught:
+        make_artifacts(WEIGHTS, None, request, Settings(), folder=tmp_path / "made", steps=Steps())
+    assert "--spec" in caught.value.hint
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_engine_of_a_lean_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is built from the lean graph. Its builder is a stand-in for TensorRT."""
+    package = StandIn(VERSION)
+    monkeypatch.setitem(sys.modules, "tensorrt", package)
+    artifacts = made(tmp_path, ArtifactRequest(uint8_input=True, absolute_boxes=True, engine=EngineWish()))
+    assert artifacts.plan is not None
+    assert artifacts.plan.path.name == "resnet10_street_pruned_lean.plan"
+    assert artifacts.plan.signature == artifacts.model.signature
+    assert package.called("set_shape")[0][0] == "pixels"
+    assert len(artifacts.all) == 3
+
+
+def test_an_engine_elsewhere_is_asked_for_with_the_same_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without TensorRT the commands for another machine make the same plan."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(ToolError) as caught:
+        made(tmp_path, ArtifactRequest(uint8_input=True, absolute_boxes=True, engine=EngineWish(max_batch=16)))
+    assert f"export {WEIGHTS} --uint8-input --absolute-boxes --engine" in caught.value.hint
+    assert "--onnx=resnet10_street_pruned_lean.onnx" in caught.value.hint
+    assert "'pixels'" in caught.value.hint
+
+
+def test_a_plan_is_lean_or_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished plan cannot be made lean; one that is so passes."""
+    path = tmp_path / "model.plan"
+    path.write_bytes(plan_bytes())
+    signature = export_onnx(WEIGHTS, output=tmp_path / "plain.onnx").signature
+    here = Machine(gpu_name="NVIDIA H200", compute_capability="9.0", tensorrt_version=VERSION, platform="linux-x86_64")
+    monkeypatch.setattr("tao2serve.artifacts.read_machine", lambda: here)
+    record_path(path).write_bytes(record(plan_sha256=sha256_of(path), signature=signature).to_json())
+    with pytest.raises(UsageError, match="stays what it is"):
+        made(tmp_path, ArtifactRequest(uint8_input=True), weights=path)
+    lean = lean_signature(signature, uint8_input=True)
+    record_path(path).write_bytes(record(plan_sha256=sha256_of(path), signature=lean).to_json())
+    assert made(tmp_path, ArtifactRequest(uint8_input=True), weights=path).model.signature.takes_pixels
+
+
+def test_a_lean_graph_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 7 if a bit differs, unless that is accepted; then it is a warning. The difference is played."""
+
+    def differs(lean: ModelArtifact, _source: ModelArtifact, _params: DetectorParams) -> str:
+        raise ParityError(str(lean.path), "does not give the bits of m.onnx", evidence="output_boxes is off by 0.5")
+
+    monkeypatch.setattr("tao2serve.artifacts.prove_lean", differs)
+    request = ArtifactRequest(uint8_input=True)
+    with pytest.raises(ParityError, match="bits"):
+        made(tmp_path / "a", request)
+    accepted = made(tmp_path / "b", replace(request, accept_parity=True))
+    assert any("off by 0.5" in warning for warning in accepted.warnings)

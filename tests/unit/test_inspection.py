@@ -15,9 +15,13 @@ from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.engine.machine import Machine
 from tao2serve.export.engine.record import record_path
+from tao2serve.export.lean import make_lean
 from tao2serve.inspection import inspect_file
+from tao2serve.runtime import DetectorParams
 from tao2serve.sandbox.samples import SAMPLE
+from tao2serve.tao.params import to_params
 from tao2serve.tao.source import sha256_of
+from tao2serve.tao.spec import read_spec
 
 PRUNED = SAMPLE / "pruned"
 WEIGHTS = next((PRUNED / "weights").glob("*.hdf5"))
@@ -56,6 +60,29 @@ def test_an_onnx_file(tmp_path: Path) -> None:
     assert document["producer"].startswith("tao2serve ")
     assert document["sha256"] == artifact.sha256
     assert document["metadata"]["tao2serve.source_sha256"] == artifact.source_sha256
+
+
+def test_a_lean_onnx_file(tmp_path: Path) -> None:
+    """What it takes and gives, and with what it decodes; template and weights are those of TAO's graph."""
+    plain = export_onnx(WEIGHTS, output=tmp_path / "model.onnx")
+    params = DetectorParams.from_dict(to_params(read_spec(PRUNED / "experiment_spec.txt")))
+    lean = make_lean(plain, output=tmp_path / "l.onnx", uint8_input=True, absolute_boxes=True, params=params)
+    found, document = inspect_file(lean.path), inspect_file(plain.path).to_dict()
+    assert (document["takes"], document["gives"]) == ("tensor", "offsets")
+    assert "bbox_scale" not in document
+    seen = found.to_dict()
+    assert (seen["kind"], seen["takes"], seen["gives"], seen["stride"]) == ("onnx", "pixels", "boxes", 16)
+    assert seen["input"] == {"name": "pixels", "datatype": "UINT8", "shape": [224, 384, 3]}
+    assert (seen["bbox_scale"], seen["bbox_offset"]) == (35.0, 0.5)
+    for name in ("template", "num_layers", "parameters", "pruned", "precision", "exporter", "naming"):
+        assert seen[name] == document[name], name
+    shown = table(found)
+    assert "pixels UINT8 [N, 224, 384, 3], scaled in the graph" in shown
+    assert "output_boxes FP32 [N, 12, 14, 24], boxes in network pixels" in shown
+    other = tmp_path / "other.txt"
+    other.write_text((PRUNED / "experiment_spec.txt").read_text().replace("scale: 35.0", "scale: 20.0"))
+    with pytest.raises(InputError, match="decodes its boxes otherwise"):
+        inspect_file(lean.path, spec=other)
 
 
 def test_an_experiment_spec(golden: Path) -> None:

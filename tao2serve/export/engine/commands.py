@@ -45,12 +45,11 @@ def trtexec_command(program: str, request: EngineRequest, *, version: str, plan:
     return tuple(command)
 
 
-def export_command(onnx: str | Path, batches: tuple[int, int, int]) -> str:
-    """Return our own command that builds an engine of an ONNX file, quoted for a shell."""
+def export_command(onnx: str | Path, batches: tuple[int, int, int], options: Sequence[str] = ()) -> str:
+    """Return our own command that builds an engine of a model file, quoted for a shell."""
     least, usual, most = map(str, batches)
-    return shown(
-        ["tao2serve", "export", str(onnx), "--engine", "--min-batch", least, "--opt-batch", usual, "--max-batch", most]
-    )
+    sizes = ["--min-batch", least, "--opt-batch", usual, "--max-batch", most]
+    return shown(["tao2serve", "export", str(onnx), *options, "--engine", *sizes])
 
 
 def shown(command: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from tao2serve.export.engine.machine import import_tensorrt
 from tao2serve.export.engine.plan import read_plan
 from tao2serve.export.reference import Outputs
 from tao2serve.tao.keras import Array
+from tao2serve.values import BOXES_OUTPUT
 
 __all__ = ["run_plan"]
 
@@ -23,8 +24,9 @@ _HINT: Final = "pip install 'tao2serve[tensorrt]'"
 
 
 def run_plan(path: Path, images: Array) -> Outputs:
-    """Return what a plan says about images (N, C, H, W) in [0, 1], in batches that its profile allows.
+    """Return what a plan says about images as it takes them, in batches that its profile allows.
 
+    (N, C, H, W) in [0, 1], or (N, H, W, 3) uint8; which one, and what the bbox grid holds, its signature says.
     A plan with host code of its own, as version-compatible ones have, is refused by TensorRT, since we do not
     allow it. Raises InputError for a plan or images that do not fit, ToolError without tensorrt, cuda-python or
     a GPU.
@@ -54,11 +56,18 @@ class _Loaded:
         if len(inputs) != 1:
             raise InputError(str(self.path), "does not have exactly one input", evidence=", ".join(inputs)[:300])
         outputs = [name for name in names if name not in inputs]
-        coverage, bbox = _named(self.path, outputs, "output_cov"), _named(self.path, outputs, "output_bbox")
+        coverage = _named(self.path, outputs, "output_cov")
+        bbox = BOXES_OUTPUT if BOXES_OUTPUT in outputs else _named(self.path, outputs, "output_bbox")
         wanted = tuple(self.engine.get_tensor_shape(inputs[0]))
         if images.ndim != 4 or not len(images) or images.shape[1:] != wanted[1:]:
             raise InputError(
                 str(self.path), "cannot take these images", evidence=f"images {images.shape}, the plan wants {wanted}"
+            )
+        if (images.dtype == np.uint8) != (np.dtype(self._dtype(inputs[0])) == np.uint8):
+            raise InputError(
+                str(self.path),
+                "cannot take these images",
+                evidence=f"images of {images.dtype}, the plan wants {np.dtype(self._dtype(inputs[0]))}",
             )
         least, _, most = (shape[0] for shape in self.engine.get_tensor_profile_shape(inputs[0], 0))
         size = min(max(len(images), least), most)

@@ -21,10 +21,11 @@ _SHOWN_VERSION: Final = "11.0"
 
 
 def find_builder(
-    request: EngineRequest, *, here: Machine, log: Path, wanted: BuilderName | None = None
+    request: EngineRequest, *, here: Machine, log: Path, wanted: BuilderName | None = None, command: str = ""
 ) -> EngineBuilder:
     """Return the builder to use on this machine; `wanted` allows only that one. trtexec writes to `log`.
 
+    `command` is ours that makes the same elsewhere, where it is not plainly that of the request's ONNX file.
     Raises ToolError, naming what was looked for and the commands for a machine with a GPU, if there is none, or
     its TensorRT is not one of 8.6, 10, 11.
     """
@@ -43,7 +44,7 @@ def find_builder(
         else:
             looked.append("trtexec: not on PATH")
     looked.append(f"GPU: {here.gpu_name or 'none seen by nvidia-smi'}")
-    raise ToolError("TensorRT", "is not here", evidence="\n".join(looked), hint=_hint(request))
+    raise ToolError("TensorRT", "is not here", evidence="\n".join(looked), hint=_hint(request, command))
 
 
 def _able(builder: EngineBuilder, request: EngineRequest) -> EngineBuilder:
@@ -51,12 +52,12 @@ def _able(builder: EngineBuilder, request: EngineRequest) -> EngineBuilder:
     return builder
 
 
-def _hint(request: EngineRequest) -> str:
+def _hint(request: EngineRequest, command: str) -> str:
     onnx = request.artifact.path
     line = shown(trtexec_command("trtexec", request, version=_SHOWN_VERSION, plan=Path(onnx.stem + ".plan")))
     return (
         f"on a machine with the GPU that will serve it, install tao2serve[tensorrt] and run\n"
-        f"  {export_command(onnx, request.batches)}\n"
+        f"  {command or export_command(onnx, request.batches)}\n"
         f"or run NVIDIA's own program there (with TensorRT 10 add --stronglyTyped{_weak(request)}):\n"
         f"  {line}"
     )

@@ -149,7 +149,7 @@ def _signature(document: Mapping[str, Any], path: Path) -> ModelSignature:
 def _tensor(document: Mapping[str, Any], path: Path) -> Tensor:
     shape = _member(document, "shape", list, path)
     if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
-        raise InputError(str(path), "has a tensor without a (channels, height, width)", evidence=repr(shape)[:200])
+        raise InputError(str(path), "has a tensor without three sizes behind N", evidence=repr(shape)[:200])
     return Tensor(
         name=_member(document, "name", str, path),
         datatype=_member(document, "datatype", str, path),

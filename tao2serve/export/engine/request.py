@@ -67,7 +67,7 @@ class EngineRequest:
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The input's min, opt and max shape (N, C, H, W)."""
+        """The input's min, opt and max shape, (N, C, H, W) or, of one that takes pixels, (N, H, W, 3)."""
         return tuple((batch, *self.artifact.signature.input.shape) for batch in self.batches)
 
 

@@ -26,7 +26,7 @@ from tao2serve.export.signature import signature_of
 from tao2serve.tao.source import sha256_of
 from tao2serve.values import ModelArtifact
 
-__all__ = ["PRECISIONS", "Precision", "to_precision"]
+__all__ = ["PRECISIONS", "Precision", "require_plain", "to_precision"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ def to_precision(
     subject = str(artifact.path)
     if precision == "fp32" and not fold:
         return artifact
+    require_plain(artifact)
     if artifact.precision != "fp32":
         raise InputError(subject, f"is {artifact.precision} already", hint="give the fp32 model it was made from")
     model = load_model(artifact)
@@ -80,6 +81,20 @@ def to_precision(
         },
     )
     return _write(model, artifact, precision, output)
+
+
+def require_plain(artifact: ModelArtifact) -> None:
+    """Raise InputError for a lean graph.
+
+    float16 would put boxes on positions half a pixel apart, and calibration knows TAO's own input only.
+    """
+    if artifact.signature.is_lean:
+        raise InputError(
+            str(artifact.path),
+            "is a lean graph, and keeps its precision",
+            evidence=str(artifact.signature),
+            hint="convert the graph that it was made from, with the same options",
+        )
 
 
 def _in_int8(

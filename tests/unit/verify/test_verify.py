@@ -21,9 +21,13 @@ from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.inference import onnxruntime
+from tao2serve.export.lean import make_lean
 from tao2serve.export.precision.write import to_precision
+from tao2serve.runtime import DetectorParams
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.serving.client import Answer, Prediction
+from tao2serve.tao.params import to_params
+from tao2serve.tao.spec import read_spec
 from tao2serve.verify import subjects
 from tao2serve.verify.drawing import save_difference
 from tao2serve.verify.request import VerifyRequest, decoding_of, limits_for, pictures_of
@@ -209,12 +213,13 @@ def endpoint(exported: Path) -> Callable[[float], Subject]:
     params = decoding_of(opened(WEIGHTS), network).params
 
     def make(moved: float) -> Subject:
-        from tao2serve.runtime import postprocess, preprocess
+        from tao2serve.runtime import postprocess
+        from tao2serve.runtime.preprocess import read_pixels
 
         def answer(image: bytes) -> Answer:
-            tensor, size = preprocess(image, params)
-            assert network.infer is not None
-            outputs = network.infer(tensor[None])
+            pixels, size = read_pixels(image, params)
+            assert network.see is not None
+            outputs = network.see(pixels[None])
             found = postprocess(outputs.coverage[0], outputs.bbox[0], params, image_size=size)
             predictions = tuple(
                 Prediction(
@@ -277,3 +282,102 @@ def test_what_differs_is_drawn(tmp_path: Path, endpoint: Callable[[float], Subje
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError):
         save_difference(source.read_bytes(), worst, path=tmp_path / "file" / "x.png")
+
+
+@pytest.fixture(scope="module")
+def lean(exported: Path) -> Path:
+    """The exported sample once more, taking pixels and giving boxes."""
+    params = DetectorParams.from_dict(to_params(read_spec(PRUNED / "experiment_spec.txt")))
+    return make_lean(
+        accept_onnx(exported), output=exported.with_name("lean.onnx"), uint8_input=True, absolute_boxes=True,
+        params=params,
+    ).path  # fmt: skip
+
+
+def test_a_lean_graph_equals_the_one_it_was_made_from(exported: Path, lean: Path) -> None:
+    """Both ways round: tensors to the last bit, as boxes, and every box; the result says what was compared."""
+    for sides in ((opened(exported), opened(lean)), (opened(lean), opened(exported))):
+        result = compared(*sides, images=SAMPLE / "images")
+        assert result.passed
+        assert [tensor.name for tensor in result.tensors] == ["output_cov/Sigmoid:0", "output_boxes"]
+        assert [tensor.max_abs for tensor in result.tensors] == [0.0, 0.0]
+        assert result.boxes.matched_ratio == 1.0
+        assert result.boxes.expected > 5
+        assert any("decodes inside" in finding for finding in result.findings)
+
+
+def test_weights_and_a_lean_graph_agree_as_closely_as_with_the_plain_one(exported: Path, lean: Path) -> None:
+    """Boxes are compared on the scale of offsets, so that limits mean what they mean for these."""
+    plain, result = (compared(opened(WEIGHTS), opened(side), images=SAMPLE / "images") for side in (exported, lean))
+    assert result.passed
+    assert result.tensors[0].max_abs == plain.tensors[0].max_abs
+    assert result.tensors[1].max_abs == pytest.approx(plain.tensors[1].max_abs, abs=1e-5)
+    half = to_precision(accept_onnx(exported), precision="fp16", output=exported.with_name("half.onnx"))
+    coarse, seen = (
+        compared(side, opened(half.path), images=SAMPLE / "images") for side in map(opened, (exported, lean))
+    )
+    assert coarse.tensors[1].cosine < 0.99999999
+    assert seen.tensors[1].cosine == pytest.approx(coarse.tensors[1].cosine, abs=1e-9)
+    twice = compared(opened(lean), opened(lean), images=SAMPLE / "images")
+    assert [tensor.max_abs for tensor in twice.tensors] == [0.0, 0.0]
+
+
+def test_a_lean_graph_of_other_weights_is_told_by_its_layer(exported: Path, lean: Path, tmp_path: Path) -> None:
+    """The layers inside keep TensorFlow's names, so the first that differs is named, against either form."""
+    model = onnx.load(str(lean))
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("block_2a_conv_1/") and len(tensor.dims) == 4:
+            tensor.CopyFrom(numpy_helper.from_array(1.5 * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, str(tmp_path / "other.onnx"))
+    other = opened(tmp_path / "other.onnx")
+    for side in (opened(WEIGHTS), opened(exported), opened(lean)):
+        for pair in ((side, other), (other, side)):
+            result = compared(*pair, images=SAMPLE / "images")
+            assert not result.passed
+            assert result.first_divergence == "layer block_2a_conv_1"
+
+
+def test_a_graph_that_decodes_otherwise_is_told_by_its_boxes(exported: Path, tmp_path: Path) -> None:
+    """Same network, another scale inside: no layer differs, the boxes do. A spec that says otherwise is refused."""
+    artifact = accept_onnx(exported)
+    params = DetectorParams.from_dict(to_params(read_spec(PRUNED / "experiment_spec.txt")))
+    wrong = make_lean(
+        artifact, output=tmp_path / "wrong.onnx", absolute_boxes=True, params=replace(params, bbox_scale=20.0)
+    )
+    # Without a spec the scale that the file states is taken, so that both sides are decoded alike.
+    alike = compared(opened(exported), opened(wrong.path), images=SAMPLE / "images")
+    assert alike.passed
+    assert "bbox scale and offset of" in alike.decoded_with
+    with pytest.raises(InputError, match="decodes its boxes otherwise"):
+        decoding_of(opened(WEIGHTS), opened(wrong.path))
+    model = onnx.load(str(wrong.path))
+    del model.metadata_props[:]
+    onnx.save(model, str(tmp_path / "silent.onnx"))
+    result = compared(opened(WEIGHTS), opened(tmp_path / "silent.onnx"), images=SAMPLE / "images")
+    assert not result.passed
+    assert result.first_divergence == "tensor output_boxes"
+
+
+def test_a_gray_network_is_compared_with_its_lean_form(tmp_path: Path) -> None:
+    """From the same pixels: luma is made here for the weights and in the graph for the other side."""
+    file = KerasFile(input_chw=(1, 48, 64))
+    file.heads(file.conv("conv1", file.input, 1, 4, strides=(16, 16)), 4)
+    weights = file.write(tmp_path / "gray.hdf5")
+    artifact = export_onnx(weights, output=tmp_path / "gray.onnx")
+    params = decoding_of(opened(weights), opened(artifact.path)).params
+    assert params.channels == 1
+    lean = make_lean(artifact, output=tmp_path / "lean.onnx", uint8_input=True, absolute_boxes=True, params=params)
+    for pair in ((opened(weights), opened(lean.path)), (opened(lean.path), opened(artifact.path))):
+        assert decoding_of(*pair).params.channels == 1
+        result = compared(*pair, images=SAMPLE / "images", limit=1)
+        assert result.passed
+        assert max(tensor.max_abs for tensor in result.tensors) < 1e-4
+
+
+def test_networks_of_other_sizes_are_still_told_apart(lean: Path, tmp_path: Path) -> None:
+    """Also where one side takes pixels."""
+    file = KerasFile(input_chw=(3, 48, 64))
+    file.heads(file.conv("conv1", file.input, 3, 4, strides=(16, 16)), 4, classes=3)
+    other = opened(export_onnx(file.write(tmp_path / "m.hdf5"), output=tmp_path / "m.onnx").path)
+    with pytest.raises(InputError, match="different shapes"):
+        decoding_of(opened(lean), other)

@@ -24,6 +24,8 @@ from tao2serve.export.engine.plan import plan_artifact, read_plan
 from tao2serve.export.engine.record import record_path
 from tao2serve.export.engine.request import EngineRequest
 from tao2serve.export.engine.tensorrt_builder import TensorRTBuilder
+from tao2serve.export.lean import make_lean
+from tao2serve.values import Tensor
 
 
 @dataclass
@@ -290,3 +292,19 @@ def test_an_interrupt_waits_until_plan_and_record_belong_together(
     found = read_plan(output).record
     assert found is not None
     assert json.loads(record_path(output).read_bytes())["plan_sha256"] == read_plan(output).sha256
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_lean_graph_is_built_in_its_own_layout(tmp_path: Path, version: str) -> None:
+    """The profile has the shapes of `pixels`, and the record the types and shapes of both ends. On a stand-in."""
+    source = exported(tmp_path)
+    lean = make_lean(source, output=tmp_path / "lean.onnx", uint8_input=True)
+    package = StandIn(version)
+    request = EngineRequest(artifact=lean, min_batch=1, opt_batch=4, max_batch=16)
+    output = tmp_path / "lean.plan"
+    builder = TensorRTBuilder(module=package)
+    artifact = build_engine(request, output=output, builder=builder, here=HERE, on_news=_silent)
+    assert package.called("set_shape") == [("pixels", (1, 32, 48, 3), (4, 32, 48, 3), (16, 32, 48, 3))]
+    assert package.called("OnnxParser.parse") == [(lean.path.read_bytes(), str(lean.path))]
+    assert artifact.signature == plan_artifact(read_plan(output)).signature == lean.signature
+    assert artifact.signature.input == Tensor(name="pixels", datatype="UINT8", shape=(32, 48, 3))

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plan_files import plan_bytes
+from plan_files import HERE, SIGNATURE, VERSION, plan_bytes, record
 from tensorrt_standin import VERSIONS, CudaStandIn, RunningStandIn, StandIn
 
 from tao2serve.errors import InputError, ToolError
 from tao2serve.export.engine.execute import run_plan
+from tao2serve.export.engine.record import record_path
+from tao2serve.export.execution import open_model
+from tao2serve.export.lean import lean_signature
 from tao2serve.tao.keras import Array
+from tao2serve.tao.source import sha256_of
 
 
 @pytest.fixture
@@ -117,4 +121,45 @@ def test_what_is_no_plan_never_reaches_tensorrt(
     path.write_bytes(b"PK\x03\x04" * 20)
     with pytest.raises(InputError, match="not a TensorRT plan"):
         run_plan(path, _images(1))
+    assert not cuda.held
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_lean_plan_takes_bytes_and_gives_boxes(
+    monkeypatch: pytest.MonkeyPatch, cuda: CudaStandIn, plan: Path, version: str
+) -> None:
+    """uint8 pixels reach the GPU as bytes, in batches; what is compared is `output_boxes`. Floats are refused."""
+    _package(monkeypatch, RunningStandIn(version, lean=True))
+    levels = np.array([7, 100, 255, 0, 31], np.uint8).reshape(-1, 1, 1, 1)
+    pixels = np.broadcast_to(levels, (5, 32, 48, 3))
+    found = run_plan(plan, pixels)
+    np.testing.assert_allclose(found.coverage, np.broadcast_to(levels.astype(np.float32), (5, 2, 8, 12)))
+    np.testing.assert_allclose(found.bbox, -np.broadcast_to(levels.astype(np.float32), (5, 8, 8, 12)))
+    with pytest.raises(InputError, match="cannot take these images") as caught:
+        run_plan(plan, pixels.astype(np.float32))
+    assert "wants uint8" in caught.value.evidence
+    assert not cuda.held
+
+
+def test_bytes_are_not_cast_into_a_plan_of_floats(
+    monkeypatch: pytest.MonkeyPatch, cuda: CudaStandIn, plan: Path
+) -> None:
+    """They would be numbers up to 255 where the network wants up to 1."""
+    _package(monkeypatch, RunningStandIn(VERSIONS[-1]))
+    with pytest.raises(InputError, match="cannot take these images"):
+        run_plan(plan, np.zeros((1, 3, 32, 48), np.uint8))
+    assert not cuda.held
+
+
+def test_a_lean_plan_is_seen_like_its_onnx(monkeypatch: pytest.MonkeyPatch, cuda: CudaStandIn, plan: Path) -> None:
+    """By its record a plan says what it takes and gives: `see` hands it pixels, and its bbox are boxes."""
+    signature = lean_signature(SIGNATURE, uint8_input=True, absolute_boxes=True)
+    record_path(plan).write_bytes(record(plan_sha256=sha256_of(plan), signature=signature).to_json())
+    _package(monkeypatch, RunningStandIn(VERSION, lean=True))
+    monkeypatch.setattr("tao2serve.export.execution.read_machine", lambda: HERE)
+    model = open_model(plan)
+    assert model.signature == signature
+    outputs = model.see(np.full((1, 32, 48, 3), 9, np.uint8))
+    assert outputs.boxes == "absolute"
+    assert set(outputs.bbox.ravel()) == {-9.0}
     assert not cuda.held

@@ -13,6 +13,7 @@ from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.export.engine.commands import export_command, shown, trtexec_command
 from tao2serve.export.engine.dialect import dialect, same_version, version_numbers
 from tao2serve.export.engine.request import EngineRequest, check_artifact
+from tao2serve.export.lean import lean_signature
 from tao2serve.values import ModelArtifact
 
 ARTIFACT = ModelArtifact(
@@ -135,4 +136,16 @@ def test_our_own_command_can_be_pasted() -> None:
     """A path with a space is quoted."""
     assert export_command("/m/my model.onnx", (1, 4, 8)) == (
         "tao2serve export '/m/my model.onnx' --engine --min-batch 1 --opt-batch 4 --max-batch 8"
+    )
+
+
+def test_trtexec_is_told_pixels_in_their_own_layout() -> None:
+    """A lean artifact's shapes are (N, H, W, 3) under its name; its type trtexec reads from the ONNX file."""
+    signature = lean_signature(SIGNATURE, uint8_input=True)
+    request = EngineRequest(artifact=replace(ARTIFACT, signature=signature), min_batch=1, opt_batch=4, max_batch=8)
+    assert request.shapes == ((1, 32, 48, 3), (4, 32, 48, 3), (8, 32, 48, 3))
+    command = trtexec_command("trtexec", request, version="10.16.1", plan=Path("p"))
+    assert "--optShapes='pixels':4x32x48x3" in command
+    assert export_command("m.hdf5", (1, 4, 8), ("--uint8-input",)) == (
+        "tao2serve export m.hdf5 --uint8-input --engine --min-batch 1 --opt-batch 4 --max-batch 8"
     )
