@@ -38,6 +38,8 @@ class ArtifactRequest:
     calibration_cache: Path | None = None
     calibration_method: CalibrationMethod = DEFAULT_METHOD
     fold_batch_norm: bool = False
+    uint8_input: bool = False
+    absolute_boxes: bool = False
     images: Path | None = None
     labels: Path | None = None
     accept_parity: bool = False

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from tao2serve import __version__
-from tao2serve.cli import demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
+from tao2serve.cli import build, demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
 from tao2serve.cli.output import error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
@@ -54,6 +54,7 @@ app.command("models", short_help="List the trained TAO models in ClearML.")(mode
 app.command("export", short_help="Turn a trained model into ONNX.")(export.export)
 app.command("inspect", short_help="Say what a model file or spec is.")(inspect.inspect)
 app.command("verify", short_help="Compare two forms of a model.")(verify.verify)
+app.command("build", short_help="Write Triton models without deploying.")(build.build)
 app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
 app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)

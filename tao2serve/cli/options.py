@@ -43,6 +43,29 @@ CalibrationMethod = Annotated[
 AcceptParity = Annotated[
     bool, typer.Option("--accept-parity", help="Go on though the precision costs more than the settings allow.")
 ]
+Placement = Annotated[
+    str | None,
+    typer.Option(
+        "--placement",
+        metavar="WHERE",
+        help="Where pictures are read and boxes clustered: endpoint (ClearML Serving) or ensemble (Triton).",
+    ),
+]
+Resize = Annotated[
+    str | None, typer.Option("--resize", metavar="MODE", help="lanczos, TAO's own numbers, or fast, nearly those.")
+]
+UInt8Input = Annotated[
+    bool | None,
+    typer.Option("--uint8-input/--no-uint8-input", help="Serve a graph that takes pixels: a quarter to carry."),
+]
+AbsoluteBoxes = Annotated[
+    bool | None,
+    typer.Option("--absolute-boxes/--no-absolute-boxes", help="Serve a graph that gives boxes, not offsets."),
+]
+MaxBatchSize = Annotated[
+    int | None, typer.Option("--max-batch-size", metavar="N", help="Largest batch that Triton forms.")
+]
+Instances = Annotated[int | None, typer.Option("--instances", metavar="N", help="Instances of the detector.")]
 Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
 Task = Annotated[
     str, typer.Option("--task", metavar="REGEX", help="Part of the ClearML task's name (a regular expression).")
@@ -74,6 +97,8 @@ def artifact_request(
     calibration_method: str,
     accept_parity: bool,
     fold_batch_norm: bool = False,
+    uint8_input: bool = False,
+    absolute_boxes: bool = False,
     images: Path | None = None,
     labels: Path | None = None,
     engine: EngineWish | None = None,
@@ -90,6 +115,8 @@ def artifact_request(
         calibration_cache=calibration_cache,
         calibration_method=one_of(calibration_method or DEFAULT_METHOD, METHODS, option="--calibration-method"),
         fold_batch_norm=fold_batch_norm,
+        uint8_input=uint8_input,
+        absolute_boxes=absolute_boxes,
         images=images,
         labels=labels,
         accept_parity=accept_parity,
