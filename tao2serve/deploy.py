@@ -58,6 +58,7 @@ class Deployment:
     model_id: str
     task_id: str
     service_id: str
+    placement: str
     parity: BoxParity
     smoke: Answer
     steps: Steps
@@ -92,6 +93,7 @@ class Deployment:
                 "boxes_found": self.parity.found,
                 "matched_ratio": self.parity.matched_ratio,
             },
+            "placement": self.placement,
             "deployment_task_id": self.task_id,
             "service_id": self.service_id,
             "steps": self.steps.to_list(),
@@ -155,7 +157,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(endpoint.alias_url)
         deployment = Deployment(
             endpoint=endpoint, source=source, artifact=artifact, cost=made.cost, warnings=made.warnings,
-            model_id=model.model_id, task_id=task.id, service_id=service.id, parity=parity, smoke=smoke, steps=steps,
+            model_id=model.model_id, task_id=task.id, service_id=service.id, placement=settings.placement,
+            parity=parity, smoke=smoke, steps=steps,
         )  # fmt: skip
         task.record("deployment", deployment.to_dict())
         return deployment

@@ -113,10 +113,12 @@ def build(
     if json_output:
         print_json(built.to_dict())
     else:
-        print_text(_summary(built))
+        print_text(_summary(built, source))
 
 
-def _summary(built: Build) -> str:
+def _summary(built: Build, source: str) -> str:
+    from tao2serve.triton.models import detector_name
+
     asked = built.models[-1]
     lines = [f"warning: {warning}" for warning in built.warnings]
     lines += [
@@ -127,11 +129,14 @@ def _summary(built: Build) -> str:
         f"start it: tritonserver --model-repository={asked.repository} --model-control-mode=explicit "
         f"--load-model={asked.name}"
     )
+    network = asked.name
     if built.placement == "ensemble":
+        network = detector_name(asked.name)
         lines.append(
-            "ask it:   curl --data-binary @IMAGE.jpg -H 'Inference-Header-Content-Length: 0' "
-            f"http://127.0.0.1:8000/v2/models/{asked.name}/infer"
+            f"ask it:   {asked.name}: the bytes of a picture as BYTES tensor `image`, boxes as `detections`, "
+            "`count` of them (docs/placement.md)"
         )
     else:
-        lines.append(f"ask it:   tao2serve verify {built.source.weights.name} grpc://127.0.0.1:8001/{asked.name}")
+        lines.append(f"ask it:   {asked.name}: {built.artifact.signature}, tensors in, tensors out")
+    lines.append(f"check it: tao2serve verify {source or 'WEIGHTS'} grpc://127.0.0.1:8001/{network}")
     return "\n".join(lines)

@@ -130,6 +130,19 @@ def test_bad_pictures_among_good_ones_harm_nobody(whole: dict[str, Any]) -> None
     assert "no image" in mixed.json()["detail"]
 
 
+def test_triton_tells_where_the_time_went(whole: dict[str, Any], control: TritonControl) -> None:
+    """Each model of the ensemble counted the request once, and what all three took lies within the total."""
+    model = f"whole_{whole['endpoint']['version']}"
+    before = {part: control.times(model + part) for part in PARTS}
+    timing = post(whole["endpoint"]["url"], PICTURES[0]).json()["timing_ms"]
+    spent = {part: control.times(model + part).since(before[part]) for part in PARTS}
+    assert all(times.requests == times.executions == 1 for times in spent.values())
+    assert spent["_preprocess"].infer_ms >= timing["preprocess"]
+    assert spent["_postprocess"].infer_ms >= timing["postprocess"]
+    inside = sum(one.queue_ms + one.input_ms + one.infer_ms + one.output_ms for one in spent.values())
+    assert 0 < inside < timing["total"]
+
+
 def test_verify_finds_the_network_in_the_ensemble(sandbox: CommandLine, whole: dict[str, Any]) -> None:
     """`NAME_detector` on Triton is the network, whose tensors are those of the weights."""
     weights = next((PRUNED / "weights").glob("*.hdf5"))
@@ -174,15 +187,20 @@ def test_what_build_writes_loads_and_answers(
 ) -> None:
     """Built without a server, loaded by name, warmed up: boxes of a request of several pictures, each its own."""
     weights = next((PRUNED / "weights").glob("*.hdf5"))
+    tuned = CommandLine(
+        environment={**sandbox.environment, "TAO2SERVE_QUEUE_DELAY_US": "500", "TAO2SERVE_CPU_THREADS": "1",
+                     "TAO2SERVE_PREFERRED_BATCH_SIZES": "2,4", "TAO2SERVE_VERSION_POLICY": "specific"},
+        folder=sandbox.folder,
+    )  # fmt: skip
     arguments = ("build", weights, "--name", "built", "--placement", "ensemble", "--max-batch-size", "4", "--json")
-    document = sandbox.tao2serve(*arguments).assert_success().document
+    document = tuned.tao2serve(*arguments).assert_success().document
     names = [model["name"] for model in document["models"]]
     assert names == ["built_preprocess", "built_detector", "built_postprocess", "built"]
     assert all(model["created"] for model in document["models"])
     assert document["placement"] == "ensemble"
-    again = sandbox.tao2serve(*arguments).assert_success().document
+    again = tuned.tao2serve(*arguments).assert_success().document
     assert not any(model["created"] for model in again["models"])
-    other = sandbox.tao2serve(*arguments, "--resize", "fast")
+    other = tuned.tao2serve(*arguments, "--resize", "fast")
     assert other.code == 3
     assert "never rewritten" in other.document["error"]["fact"]
     host = sandbox.environment["TAO2SERVE_TRITON_GRPC"]

@@ -59,7 +59,7 @@ class TritonClient:
         for name in outputs:
             request.outputs.add(name=name)
         # Protobuf messages one after the other are one message, so this part is made once, and the tensor is
-        # appended as it is. The usual way copies it three times more: into bytes, the message and its serialization.
+        # appended as it is. The usual way copies it twice more: into the message, and into its serialization.
         self._head = request.SerializeToString()
         limits = [("grpc.max_send_message_length", NO_LIMIT), ("grpc.max_receive_message_length", NO_LIMIT)]
         self._channel = grpc.aio.insecure_channel(address, options=limits, compression=grpc.Compression.NoCompression)
