@@ -28,7 +28,7 @@ from .candidates import BoxEncoding
 from .ensemble import ResizeMode
 from .postprocess import postprocess
 from .preprocess import ImageError, read_pixels, to_tensor
-from .triton_client import ImageRefusedError, InputTensor, TritonClient, TritonError, bytes_element
+from .triton_client import TIMED_OUT, ImageRefusedError, InputTensor, TritonClient, TritonError, bytes_element
 from .values import DetectorParams, Float32
 
 SETTINGS_FILE: Final = "endpoint.json"
@@ -114,7 +114,7 @@ class Preprocess:
         """Read the picture and cluster the boxes in this process; Triton runs the network."""
         settings = self._settings
         start = time.perf_counter()
-        tensor, image_size = await self._in_thread(self._read, image)
+        tensor, image_size = await self._in_thread(self._read, image, deadline)
         ready = time.perf_counter()
         outputs = await self._infer((tensor.data.cast("B"),), deadline)
         inferred = time.perf_counter()
@@ -148,8 +148,10 @@ class Preprocess:
         found = ensemble.from_rows(rows)
         return answer(found, self._params, image_size=(width, height), model=self._settings.model, timing=timing)
 
-    def _read(self, image: bytes | str) -> tuple[NDArray[Any], tuple[int, int]]:
+    def _read(self, image: bytes | str, deadline: float) -> tuple[NDArray[Any], tuple[int, int]]:
         settings = self._settings
+        if time.monotonic() > deadline:  # it waited for a thread until nobody waits for it
+            raise TritonError(TIMED_OUT, f"{settings.model.endpoint} has too many requests to answer this one in time")
         pixels, size = read_pixels(
             decoded(image),
             self._params,

@@ -235,6 +235,21 @@ def test_a_triton_that_hangs_is_504_in_time(triton: Triton, make: Callable[..., 
     assert time.monotonic() - start < 3
 
 
+def test_what_waited_too_long_is_not_decoded(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under too many requests those whose deadline has passed get 504 without the work."""
+    preprocess = make(deadline_s=0.2)
+    release = threading.Event()
+    for _ in range(preprocess._pool._max_workers):
+        preprocess._pool.submit(release.wait, 10)
+    decoded: list[bytes] = []
+    monkeypatch.setattr(endpoint, "read_pixels", lambda image, *_rest, **_options: decoded.append(image))
+    threading.Timer(0.5, release.set).start()
+    ((status, answer),) = asked(preprocess, picture())
+    assert status == 504
+    assert "too many requests" in answer["detail"]
+    assert not decoded
+
+
 @pytest.mark.parametrize("placement", ["endpoint", "ensemble"])
 def test_pictures_of_a_list_are_asked_about_at_once(triton: Triton, make: Callable[..., Any], placement: str) -> None:
     """So that Triton can batch them; the results come in the order of the list."""
