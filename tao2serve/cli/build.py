@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from tao2serve.cli.options import (
-    AbsoluteBoxes,
     AcceptParity,
     CalibrationCache,
     CalibrationImages,
@@ -21,10 +20,11 @@ from tao2serve.cli.options import (
     Precision,
     Project,
     Resize,
+    ServeBoxes,
+    ServePixels,
     Spec,
     Tags,
     Task,
-    UInt8Input,
     artifact_request,
     selectors,
 )
@@ -57,8 +57,8 @@ def build(
     clustering: Clustering = None,
     placement: Placement = None,
     resize: Resize = None,
-    uint8_input: UInt8Input = None,
-    absolute_boxes: AbsoluteBoxes = None,
+    uint8_input: ServePixels = None,
+    absolute_boxes: ServeBoxes = None,
     max_batch_size: MaxBatchSize = None,
     instances: Instances = None,
     precision: Precision = None,

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from tao2serve.cli.options import (
-    AbsoluteBoxes,
     AcceptParity,
     CalibrationCache,
     CalibrationImages,
@@ -21,11 +20,12 @@ from tao2serve.cli.options import (
     Precision,
     Project,
     Resize,
+    ServeBoxes,
+    ServePixels,
     Service,
     Spec,
     Tags,
     Task,
-    UInt8Input,
     artifact_request,
     selectors,
 )
@@ -45,8 +45,8 @@ def deploy(
     clustering: Clustering = None,
     placement: Placement = None,
     resize: Resize = None,
-    uint8_input: UInt8Input = None,
-    absolute_boxes: AbsoluteBoxes = None,
+    uint8_input: ServePixels = None,
+    absolute_boxes: ServeBoxes = None,
     max_batch_size: MaxBatchSize = None,
     instances: Instances = None,
     precision: Precision = None,

@@ -43,6 +43,16 @@ CalibrationMethod = Annotated[
 AcceptParity = Annotated[
     bool, typer.Option("--accept-parity", help="Go on though the precision costs more than the settings allow.")
 ]
+Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
+Task = Annotated[
+    str, typer.Option("--task", metavar="REGEX", help="Part of the ClearML task's name (a regular expression).")
+]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="ClearML tag; may be given several times.")
+]
+Service = Annotated[
+    str | None, typer.Option("--service", metavar="ID", help="Serving service; default: the only one that runs.")
+]
 Placement = Annotated[
     str | None,
     typer.Option(
@@ -54,11 +64,11 @@ Placement = Annotated[
 Resize = Annotated[
     str | None, typer.Option("--resize", metavar="MODE", help="lanczos, TAO's own numbers, or fast, nearly those.")
 ]
-UInt8Input = Annotated[
+ServePixels = Annotated[
     bool | None,
     typer.Option("--uint8-input/--no-uint8-input", help="Serve a graph that takes pixels: a quarter to carry."),
 ]
-AbsoluteBoxes = Annotated[
+ServeBoxes = Annotated[
     bool | None,
     typer.Option("--absolute-boxes/--no-absolute-boxes", help="Serve a graph that gives boxes, not offsets."),
 ]
@@ -66,16 +76,6 @@ MaxBatchSize = Annotated[
     int | None, typer.Option("--max-batch-size", metavar="N", help="Largest batch that Triton forms.")
 ]
 Instances = Annotated[int | None, typer.Option("--instances", metavar="N", help="Instances of the detector.")]
-Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
-Task = Annotated[
-    str, typer.Option("--task", metavar="REGEX", help="Part of the ClearML task's name (a regular expression).")
-]
-Tags = Annotated[
-    list[str] | None, typer.Option("--tag", metavar="TAG", help="ClearML tag; may be given several times.")
-]
-Service = Annotated[
-    str | None, typer.Option("--service", metavar="ID", help="Serving service; default: the only one that runs.")
-]
 
 
 def selectors(project: str, task: str, tags: list[str] | None) -> Selectors:

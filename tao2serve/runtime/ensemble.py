@@ -30,7 +30,6 @@ PARAMS_FILE: Final = "params.json"
 RESIZE: Final = "resize"
 MAX_BYTES: Final = "max_image_bytes"
 MAX_PIXELS: Final = "max_image_pixels"
-THREADS: Final = "cpu_threads"
 BOXES: Final = "boxes"
 
 

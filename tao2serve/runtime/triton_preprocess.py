@@ -6,7 +6,6 @@ is no other request's.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -23,7 +22,6 @@ from .ensemble import (
     PREPROCESS_MS,
     REFUSED,
     RESIZE,
-    THREADS,
     ResizeMode,
 )
 from .preprocess import ImageError, read_pixels, to_tensor
@@ -44,8 +42,6 @@ class TritonPythonModel:
         self._mode = cast(ResizeMode, parameters[RESIZE])
         self._max_bytes, self._max_pixels = int(parameters[MAX_BYTES]), int(parameters[MAX_PIXELS])
         (self._output,) = (item for item in config["output"] if item["name"] not in (IMAGE_SIZE, PREPROCESS_MS))
-        # Several instances share the cores; each with a thread a core would only get in the others' way.
-        _limit_threads(int(parameters[THREADS]) or 1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._answer(request) for request in requests]
@@ -83,10 +79,3 @@ class TritonPythonModel:
         )
         takes_pixels = self._output["data_type"] == "TYPE_UINT8"
         return (pixels if takes_pixels else to_tensor(pixels, self._params)), size
-
-
-def _limit_threads(count: int) -> None:
-    with contextlib.suppress(ImportError):
-        import cv2
-
-        cv2.setNumThreads(count)

@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from tao2serve.errors import NotReadyError, ServiceError
 
-__all__ = ["ModelTimes", "TritonControl"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelTimes:
-    """What Triton counted for one model since it was loaded: milliseconds of all its requests together.
-
-    An ensemble has a queue and times of its own for nothing: ask for the models of its steps.
-    """
-
-    requests: int
-    executions: int  # batches
-    queue_ms: float
-    input_ms: float  # gathering the inputs of a batch
-    infer_ms: float
-    output_ms: float
-
-    def since(self, earlier: ModelTimes) -> ModelTimes:
-        """Return what was added since `earlier`."""
-        return ModelTimes(
-            requests=self.requests - earlier.requests,
-            executions=self.executions - earlier.executions,
-            queue_ms=self.queue_ms - earlier.queue_ms,
-            input_ms=self.input_ms - earlier.input_ms,
-            infer_ms=self.infer_ms - earlier.infer_ms,
-            output_ms=self.output_ms - earlier.output_ms,
-        )
+__all__ = ["TritonControl"]
 
 
 class TritonControl:
@@ -92,27 +64,7 @@ class TritonControl:
         """Unload a model; requests in flight end first. Not being loaded is no error."""
         self._call("unload_model", name, client_timeout=self._timeout_s)
 
-    def times(self, name: str) -> ModelTimes:
-        """Return what Triton counted for a loaded model; requests that failed are left out."""
-        answer = self._call(
-            "get_inference_statistics", name, as_json=True, client_timeout=self._timeout_s
-        )  # numbers of 64 bits are text in protobuf's JSON, and zeros are left out
-        (model,) = answer["model_stats"]
-        counted: Mapping[str, Any] = model.get("inference_stats", {})
-
-        def milliseconds(kind: str) -> float:
-            return int(counted.get(kind, {}).get("ns", 0)) / 1e6
-
-        return ModelTimes(
-            requests=int(counted.get("success", {}).get("count", 0)),
-            executions=int(model.get("execution_count", 0)),
-            queue_ms=milliseconds("queue"),
-            input_ms=milliseconds("compute_input"),
-            infer_ms=milliseconds("compute_infer"),
-            output_ms=milliseconds("compute_output"),
-        )
-
-    def _call(self, method: str, name: str, **options: float | bool) -> Any:
+    def _call(self, method: str, name: str, **options: float) -> Any:
         from tritonclient.utils import InferenceServerException
 
         try:

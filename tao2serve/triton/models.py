@@ -99,7 +99,7 @@ def _detector(artifact: ModelArtifact, settings: Settings, *, name: str, batch: 
     is_plan = artifact.format == "tensorrt_plan"
     parameters = {PRECISION_PARAMETER: artifact.precision}
     if settings.cpu_threads and not is_plan:
-        parameters[ensemble.THREADS] = str(settings.cpu_threads)
+        parameters["cpu_threads"] = str(settings.cpu_threads)
     files: dict[str, Path | bytes] = {f"{VERSION}/{PLAN_FILE if is_plan else MODEL_FILE}": artifact.path}
     if not is_plan:
         files[f"{VERSION}/{MODEL_CODE}"] = RUNTIME / "triton_model.py"
@@ -162,7 +162,6 @@ def _preprocess(
                 ensemble.RESIZE: settings.resize,
                 ensemble.MAX_BYTES: str(settings.max_image_bytes),
                 ensemble.MAX_PIXELS: str(settings.max_image_pixels),
-                ensemble.THREADS: str(settings.cpu_threads),
             },
         ),
         files=files,

@@ -21,7 +21,7 @@ SERVER_ONLY = {
     "endpoint.py": frozenset({"starlette", "prometheus_client"}),
     "triton_client.py": frozenset({"tritonclient", "grpc"}),
     "triton_model.py": frozenset({"onnxruntime", "triton_python_backend_utils"}),
-    "triton_preprocess.py": frozenset({"cv2", "triton_python_backend_utils"}),
+    "triton_preprocess.py": frozenset({"triton_python_backend_utils"}),
     "triton_postprocess.py": frozenset({"triton_python_backend_utils"}),
 }
 

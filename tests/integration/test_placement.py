@@ -130,19 +130,6 @@ def test_bad_pictures_among_good_ones_harm_nobody(whole: dict[str, Any]) -> None
     assert "no image" in mixed.json()["detail"]
 
 
-def test_triton_tells_where_the_time_went(whole: dict[str, Any], control: TritonControl) -> None:
-    """Each model of the ensemble counted the request once, and those at its ends no less than they say themselves."""
-    model = f"whole_{whole['endpoint']['version']}"
-    before = {part: control.times(model + part) for part in PARTS}
-    timing = post(whole["endpoint"]["url"], PICTURES[0]).json()["timing_ms"]
-    spent = {part: control.times(model + part).since(before[part]) for part in PARTS}
-    assert all(times.requests == times.executions == 1 for times in spent.values())
-    assert spent["_preprocess"].infer_ms >= timing["preprocess"]
-    assert spent["_postprocess"].infer_ms >= timing["postprocess"]
-    assert spent["_detector"].infer_ms > 0
-    assert all(min(times.queue_ms, times.input_ms, times.output_ms) >= 0 for times in spent.values())
-
-
 def test_verify_finds_the_network_in_the_ensemble(sandbox: CommandLine, whole: dict[str, Any]) -> None:
     """`NAME_detector` on Triton is the network, whose tensors are those of the weights."""
     weights = next((PRUNED / "weights").glob("*.hdf5"))

@@ -71,7 +71,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def first(load: Any, *, datatype: str = "TYPE_FP32", resize: str = "lanczos") -> Any:
     outputs = [{"name": "net", "data_type": datatype}, {"name": "image_size"}, {"name": "preprocess_ms"}]
-    limits = {"max_image_bytes": "100000", "max_image_pixels": "10000", "cpu_threads": "0"}
+    limits = {"max_image_bytes": "100000", "max_image_pixels": "10000"}
     return load(triton_preprocess, {"output": outputs}, resize=resize, **limits)
 
 

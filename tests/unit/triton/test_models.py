@@ -144,7 +144,7 @@ def test_an_ensemble_ships_the_runtime_verbatim(artifact: ModelArtifact, tmp_pat
     assert read_pixels(image[4:], PARAMS)[1] == (1920, 1080)
     parameters = parse_config(render_config(models[0].config), source=Path("config.pbtxt")).parameters
     assert {name: value.string_value for name, value in parameters.items()} == {
-        "resize": "fast", "max_image_bytes": "1000", "max_image_pixels": "2000", "cpu_threads": "0",
+        "resize": "fast", "max_image_bytes": "1000", "max_image_pixels": "2000",
     }  # fmt: skip
 
 
