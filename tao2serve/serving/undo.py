@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from tao2serve.errors import Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
@@ -35,5 +36,5 @@ def take_back(
             return
         ours = [model for model in written if model.created]
         for model in reversed(ours):  # an ensemble before what it passes on to
-            attempt(lambda name=model.name: control.unload(name))  # type: ignore[misc]
+            attempt(partial(control.unload, model.name))
         attempt(lambda: remove_models(ours))
