@@ -1,13 +1,35 @@
-"""Picture files that a user names: one, or a folder of them."""
+"""Picture files that a user names: one, several, or folders of them."""
 
 from __future__ import annotations
 
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tao2serve.errors import InputError
+from tao2serve.errors import InputError, UsageError
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
-__all__ = ["find_images", "read_image"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["NamedImage", "find_images", "name_images", "open_upright", "read_image"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedImage:
+    """A picture of a run, with names that no other picture of it has.
+
+    `name` is its path below the folder that was given, with slashes, or its file's name; `stem` is that of files
+    made from it: the same without the ending, and with a number where two would be equal.
+    """
+
+    path: Path
+    name: str
+    stem: str
 
 
 def find_images(source: Path) -> tuple[Path, ...]:
@@ -19,11 +41,7 @@ def find_images(source: Path) -> tuple[Path, ...]:
         raise InputError(str(source), "does not exist", hint="name a folder of images")
     try:
         candidates = sorted(source.iterdir()) if source.is_dir() else [source]
-        chosen = tuple(
-            path
-            for path in candidates
-            if path.suffix.lower() in IMAGE_MEDIA_TYPES and path.is_file() and path.stat().st_size
-        )
+        chosen = tuple(path for path in candidates if _is_image(path))
     except OSError as error:
         raise InputError(str(source), "cannot be read", evidence=str(error)) from error
     if not chosen:
@@ -36,9 +54,125 @@ def find_images(source: Path) -> tuple[Path, ...]:
     return chosen
 
 
+def name_images(
+    sources: Sequence[Path], *, recursive: bool = False, output: Path | None = None
+) -> tuple[NamedImage, ...]:
+    """Return the pictures that files and folders name, in that order, each once, with names of their own.
+
+    A file that is named is taken whatever its ending, and though it may not be there: reading it will tell. Of a
+    folder the images are taken, by name; with `recursive` those of its subfolders too, without `output`, which
+    holds what an earlier run drew, and without folders that are links. Raises InputError for a folder without
+    images and if nothing that is named exists, UsageError if `output` is one of the folders.
+    """
+    if not any(source.exists() for source in sources):
+        raise InputError(str(sources[0]), "does not exist", hint="name pictures, or folders of them")
+    names = _Names()
+    for source in sources:
+        if not source.is_dir():
+            names.add(source, Path(source.name))
+            continue
+        if output is not None and output.resolve() == source.resolve():
+            raise UsageError(
+                "--output",
+                f"is {source}, where the pictures lie",
+                evidence="the next run would take the drawings for pictures",
+                hint="name another folder",
+            )
+        for path in _walk(source, output) if recursive else find_images(source):
+            names.add(path, path.relative_to(source))
+    return tuple(names.found)
+
+
 def read_image(path: Path) -> bytes:
     """Return the file's bytes; raises InputError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
+
+
+def open_upright(image: bytes) -> Image.Image:
+    """Return the pixels that an endpoint sees, as an RGB picture that stands upright.
+
+    The rules are those of `runtime.preprocess`: EXIF orientation applied, 16-bit gray scaled to 8 bits, alpha laid
+    onto black. Raises InputError if it cannot be decoded.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            # An endpoint has its own limit, and took the picture.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture: Image.Image = Image.open(io.BytesIO(image))
+        ImageOps.exif_transpose(picture, in_place=True)
+        if picture.mode.startswith("I"):
+            wide = np.asarray(picture, dtype=np.float32) / np.float32(257.0)
+            picture = Image.fromarray(np.clip(np.rint(wide), 0, 255).astype(np.uint8))
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            colours = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", colours.size, (0, 0, 0, 255)), colours)
+        picture.load()
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    except Exception as error:  # PIL's plugins raise many kinds on damaged files
+        words = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError("the picture", "cannot be decoded", evidence=words) from error
+
+
+class _Names:
+    """Pictures found so far; a file that comes again is left out, equal names get numbers."""
+
+    def __init__(self) -> None:
+        self.found: list[NamedImage] = []
+        self._files: set[str] = set()
+        self._names: set[str] = set()
+        self._stems: set[str] = set()
+        self._numbers: dict[str, int] = {}
+        self._folders: dict[Path, str] = {}
+
+    def add(self, path: Path, below: Path) -> None:
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            folder = self._folders[path.parent] = os.path.realpath(path.parent)
+        file = f"{folder}/{path.name}"
+        if file in self._files:
+            return
+        self._files.add(file)
+        name = next(name for name in (below.as_posix(), path.as_posix(), file) if name not in self._names)
+        self._names.add(name)
+        self.found.append(NamedImage(path=path, name=name, stem=self._stem(below.with_suffix("").as_posix())))
+
+    def _stem(self, wanted: str) -> str:
+        stem, number = wanted, self._numbers.get(wanted, 1)
+        while stem in self._stems:
+            number += 1
+            stem = f"{wanted}-{number}"
+        self._numbers[wanted] = number
+        self._stems.add(stem)
+        return stem
+
+
+def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
+    left_out = os.path.realpath(output) if output is not None else None
+    any_found = False
+
+    def unreadable(error: OSError) -> None:
+        raise InputError(str(error.filename or folder), "cannot be read", evidence=error.strerror or str(error))
+
+    for place, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if os.path.realpath(f"{place}/{name}") != left_out)
+        for name in sorted(files):
+            path = Path(place, name)
+            if _is_image(path):
+                any_found = True
+                yield path
+    if not any_found:
+        raise InputError(
+            str(folder),
+            "holds no image, and neither do its subfolders",
+            evidence=f"none is a non-empty {', '.join(sorted(IMAGE_MEDIA_TYPES))}",
+        )
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_MEDIA_TYPES and path.is_file() and bool(path.stat().st_size)

@@ -12,6 +12,7 @@ __all__ = [
     "PIXELS_INPUT",
     "ModelArtifact",
     "ModelSignature",
+    "Prediction",
     "Tensor",
     "TrainedModel",
     "TritonModel",
@@ -98,6 +99,17 @@ class ModelArtifact:
     companions: tuple[Path, ...] = ()  # further files the model refers to (ONNX external data)
     warnings: tuple[str, ...] = ()  # what its user must know, a sentence or two each
     batches: tuple[int, int] | None = None  # the smallest and largest batch a plan was built for; ONNX takes any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One box: x1, y1, x2, y2 in pixels of the original image."""
+
+    bbox: tuple[float, float, float, float]
+    score: float
+    raw_score: float
+    class_id: int
+    label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

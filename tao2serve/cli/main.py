@@ -15,7 +15,7 @@ import typer
 
 from tao2serve import __version__
 from tao2serve.cli import build, demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
-from tao2serve.cli.output import error_document, print_error, print_json
+from tao2serve.cli.output import Told, error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
 
@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return _disk_full(error, as_json=as_json)
         return _unexpected(error, as_json=as_json)
-    if outcome == INTERRUPTED:  # how the parser passes KeyboardInterrupt on
+    if outcome == INTERRUPTED and not isinstance(outcome, Told):  # how the parser passes KeyboardInterrupt on
         return _interrupted(as_json=as_json)
     return outcome if isinstance(outcome, int) else 0
 

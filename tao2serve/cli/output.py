@@ -12,7 +12,11 @@ from typing import IO, Any, Final
 
 from tao2serve.errors import Tao2ServeError, UsageError
 
-__all__ = ["error_document", "print_error", "print_json", "print_text", "quiet"]
+__all__ = ["Told", "error_document", "plain", "print_error", "print_json", "print_text", "quiet"]
+
+
+class Told(int):
+    """An exit code whose reason the command has printed itself."""
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -21,14 +25,22 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-# All but tab and line feed: names and metadata come from files, and must not steer the terminal.
-_CONTROL: Final = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+# All but tab and line feed: names and metadata come from files, and must not steer the terminal. Half characters
+# (U+D800 to U+DFFF), which names that are not UTF-8 hold, cannot be written at all.
+_CONTROL: Final = dict.fromkeys(
+    (*range(9), *range(11, 32), *range(127, 160), *range(0xD800, 0xE000)), "\N{REPLACEMENT CHARACTER}"
+)
 
 
 def print_text(text: str) -> None:
     """Write the result of a run without --json; control characters in it are shown as one that does nothing."""
-    sys.stdout.write(text.translate(_CONTROL) + "\n")
+    sys.stdout.write(plain(text) + "\n")
     sys.stdout.flush()
+
+
+def plain(text: str) -> str:
+    """Return the text with its control characters shown as one that does nothing."""
+    return text.translate(_CONTROL)
 
 
 def error_document(error: Tao2ServeError) -> dict[str, Any]:

@@ -1,18 +1,21 @@
-"""Steps on a terminal: a live list with times, or plain lines where there is no terminal."""
+"""What is going on: on a terminal a live list of steps, or a bar for many pictures; plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
+from tao2serve.cli.output import plain, print_text
 from tao2serve.steps import StepEvent, Steps
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-__all__ = ["shown_steps"]
+__all__ = ["Count", "shown_count", "shown_steps"]
 
 NEWS_EVERY_S: Final = 5.0
 
@@ -109,3 +112,87 @@ class _Board:
             detail = row.detail if row.kind != "failed" else ""
             table.add_row(mark, row.name, f"{seconds:.1f} s", Text(detail))
         yield table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Pictures being counted: `step` counts one.
+
+    Past what shows the count, `say` prints a line of the result, and `note` one that is no result.
+    """
+
+    step: Callable[[bool], None]
+    say: Callable[[str], None]
+    note: Callable[[str], None]
+
+
+@contextlib.contextmanager
+def shown_count(stream: IO[str], *, total: int, shown: bool) -> Iterator[Count]:
+    """Yield a Count of `total` pictures that `stream` shows: a bar on a terminal, a line now and then elsewhere."""
+
+    def note(text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody may be looking
+            stream.write(plain(text) + "\n")
+            stream.flush()
+
+    if not shown or total < 2:
+        yield Count(step=lambda _refused: None, say=print_text, note=note)
+    elif stream.isatty():
+        with _bar(stream, total) as count:
+            yield count
+    else:
+        lines = _CountLines(note, total)
+        yield Count(step=lines.step, say=print_text, note=note)
+
+
+class _CountLines:
+    def __init__(self, note: Callable[[str], None], total: int) -> None:
+        self._note, self._total = note, total
+        self._done = self._refused = 0
+        self._told = time.monotonic()
+
+    def step(self, refused: bool) -> None:
+        self._done += 1
+        self._refused += refused
+        now = time.monotonic()
+        if now - self._told >= NEWS_EVERY_S:
+            self._told = now
+            words = f", {self._refused:,} refused" if self._refused else ""
+            self._note(f"...     {self._done:,} of {self._total:,} pictures{words}")
+
+
+@contextlib.contextmanager
+def _bar(stream: IO[str], total: int) -> Iterator[Count]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    console = Console(file=stream)
+    columns = (
+        BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[refused]}", style="red"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    task = progress.add_task("", total=total, refused="")
+    refused = 0
+
+    def step(was_refused: bool) -> None:
+        nonlocal refused
+        refused += was_refused
+        progress.update(task, advance=1, refused=f"{refused:,} refused" if refused else "")
+
+    def note(text: str) -> None:
+        console.print(Text(plain(text)), soft_wrap=True)
+
+    def say(text: str) -> None:
+        if sys.stdout.isatty():  # the same screen: the bar has to move down
+            note(text)
+        else:
+            print_text(text)
+
+    progress.start()
+    try:
+        yield Count(step=step, say=say, note=note)
+    finally:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            progress.stop()

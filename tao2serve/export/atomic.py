@@ -12,8 +12,10 @@ from tao2serve.errors import UsageError
 __all__ = ["write_atomically"]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace `path` by `content`; what was there stays if anything goes wrong.
+
+    Without `durable` a crash of the machine may lose it: for what is quickly made again, and made in numbers.
 
     Raises UsageError if the place cannot be written. The mode follows the umask: a Triton running as
     another user must be able to read the file, which a `tempfile` with mode 0600 would prevent.
@@ -24,7 +26,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         with staged.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         staged.replace(path)
     except OSError as error:
         raise UsageError(

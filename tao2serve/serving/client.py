@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,27 +14,16 @@ import numpy as np
 
 from tao2serve.errors import InputError, NotReadyError, ServiceError
 from tao2serve.runtime import Detections
-from tao2serve.values import IMAGE_MEDIA_TYPES
+from tao2serve.values import IMAGE_MEDIA_TYPES, Prediction
 
 __all__ = ["Answer", "Prediction", "ask", "media_type_of", "wait_for_answer"]
 
-OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
+OK, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 200, 404, 413, 422
 FAULT_LIMIT_S: Final = 60.0
 
 
 class NotFoundError(ServiceError):
     """The inference service knows no endpoint of that name, or not yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """One box: x1, y1, x2, y2 in pixels of the original image."""
-
-    bbox: tuple[float, float, float, float]
-    score: float
-    raw_score: float
-    class_id: int
-    label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +50,25 @@ class Answer:
         )
 
 
-def ask(url: str, image: bytes, *, media_type: str = "application/octet-stream", timeout_s: float = 30.0) -> Answer:
-    """Post one image. Raises InputError when the endpoint refuses it, ServiceError for everything else."""
+def ask(
+    url: str,
+    image: bytes,
+    *,
+    media_type: str = "application/octet-stream",
+    timeout_s: float = 30.0,
+    client: httpx.Client | None = None,
+) -> Answer:
+    """Post one image, over a connection of `client` if there is one.
+
+    Raises InputError when the endpoint, or a gateway before it, refuses the image; ServiceError for everything else.
+    """
     try:
-        response = httpx.post(
-            url, content=image, headers={"Content-Type": media_type}, timeout=timeout_s, trust_env=False
-        )
+        response = _post(url, image, media_type=media_type, timeout_s=timeout_s, client=client)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServiceError(
             url, "cannot be reached", evidence=str(error) or type(error).__name__, hint="is the inference service up?"
         ) from error
-    if response.status_code == UNPROCESSABLE:
+    if response.status_code in (UNPROCESSABLE, TOO_LARGE):
         raise InputError(url, "refused the image", evidence=_detail(response))
     if response.status_code == NOT_FOUND:
         raise NotFoundError(
@@ -87,6 +85,17 @@ def ask(url: str, image: bytes, *, media_type: str = "application/octet-stream",
             evidence=response.text[:300],
             hint="is it an endpoint of tao2serve?",
         ) from error
+
+
+def _post(url: str, image: bytes, *, media_type: str, timeout_s: float, client: httpx.Client | None) -> httpx.Response:
+    headers = {"Content-Type": media_type}
+    if client is None:
+        return httpx.post(url, content=image, headers=headers, timeout=timeout_s, trust_env=False)
+    try:
+        return client.post(url, content=image, headers=headers, timeout=timeout_s)
+    except httpx.RemoteProtocolError:
+        # The server may end a connection it kept just as we use it again; asking twice changes nothing.
+        return client.post(url, content=image, headers=headers, timeout=timeout_s)
 
 
 def media_type_of(path: Path) -> str:
@@ -143,6 +152,14 @@ def _detail(response: httpx.Response) -> str:
 
 
 def _read(document: Mapping[str, Any]) -> Answer:
+    answer = _read_answer(document)
+    numbers = (number for one in answer.predictions for number in (*one.bbox, one.score, one.raw_score))
+    if not all(math.isfinite(number) for number in numbers):  # Python's json takes NaN and Infinity
+        raise ValueError("a box or score is not a finite number")
+    return answer
+
+
+def _read_answer(document: Mapping[str, Any]) -> Answer:
     return Answer(
         width=int(document["image"]["width"]),
         height=int(document["image"]["height"]),

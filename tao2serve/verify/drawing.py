@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from tao2serve.errors import UsageError
+from tao2serve.images import open_upright
 from tao2serve.parity.boxes import match_boxes
 from tao2serve.runtime import Detections
+from tao2serve.serving.drawing import save_picture
 from tao2serve.verify.verification import ImageResult
 
 __all__ = ["draw_difference", "save_difference"]
@@ -23,7 +23,7 @@ BAR: Final = "#202020"
 
 def draw_difference(image: bytes, result: ImageResult) -> Image.Image:
     """Return the upright picture twice: the reference's boxes on the left, the candidate's on the right."""
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(image))).convert("RGB")
+    picture = open_upright(image)
     pairs = match_boxes(result.reference, result.candidate)
     unit = max(min(picture.size) / 400, 1.0)
     gap, bar = round(6 * unit), round(22 * unit)
@@ -58,9 +58,4 @@ def _boxes(picture: Image.Image, found: Detections, matched: set[int], unit: flo
 
 def save_difference(image: bytes, result: ImageResult, *, path: Path) -> Path:
     """Draw and save as PNG; raises UsageError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_difference(image, result).save(path)
-    except OSError as error:
-        raise UsageError(str(path), "cannot be written", evidence=str(error)) from error
-    return path
+    return save_picture(draw_difference(image, result), path=path)

@@ -15,8 +15,7 @@ import pytest
 from tao2serve.cli.main import run
 from tao2serve.cli.options import seconds
 from tao2serve.cli.output import error_document, print_error, quiet
-from tao2serve.cli.predict import _place
-from tao2serve.cli.progress import _Board, shown_steps
+from tao2serve.cli.progress import _Board, shown_count, shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.steps import StepEvent, attempt, undone_on_failure
 
@@ -134,14 +133,41 @@ def test_the_live_list_keeps_the_running_step_in_sight() -> None:
     assert finished.get().count("long") == 20 * 30
 
 
-def test_drawings_get_names_of_their_own(tmp_path: Path) -> None:
-    """Neither another picture's drawing nor a picture that was given is ever written over."""
-    images = [tmp_path / "a.jpg", tmp_path / "b" / "a.png", tmp_path / "a-detections.png"]
-    earlier: list[dict[str, object]] = []
-    for image in images:
-        earlier.append({"drawing": str(_place(tmp_path, image, images, earlier))})
-    places = [str(entry["drawing"]) for entry in earlier]
-    assert len({*places, *map(str, images)}) == 6
+def test_many_pictures_are_counted_by_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar goes to the stream given, the result to stdout; one picture, or --json, shows nothing."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with shown_count(stream, total=3, shown=True) as count:
+        for refused in (False, True, False):
+            count.say("a.jpg: \x1b[31m[red]1[/red] detections")
+            count.step(refused)
+        count.note("b.jpg: \x07refused")
+    assert "b.jpg: \N{REPLACEMENT CHARACTER}refused" in stream.getvalue()
+    assert "3/3" in stream.getvalue()
+    assert "1 refused" in stream.getvalue()
+    assert capsys.readouterr().out == "a.jpg: \N{REPLACEMENT CHARACTER}[31m[red]1[/red] detections\n" * 3
+    for total, shown in ((1, True), (3, False)):
+        silent = Terminal()
+        with shown_count(silent, total=total, shown=shown) as count:
+            count.step(True)
+        assert silent.getvalue() == ""
+
+
+def test_many_pictures_are_counted_by_a_line_now_and_then_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line when the last one is five seconds old, and none for each picture."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with shown_count(stream, total=2000, shown=True) as count:
+        for number in range(2000):
+            now[0] += 0.01
+            count.step(number == 7)
+    assert stream.getvalue().splitlines()[0].endswith("of 2,000 pictures, 1 refused")
+    assert 3 <= len(stream.getvalue().splitlines()) <= 4
 
 
 def test_an_import_that_swallows_the_interrupt_is_no_defect(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, NotReadyError, ParityError, ServiceError, UsageError
@@ -19,7 +17,6 @@ from tao2serve.registry.publish import PublishedModel
 from tao2serve.runtime import Detections, DetectorParams
 from tao2serve.serving import client
 from tao2serve.serving.client import Answer, Prediction, ask, wait_for_answer
-from tao2serve.serving.drawing import draw, save_drawing
 from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import check_boxes
@@ -82,10 +79,12 @@ def test_an_answer_becomes_a_value(respond) -> None:
     ("response", "kind", "words"),
     [
         (httpx.Response(422, json={"detail": "the body is no image"}), InputError, "no image"),
+        (httpx.Response(413, text="Request Entity Too Large"), InputError, "Too Large"),
         (httpx.Response(404, json={"detail": "not found"}), ServiceError, "not found"),
         (httpx.Response(503, text="down"), ServiceError, "down"),
         (httpx.Response(200, text="<html>"), ServiceError, "<html>"),
         (httpx.Response(200, json={"image": {}}), ServiceError, "image"),
+        (httpx.Response(200, text=json.dumps(DOCUMENT).replace("2.5", "NaN")), ServiceError, "NaN"),
         (httpx.ConnectError("refused"), ServiceError, "refused"),
     ],
 )
@@ -154,30 +153,6 @@ def test_a_surplus_or_missing_box_is_a_parity_error() -> None:
     with pytest.raises(ParityError) as caught:
         check_boxes(detections_of((0, 0, 50, 50)), answer_of((0, 0, 50, 50), (50, 50, 90, 90)), subject="x")
     assert "1 besides" in caught.value.evidence
-
-
-def jpeg(width: int, height: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), "white").save(buffer, format="JPEG")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("size", [(24, 16), (200, 100), (1920, 1080)])
-def test_drawing_marks_the_box_and_keeps_the_size(size: tuple[int, int]) -> None:
-    """Boxes on tiny and large pictures, boxes at and over the edge: the picture keeps its size and gets colour."""
-    width, height = size
-    boxes = [(1.0, 1.0, width / 2, height / 2), (0.0, 0.0, float(width), float(height)), (5.0, 5.0, 5.0, 5.0)]
-    predictions = [Prediction(bbox=box, score=0.9, raw_score=1, class_id=i, label="car") for i, box in enumerate(boxes)]
-    drawn = draw(jpeg(width, height), predictions)
-    assert drawn.size == size
-    assert len(drawn.getcolors(maxcolors=width * height)) > 3
-
-
-def test_a_drawing_that_cannot_be_saved_is_an_error_of_ours(tmp_path: Path) -> None:
-    """A path below a file exits 2."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
-        save_drawing(jpeg(20, 20), [], path=tmp_path / "file" / "x.png")
 
 
 def artifact_of(folder: Path, *, datatype: str = "FP32") -> ModelArtifact:
