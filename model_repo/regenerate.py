@@ -1,43 +1,45 @@
-"""Write the sample's Triton model `street_1` beside this file: `python model_repo/regenerate.py`.
+"""Write the sample's Triton models beside this file: `python model_repo/regenerate.py`.
 
-It needs tao2serve installed. Run it after a change of the sample's weights, of the exporter, of the generated
-config.pbtxt, of tao2serve/runtime/triton_model.py, or of the version number, which the ONNX file carries.
+It needs tao2serve installed, and does what `tao2serve build` does, with the default settings. Run it after a change
+of the sample's weights, of the exporter, of the generated config.pbtxt, of anything in tao2serve/runtime, or of the
+version number, which the ONNX file carries.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
-from tao2serve.export.convert import export_onnx
+from tao2serve.build import BuildRequest, build
+from tao2serve.config import PlacementKind, Settings
+from tao2serve.registry.source import Source
 from tao2serve.sandbox.samples import SAMPLE
-from tao2serve.tao.spec import read_spec
-from tao2serve.triton.config import ModelConfig
-from tao2serve.triton.repository import remove_model, write_model
-from tao2serve.values import TritonModel
+from tao2serve.steps import Steps
 
-NAME = "street_1"
+EXAMPLES: dict[str, PlacementKind] = {"street": "endpoint", "street_pictures": "ensemble"}
 PRUNED = SAMPLE / "pruned"
 
 
-def regenerate(repository: Path) -> TritonModel:
-    """Write the model into `repository`, in the place of the one that is there."""
+def regenerate(repository: Path) -> tuple[Path, ...]:
+    """Write the models into `repository`, in the place of those that are there; return their folders."""
     (weights,) = (PRUNED / "weights").glob("*.hdf5")
+    written = []
     with tempfile.TemporaryDirectory() as scratch:
-        artifact = export_onnx(
-            weights, output=Path(scratch) / "model.onnx", spec=read_spec(PRUNED / "experiment_spec.txt")
-        )
-        remove_model(NAME, repository=repository)  # write_model never changes a model that is there
-        # The defaults of a deployment, whatever the settings of this machine are.
-        return write_model(
-            artifact,
-            ModelConfig(name=NAME, signature=artifact.signature, precision=artifact.precision),
-            repository=repository,
-        )
+        for name, placement in EXAMPLES.items():
+            request = BuildRequest(source=Source(text=str(weights)), name=name, repository=Path(scratch))
+            # The defaults, whatever the settings of this machine are.
+            built = build(request, Settings.model_construct(placement=placement), steps=Steps())
+            for model in built.models:
+                target = repository / model.name
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(model.path, target)
+                written.append(target)
+    return tuple(written)
 
 
 if __name__ == "__main__":
-    written = regenerate(Path(__file__).resolve().parent)
-    for path in sorted(written.path.rglob("*")):
-        if path.is_file():
-            print(path.relative_to(written.repository), path.stat().st_size, "bytes")  # noqa: T201 - its result
+    for folder in regenerate(Path(__file__).resolve().parent):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                print(path.relative_to(folder.parent), path.stat().st_size, "bytes")  # noqa: T201 - its result

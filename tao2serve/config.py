@@ -12,9 +12,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tao2serve.errors import UsageError
 
-__all__ = ["Origin", "Settings", "home", "load_settings", "origins"]
+__all__ = ["Origin", "PlacementKind", "Resize", "Settings", "VersionPolicy", "home", "load_settings", "origins"]
 
 Origin: TypeAlias = Literal["flag", "environment", "tao2serve.toml", "default"]
+PlacementKind: TypeAlias = Literal["endpoint", "ensemble"]
+Resize: TypeAlias = Literal["lanczos", "fast"]
+VersionPolicy: TypeAlias = Literal["latest", "all", "specific"]
 FILE: Final = "tao2serve.toml"
 PREFIX: Final = "TAO2SERVE_"
 SERVICE_VARIABLE: Final = "CLEARML_SERVING_TASK_ID"
@@ -42,8 +45,26 @@ class Settings(BaseSettings):
     deadline_s: float = Field(10.0, gt=0, le=600, description="seconds one inference may take on Triton")
     max_image_bytes: int = Field(32 * 1024 * 1024, gt=0, description="largest image the endpoint takes")
     max_image_pixels: int = Field(64_000_000, gt=0, description="most pixels the endpoint decodes")
+    placement: PlacementKind = Field(
+        "endpoint", description="where pictures are read and boxes clustered: in ClearML Serving, or in Triton"
+    )
+    resize: Resize = Field("lanczos", description="how pictures are scaled: TAO's own way, or a faster one")
+    uint8_input: bool = Field(False, description="the served graph takes pixels and scales them itself")
+    absolute_boxes: bool = Field(False, description="the served graph gives boxes instead of offsets")
     max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")
+    preferred_batch_sizes: str = Field(
+        "", pattern=r"^(\d{1,4}(,\d{1,4})*)?$", description="batches that do not wait for more, as 4,8; empty: none"
+    )
+    queue_delay_us: int = Field(
+        0, ge=0, le=1_000_000, description="microseconds a request may wait for others to share its batch"
+    )
     instances: int = Field(1, ge=1, le=64, description="instances of the detector on Triton")
+    cpu_instances: int = Field(2, ge=1, le=64, description="instances of an ensemble's first and last model")
+    cpu_threads: int = Field(
+        0, ge=0, le=256, description="threads of one instance of the detector on a CPU; 0: as many as there are cores"
+    )
+    warmup: bool = Field(True, description="Triton answers requests of its own before a model is ready")
+    version_policy: VersionPolicy = Field("latest", description="which versions of a model's folder Triton serves")
     tao_launcher: Path | None = Field(None, description="NVIDIA's tao launcher, for encrypted models; empty: on PATH")
     tao_key_file: Path | None = Field(None, description="file with the key of encrypted models")
     tao_timeout_s: float = Field(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,10 +10,8 @@ from typing import Any
 
 from tao2serve.artifacts import ArtifactRequest, make_artifacts
 from tao2serve.config import Settings
-from tao2serve.errors import Tao2ServeError
 from tao2serve.export.execution import open_model
 from tao2serve.export.local import detect, neutral_picture
-from tao2serve.interrupts import deferred_interrupts
 from tao2serve.parity.boxes import BoxParity
 from tao2serve.registry.publish import DeploymentTask
 from tao2serve.registry.source import ResolvedSource, Source, resolve
@@ -24,19 +21,18 @@ from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import check_boxes
 from tao2serve.serving.placement import place
-from tao2serve.serving.service import EndpointVersion, ServingService, find_service
-from tao2serve.steps import Steps, attempt, undone_on_failure
+from tao2serve.serving.service import EndpointVersion, find_service
+from tao2serve.serving.undo import take_back
+from tao2serve.steps import Steps, undone_on_failure
 from tao2serve.tao.params import to_params
 from tao2serve.tao.reading import read_experiment
-from tao2serve.triton.config import ModelConfig
 from tao2serve.triton.control import TritonControl
-from tao2serve.triton.repository import remove_model, write_model
-from tao2serve.values import ModelArtifact, TritonModel
+from tao2serve.triton.models import models_of
+from tao2serve.triton.repository import write_models
+from tao2serve.values import ModelArtifact
 from tao2serve.verify.verification import Verification
 
 __all__ = ["DeployRequest", "Deployment", "deploy"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +58,7 @@ class Deployment:
     model_id: str
     task_id: str
     service_id: str
+    placement: str
     parity: BoxParity
     smoke: Answer
     steps: Steps
@@ -96,6 +93,7 @@ class Deployment:
                 "boxes_found": self.parity.found,
                 "matched_ratio": self.parity.matched_ratio,
             },
+            "placement": self.placement,
             "deployment_task_id": self.task_id,
             "service_id": self.service_id,
             "steps": self.steps.to_list(),
@@ -122,13 +120,15 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             check_servable(artifact)
             image = request.image or neutral_picture(params)
             limits = (settings.max_image_bytes, settings.max_image_pixels)
-            expected = detect(open_model(artifact.path), image, params, subject="the picture", limits=limits)
+            there = open_model(artifact.path)
+            expected = detect(there, image, params, subject="the picture", limits=limits, mode=settings.resize)
             step.note(f"{len(expected)} boxes")
         with steps.step("find the serving service") as step:
             service = find_service(settings.service)
-            placement = place(service, request.endpoint, settings)
-            endpoint = placement.endpoint
-            control = stack.enter_context(TritonControl(placement.triton))
+            where = place(service, request.endpoint, settings)
+            endpoint = where.endpoint
+            models = models_of(artifact, params, settings, name=endpoint.triton_model)
+            control = stack.enter_context(TritonControl(where.triton))
             control.require_ready()
             step.note(f"{service.id}, next version {endpoint.version}")
         task = stack.enter_context(DeploymentTask(project=settings.artifact_project, name=f"deploy {endpoint.name}"))
@@ -137,11 +137,10 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(f"model {model.model_id}")
         undo = stack.enter_context(undone_on_failure())
         with steps.step("load on Triton") as step:
-            config = ModelConfig.of(settings, name=endpoint.triton_model, artifact=artifact)
-            written = write_model(artifact, config, repository=placement.repository)
+            written = write_models(models, repository=where.repository)
             undo.callback(take_back, service, control, endpoint, written)
             control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)
-            step.note(f"{endpoint.triton_model} on {placement.triton}")
+            step.note(f"{', '.join(model.name for model in written)} on {where.triton}")
         with steps.step("register the endpoint version") as step:
             code = write_package(endpoint, model, artifact, params, settings, directory=folder / "preprocess")
             service.register(endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code)
@@ -158,25 +157,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(endpoint.alias_url)
         deployment = Deployment(
             endpoint=endpoint, source=source, artifact=artifact, cost=made.cost, warnings=made.warnings,
-            model_id=model.model_id, task_id=task.id, service_id=service.id, parity=parity, smoke=smoke, steps=steps,
+            model_id=model.model_id, task_id=task.id, service_id=service.id, placement=settings.placement,
+            parity=parity, smoke=smoke, steps=steps,
         )  # fmt: skip
         task.record("deployment", deployment.to_dict())
         return deployment
-
-
-def take_back(service: ServingService, control: TritonControl, endpoint: EndpointVersion, written: TritonModel) -> None:
-    """Undo what a failed deployment added, unless the alias points at it by now.
-
-    A route to a version that is gone would freeze every endpoint of clearml-serving 1.3.5.
-    """
-    with deferred_interrupts():
-        try:
-            if service.routes_to(endpoint):
-                return
-            service.unregister(endpoint)
-        except Tao2ServeError as error:
-            log.warning("%s/%s stays where it is: %s", endpoint.name, endpoint.version, error)
-            return
-        if written.created:
-            attempt(lambda: control.unload(written.name))
-            attempt(lambda: remove_model(written.name, repository=written.repository))

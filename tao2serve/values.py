@@ -104,6 +104,7 @@ class ModelArtifact:
     source_sha256: str
     companions: tuple[Path, ...] = ()  # further files the model refers to (ONNX external data)
     warnings: tuple[str, ...] = ()  # what its user must know, a sentence or two each
+    batches: tuple[int, int] | None = None  # the smallest and largest batch a plan was built for; ONNX takes any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +144,7 @@ class TritonModel:
     name: str
     version: int
     repository: Path
-    signature: ModelSignature
-    max_batch_size: int
+    backend: str  # python | tensorrt | ensemble
     created: bool  # False when the same content was there already
 
     @property

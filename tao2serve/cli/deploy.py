@@ -13,9 +13,15 @@ from tao2serve.cli.options import (
     CalibrationImages,
     CalibrationMethod,
     Clustering,
+    Instances,
     Json,
+    MaxBatchSize,
+    Placement,
     Precision,
     Project,
+    Resize,
+    ServeBoxes,
+    ServePixels,
     Service,
     Spec,
     Tags,
@@ -37,6 +43,12 @@ def deploy(
     tag: Tags = None,
     spec: Spec = None,
     clustering: Clustering = None,
+    placement: Placement = None,
+    resize: Resize = None,
+    uint8_input: ServePixels = None,
+    absolute_boxes: ServeBoxes = None,
+    max_batch_size: MaxBatchSize = None,
+    instances: Instances = None,
     precision: Precision = None,
     calibration_images: CalibrationImages = None,
     calibration_cache: CalibrationCache = None,
@@ -62,7 +74,17 @@ def deploy(
     from tao2serve.images import read_image
     from tao2serve.registry.source import Source
 
-    settings = load_settings({"service": service})
+    settings = load_settings(
+        {
+            "service": service,
+            "placement": placement,
+            "resize": resize,
+            "uint8_input": uint8_input,
+            "absolute_boxes": absolute_boxes,
+            "max_batch_size": max_batch_size,
+            "instances": instances,
+        }
+    )
     request = DeployRequest(
         source=Source(
             text=source,
@@ -79,6 +101,8 @@ def deploy(
             calibration_cache=calibration_cache,
             calibration_method=calibration_method,
             accept_parity=accept_parity,
+            uint8_input=settings.uint8_input,
+            absolute_boxes=settings.absolute_boxes,
             images=image,
             must_be_judged=True,
         ),

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from tao2serve import __version__
-from tao2serve.cli import decode, demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
+from tao2serve.cli import build, decode, demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
 from tao2serve.cli.output import Told, error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
@@ -55,6 +55,7 @@ app.command("export", short_help="Turn a trained model into ONNX.")(export.expor
 app.command("inspect", short_help="Say what a model file or spec is.")(inspect.inspect)
 app.command("verify", short_help="Compare two forms of a model.")(verify.verify)
 app.command("decode", short_help="Turn raw grids into detections.")(decode.decode)
+app.command("build", short_help="Write Triton models without deploying.")(build.build)
 app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
 app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)

@@ -59,6 +59,29 @@ Tags = Annotated[
 Service = Annotated[
     str | None, typer.Option("--service", metavar="ID", help="Serving service; default: the only one that runs.")
 ]
+Placement = Annotated[
+    str | None,
+    typer.Option(
+        "--placement",
+        metavar="WHERE",
+        help="Where pictures are read and boxes clustered: endpoint (ClearML Serving) or ensemble (Triton).",
+    ),
+]
+Resize = Annotated[
+    str | None, typer.Option("--resize", metavar="MODE", help="lanczos, TAO's own numbers, or fast, nearly those.")
+]
+ServePixels = Annotated[
+    bool | None,
+    typer.Option("--uint8-input/--no-uint8-input", help="Serve a graph that takes pixels: a quarter to carry."),
+]
+ServeBoxes = Annotated[
+    bool | None,
+    typer.Option("--absolute-boxes/--no-absolute-boxes", help="Serve a graph that gives boxes, not offsets."),
+]
+MaxBatchSize = Annotated[
+    int | None, typer.Option("--max-batch-size", metavar="N", help="Largest batch that Triton forms.")
+]
+Instances = Annotated[int | None, typer.Option("--instances", metavar="N", help="Instances of the detector.")]
 
 
 def selectors(project: str, task: str, tags: list[str] | None) -> Selectors:

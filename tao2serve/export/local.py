@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -23,10 +24,14 @@ def detect(
     *,
     subject: str | Path = "image",
     limits: tuple[int, int] = (MAX_BYTES, MAX_PIXELS),
+    mode: Literal["lanczos", "fast"] = "lanczos",
 ) -> Detections:
-    """Return the boxes of one image; `limits` are bytes and pixels. Raises InputError if the bytes are no image."""
+    """Return the boxes of one image; `limits` are bytes and pixels, `mode` is how it is scaled.
+
+    Raises InputError if the bytes are no image.
+    """
     try:
-        pixels, size = read_pixels(image, params, max_bytes=limits[0], max_pixels=limits[1])
+        pixels, size = read_pixels(image, params, max_bytes=limits[0], max_pixels=limits[1], mode=mode)
     except ImageError as error:
         raise InputError(str(subject), "cannot be used", evidence=str(error)) from error
     outputs = model.see(pixels[None])

@@ -2,7 +2,7 @@
 
 It defines `process` alone: clearml-serving 1.3.5 calls `preprocess` and `postprocess` of a Triton endpoint
 synchronously in the event loop, and its own tensor path fills protobuf fields float by float (hundreds of
-milliseconds for one image). Here CPU work runs in threads and the tensor travels as raw contents.
+milliseconds for one image). Here CPU work runs in threads, or all of it on Triton, and tensors travel as raw contents.
 """
 
 from __future__ import annotations
@@ -12,27 +12,47 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ensemble
 from .answer import ServedModel, Timing, answer, decoded, images_of
+from .candidates import BoxEncoding
+from .ensemble import ResizeMode
 from .postprocess import postprocess
-from .preprocess import ImageError, preprocess
+from .preprocess import ImageError, read_pixels, to_tensor
+from .triton_client import TIMED_OUT, ImageRefusedError, InputTensor, TritonClient, TritonError, bytes_element
 from .values import DetectorParams, Float32
 
 SETTINGS_FILE: Final = "endpoint.json"
 PARAMS_FILE: Final = "params.json"
 DEFAULT_TRITON: Final = "127.0.0.1:8001"
-UNPROCESSABLE, UNAVAILABLE, TIMED_OUT = 422, 503, 504
+UNPROCESSABLE: Final = 422
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings:
-    """What one deployed endpoint version needs to know, read from `endpoint.json` beside this file."""
+    """What one deployed endpoint version needs to know, read from `endpoint.json` beside this file.
+
+    `placement` says where pictures are read and boxes clustered: here, or in an ensemble on Triton, which takes the
+    picture's bytes; the names of the network's tensors are of use here alone.
+    """
 
     model: ServedModel
     triton_model: str
+    placement: Literal["endpoint", "ensemble"]
+    resize: ResizeMode
+    input: Literal["float32", "uint8"]  # what the network takes: scaled planes, or pixels
+    boxes: BoxEncoding  # what it gives
     input_name: str
     coverage_name: str
     bbox_name: str
@@ -42,11 +62,12 @@ class EndpointSettings:
 
     @classmethod
     def read(cls, path: Path) -> EndpointSettings:
+        """Raises ValueError naming the members that this version of the runtime does not know, or misses."""
         document = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            model=ServedModel(**document["model"]),
-            **{name: value for name, value in document.items() if name != "model"},
-        )
+        known = {field.name for field in fields(cls)}
+        if odd := sorted(known ^ set(document)):
+            raise ValueError(f"{path.name} and the runtime beside it are of different versions: {', '.join(odd)}")
+        return cls(**{**document, "model": ServedModel(**document["model"])})
 
 
 class Preprocess:
@@ -56,7 +77,9 @@ class Preprocess:
         folder = Path(__file__).parent
         self._settings = EndpointSettings.read(folder / SETTINGS_FILE)
         self._params = DetectorParams.from_dict(json.loads((folder / PARAMS_FILE).read_text(encoding="utf-8")))
-        self._client: Any = None
+        # More pictures at once than there are cores would not be done sooner, and each would be done later.
+        self._pool = ThreadPoolExecutor(max_workers=max(2, _cores()), thread_name_prefix="detector")
+        self._client: TritonClient | None = None
 
     async def process(self, data: Any, state: dict[str, Any], collect_custom_statistics_fn: Any = None) -> Any:
         """Answer one request; a body that is no image gets 422 with a sentence, never an exception.
@@ -67,73 +90,104 @@ class Preprocess:
             images, is_list = images_of(data, max_bytes=self._settings.max_bytes)
             # One deadline for all: clearml-serving waits for requests in flight before it applies a change.
             deadline = time.monotonic() + self._settings.deadline_s
-            answers = [await self._detect(image, deadline) for image in images]
+            answers = await self._detect_all(images, deadline)
         except ImageError as error:
-            return _refusal(UNPROCESSABLE, str(error))
-        except _TritonError as fault:
-            return _refusal(fault.status, fault.detail)
-        return {"results": answers} if is_list else answers[0]
+            return _reply({"detail": str(error)}, status=UNPROCESSABLE)
+        except TritonError as fault:
+            return _reply({"detail": fault.detail}, status=fault.status)
+        return _reply({"results": answers} if is_list else answers[0])
 
-    async def _detect(self, image: bytes | str, deadline: float) -> dict[str, Any]:
+    async def _detect_all(self, images: tuple[bytes | str, ...], deadline: float) -> list[dict[str, Any]]:
+        """Ask about all images at once, so that Triton may batch them; the first that fails fails the request."""
+        detect = self._detect_there if self._settings.placement == "ensemble" else self._detect_here
+        if len(images) == 1:
+            return [await detect(images[0], deadline)]
+        outcomes = await asyncio.gather(*(detect(image, deadline) for image in images), return_exceptions=True)
+        answers = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            answers.append(outcome)
+        return answers
+
+    async def _detect_here(self, image: bytes | str, deadline: float) -> dict[str, Any]:
+        """Read the picture and cluster the boxes in this process; Triton runs the network."""
         settings = self._settings
         start = time.perf_counter()
-        tensor, image_size = await asyncio.to_thread(self._tensor, image)
+        tensor, image_size = await self._in_thread(self._read, image, deadline)
         ready = time.perf_counter()
-        cov, bbox = await self._infer(tensor, deadline)
+        outputs = await self._infer((tensor.data.cast("B"),), deadline)
         inferred = time.perf_counter()
-        detections = await asyncio.to_thread(postprocess, cov, bbox, self._params, image_size=image_size)
-        done = time.perf_counter()
-        timing = Timing(
-            preprocess=(ready - start) * 1e3,
-            infer=(inferred - ready) * 1e3,
-            postprocess=(done - inferred) * 1e3,
-            total=(done - start) * 1e3,
-        )
-        return answer(detections, self._params, image_size=image_size, model=settings.model, timing=timing)
+        cov, bbox = outputs[settings.coverage_name][0], outputs[settings.bbox_name][0]
 
-    def _tensor(self, image: bytes | str) -> tuple[Float32, tuple[int, int]]:
-        settings = self._settings
-        return preprocess(decoded(image), self._params, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
-
-    async def _infer(self, tensor: Float32, deadline: float) -> tuple[Float32, Float32]:
-        from tritonclient.grpc import InferInput, InferRequestedOutput
-        from tritonclient.grpc.aio import InferenceServerClient
-        from tritonclient.utils import InferenceServerException
-
-        settings = self._settings
-        if self._client is None:  # made in the event loop that uses it
-            self._client = InferenceServerClient(_triton_address())
-        batch = InferInput(settings.input_name, (1, *tensor.shape), "FP32")
-        batch.set_data_from_numpy(tensor[None])
-        try:
-            result = await self._client.infer(
-                settings.triton_model,
-                [batch],
-                outputs=[
-                    InferRequestedOutput(settings.coverage_name),
-                    InferRequestedOutput(settings.bbox_name),
-                ],
-                client_timeout=max(deadline - time.monotonic(), 0.001),
+        def finish() -> dict[str, Any]:
+            found = postprocess(cov, bbox, self._params, image_size=image_size, boxes=settings.boxes)
+            done = time.perf_counter()
+            timing = Timing(
+                preprocess=(ready - start) * 1e3,
+                infer=(inferred - ready) * 1e3,
+                postprocess=(done - inferred) * 1e3,
+                total=(done - start) * 1e3,
             )
-        except InferenceServerException as error:
-            raise _TritonError.of(error, settings) from error
-        return result.as_numpy(settings.coverage_name)[0], result.as_numpy(settings.bbox_name)[0]
+            return answer(found, self._params, image_size=image_size, model=settings.model, timing=timing)
+
+        return await self._in_thread(finish)
+
+    async def _detect_there(self, image: bytes | str, deadline: float) -> dict[str, Any]:
+        """Hand the picture's bytes to the ensemble; `infer` is what its first and last model did not take."""
+        start = time.perf_counter()
+        content = image if isinstance(image, bytes) else await self._in_thread(decoded, image)
+        if len(content) > self._settings.max_bytes:  # not worth sending
+            raise ImageError(f"the image has {len(content):,} bytes, and the limit is {self._settings.max_bytes:,}")
+        outputs = await self._infer(bytes_element(content), deadline)
+        total_ms = (time.perf_counter() - start) * 1e3
+        first_ms, last_ms = (float(outputs[name][0, 0]) for name in (ensemble.PREPROCESS_MS, ensemble.POSTPROCESS_MS))
+        timing = Timing(preprocess=first_ms, infer=total_ms - first_ms - last_ms, postprocess=last_ms, total=total_ms)
+        width, height = outputs[ensemble.IMAGE_SIZE][0].tolist()
+        rows: Float32 = outputs[ensemble.DETECTIONS][0, : int(outputs[ensemble.COUNT][0, 0])]
+        found = ensemble.from_rows(rows)
+        return answer(found, self._params, image_size=(width, height), model=self._settings.model, timing=timing)
+
+    def _read(self, image: bytes | str, deadline: float) -> tuple[NDArray[Any], tuple[int, int]]:
+        settings = self._settings
+        if time.monotonic() > deadline:  # it waited for a thread until nobody waits for it
+            raise TritonError(TIMED_OUT, f"{settings.model.endpoint} has too many requests to answer this one in time")
+        pixels, size = read_pixels(
+            decoded(image),
+            self._params,
+            max_bytes=settings.max_bytes,
+            max_pixels=settings.max_pixels,
+            mode=settings.resize,
+        )
+        return np.ascontiguousarray(pixels if settings.input == "uint8" else to_tensor(pixels, self._params)), size
+
+    async def _infer(self, contents: tuple[bytes | memoryview, ...], deadline: float) -> dict[str, NDArray[Any]]:
+        if self._client is None:  # made in the event loop that uses it
+            self._client = _client(self._settings, self._params)
+        try:
+            return await self._client.infer(contents, timeout_s=max(deadline - time.monotonic(), 0.001))
+        except ImageRefusedError as error:
+            raise ImageError(str(error)) from error
+
+    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
 
-class _TritonError(Exception):
-    """Triton gave no answer: the HTTP status and the sentence the caller gets."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-
-    @classmethod
-    def of(cls, error: Any, settings: EndpointSettings) -> _TritonError:
-        if "DEADLINE_EXCEEDED" in str(error.status()):
-            return cls(TIMED_OUT, f"Triton gave no answer for {settings.triton_model} in {settings.deadline_s:g} s")
-        reason = " ".join(str(error.message()).split())[:200]
-        return cls(UNAVAILABLE, f"Triton cannot run {settings.triton_model}: {reason}")
+def _client(settings: EndpointSettings, params: DetectorParams) -> TritonClient:
+    if settings.placement == "ensemble":
+        tensor = InputTensor(name=ensemble.IMAGE, datatype="BYTES", shape=(1, 1))
+        outputs: tuple[str, ...] = ensemble.OUTPUTS
+    else:
+        size = (params.height, params.width)
+        tensor = (
+            InputTensor(name=settings.input_name, datatype="UINT8", shape=(1, *size, 3))
+            if settings.input == "uint8"
+            else InputTensor(name=settings.input_name, datatype="FP32", shape=(1, params.channels, *size))
+        )
+        outputs = (settings.coverage_name, settings.bbox_name)
+    return TritonClient(
+        _triton_address(), settings.triton_model, tensor=tensor, outputs=outputs, refusal=ensemble.REFUSED
+    )
 
 
 def _triton_address() -> str:
@@ -146,7 +200,30 @@ def _triton_address() -> str:
     return os.environ.get("CLEARML_DEFAULT_TRITON_GRPC_ADDR") or DEFAULT_TRITON
 
 
-def _refusal(status: int, sentence: str) -> Any:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _reply(document: dict[str, Any], *, status: int = 200) -> Any:
+    """Return a finished response, which spares FastAPI a walk through the whole document."""
+    return _reply_class()(document, status)
+
+
+@cache
+def _reply_class() -> Any:
     from starlette.responses import JSONResponse
 
-    return JSONResponse({"detail": sentence}, status_code=status)
+    class Reply(JSONResponse):
+        """clearml-serving looks up in it, as in a dict, the metrics that are configured for the endpoint."""
+
+        def __init__(self, document: dict[str, Any], status: int) -> None:
+            super().__init__(document, status_code=status)
+            self._document = document
+
+        def keys(self) -> Any:
+            return self._document.keys()
+
+        def __getitem__(self, name: str) -> Any:
+            return self._document[name]
+
+    return Reply

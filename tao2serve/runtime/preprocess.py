@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,13 @@ def preprocess(
     *,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    mode: Literal["lanczos", "fast"] = "lanczos",
 ) -> tuple[Float32, tuple[int, int]]:
     """Return ((C, H, W) float32 in [0, 1], (width, height) of the image as a person sees it).
 
     What `read_pixels` reads, as `to_tensor` scales it; raises ImageError as `read_pixels` does.
     """
-    pixels, size = read_pixels(image_bytes, params, max_bytes=max_bytes, max_pixels=max_pixels)
+    pixels, size = read_pixels(image_bytes, params, max_bytes=max_bytes, max_pixels=max_pixels, mode=mode)
     return to_tensor(pixels, params), size
 
 
@@ -48,6 +49,7 @@ def read_pixels(
     *,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
+    mode: Literal["lanczos", "fast"] = "lanczos",
 ) -> tuple[UInt8, tuple[int, int]]:
     """Return ((H, W, 3) uint8 RGB of the network's size, (width, height) of the image as a person sees it).
 
@@ -60,7 +62,12 @@ def read_pixels(
     if len(image_bytes) > max_bytes:
         raise ImageError(f"the image has {len(image_bytes):,} bytes, and the limit is {max_bytes:,}")
     image = _decode(image_bytes, max_pixels)
-    resized = image.resize((params.width, params.height), Image.Resampling.LANCZOS)
+    size = (params.width, params.height)
+    resized = (
+        image.resize(size, Image.Resampling.LANCZOS)
+        if mode == "lanczos"
+        else image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    )
     return np.asarray(resized), image.size
 
 

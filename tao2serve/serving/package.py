@@ -24,10 +24,11 @@ SHIPPED: Final = "*.py"
 
 
 def check_servable(artifact: ModelArtifact) -> None:
-    """Raise InputError for a network whose input or outputs the endpoint cannot carry: it speaks float32 alone."""
+    """Raise InputError for a network whose input or outputs the endpoint cannot carry: float32, or pixels in."""
     signature = artifact.signature
-    for tensor in (signature.input, signature.coverage, signature.bbox):
-        if tensor.datatype != "FP32":
+    taken = "UINT8" if signature.takes_pixels else "FP32"
+    for tensor, datatype in ((signature.input, taken), (signature.coverage, "FP32"), (signature.bbox, "FP32")):
+        if tensor.datatype != datatype:
             raise InputError(
                 str(artifact.path),
                 "cannot be served yet: its input and outputs must be float32",
@@ -49,6 +50,10 @@ def write_package(
     document = EndpointSettings(
         model=ServedModel(endpoint=endpoint.name, version=str(endpoint.version), id=model.model_id),
         triton_model=endpoint.triton_model,
+        placement=settings.placement,
+        resize=settings.resize,
+        input="uint8" if artifact.signature.takes_pixels else "float32",
+        boxes="absolute" if artifact.signature.gives_boxes else "offsets",
         input_name=artifact.signature.input.name,
         coverage_name=artifact.signature.coverage.name,
         bbox_name=artifact.signature.bbox.name,

@@ -10,11 +10,11 @@ from tao2serve.errors import UsageError
 from tao2serve.serving.service import EndpointVersion, ServingService
 from tao2serve.triton.repository import check_location, last_version
 
-__all__ = ["Placement", "place"]
+__all__ = ["Place", "place"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Place:
     """A version number that was never used, and the servers that will answer for it."""
 
     endpoint: EndpointVersion
@@ -22,7 +22,7 @@ class Placement:
     repository: Path
 
 
-def place(service: ServingService, name: str, settings: Settings) -> Placement:
+def place(service: ServingService, name: str, settings: Settings) -> Place:
     """Decide where the next version of endpoint `name` lives; a setting wins over what the service says.
 
     Raises UsageError naming the setting that nothing answers.
@@ -52,4 +52,4 @@ def place(service: ServingService, name: str, settings: Settings) -> Placement:
     # The repository may hold versions of a service that is no more; theirs are not used again either.
     version = max(service.next_version(name), last_version(name, repository=settings.model_repository) + 1)
     endpoint = EndpointVersion(name=name, version=version, base_url=base_url)
-    return Placement(endpoint=endpoint, triton=triton, repository=settings.model_repository)
+    return Place(endpoint=endpoint, triton=triton, repository=settings.model_repository)

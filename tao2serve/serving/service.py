@@ -125,7 +125,7 @@ class ServingService:
             version=str(endpoint.version),
             model_id=model_id,
             input_name=[signature.input.name],
-            input_type=["float32"],
+            input_type=["uint8" if signature.takes_pixels else "float32"],
             input_size=[list(signature.input.shape)],
             output_name=[tensor.name for tensor in outputs],
             output_type=["float32"] * len(outputs),

@@ -48,7 +48,7 @@ class TritonControl:
         return bool(self._call("is_model_ready", name, client_timeout=self._timeout_s))
 
     def load(self, name: str, *, timeout_s: float = 120.0) -> None:
-        """Load a model and return when it is ready.
+        """Load a model and return when it is ready; an ensemble brings the models that it passes on to with it.
 
         Raises ServiceError with Triton's reason if it does not load, NotReadyError if it takes too long.
         """

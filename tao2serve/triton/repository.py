@@ -1,4 +1,4 @@
-"""A Triton model repository: models are staged, checked and renamed into place, and never rewritten."""
+"""A Triton model repository: sets of models are staged, checked and renamed into place, and never rewritten."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ import logging
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tao2serve import runtime
 from tao2serve.errors import InputError, ServiceError, UsageError
-from tao2serve.triton.config import CONFIG_FILE, PLAN_BACKEND, PYTHON_BACKEND, ModelConfig, parse_config, render_config
-from tao2serve.values import ModelArtifact, TritonModel
+from tao2serve.steps import undone_on_failure
+from tao2serve.triton.config import CONFIG_FILE, ENSEMBLE, PLAN_BACKEND, PYTHON_BACKEND, parse_config, render_config
+from tao2serve.triton.models import MODEL_CODE, MODEL_FILE, PARTS, PLAN_FILE, VERSION, ModelFolder
+from tao2serve.values import TritonModel
 
-__all__ = ["check_location", "check_model", "last_version", "remove_model", "write_model"]
+__all__ = ["check_location", "check_model", "last_version", "remove_models", "write_models"]
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 1
 # Triton 2.51 starts its python stub through a shell, with the paths unquoted and in ASCII.
 LOCATION: Final = re.compile(r"[A-Za-z0-9_./+@%=:,-]+")
-MODEL_CODE: Final = "model.py"
-MODEL_FILE: Final = "model.onnx"
-PLAN_FILE: Final = "model.plan"
-NEEDED: Final = {PYTHON_BACKEND: (MODEL_CODE, MODEL_FILE), PLAN_BACKEND: (PLAN_FILE,)}
 
 
-def write_model(artifact: ModelArtifact, config: ModelConfig, *, repository: Path) -> TritonModel:
-    """Write one model; a reader never sees a partial folder, and a model that is there is never changed.
+def write_models(models: Sequence[ModelFolder], *, repository: Path) -> tuple[TritonModel, ...]:
+    """Write a set of models; a reader never sees a partial folder, nor a last model without the others.
 
-    The same content again is accepted and left as it is; other content under a name in use raises
-    InputError. Layout: `<name>/config.pbtxt`, `<name>/1/model.py`, `<name>/1/model.onnx`; of a plan
-    `<name>/1/model.plan` alone.
+    All are staged and checked before the first is renamed into place, in the order given; when one of that fails,
+    those that were put there are taken away again. A model that is there is never changed: the same content is
+    accepted and left as it is, other content under a name in use raises InputError, before any is put there.
     """
-    target = repository / config.name
-    try:
-        repository.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{config.name}.", dir=repository))
-    except OSError as error:
-        raise ServiceError(f"Triton repository {repository}", "cannot be written", evidence=str(error)) from error
-    try:
-        _fill(staging, artifact, config)
-        check_model(staging, name=config.name)
-        created = _put(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return TritonModel(
-        name=config.name,
-        version=VERSION,
-        repository=repository,
-        signature=artifact.signature,
-        max_batch_size=config.max_batch_size,
-        created=created,
+    with ExitStack() as stack:
+        staged = [stack.enter_context(_staged(model, repository)) for model in models]
+        targets = [repository / model.config.name for model in models]
+        known = [_is_there(folder, target) for folder, target in zip(staged, targets, strict=True)]
+        undo = stack.enter_context(undone_on_failure())
+        for folder, target, is_there in zip(staged, targets, known, strict=True):
+            if is_there:
+                log.info("%s is there already, unchanged", target.name)
+                continue
+            _put(folder, target)
+            undo.callback(shutil.rmtree, target, ignore_errors=True)
+        undo.pop_all()
+    return tuple(
+        TritonModel(
+            name=model.config.name,
+            version=VERSION,
+            repository=repository,
+            backend=model.config.backend,
+            created=not is_there,
+        )
+        for model, is_there in zip(models, known, strict=True)
     )
 
 
@@ -82,64 +82,91 @@ def check_model(folder: Path, *, name: str) -> None:
     versions = [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit()]
     if not versions:
         raise InputError(f"Triton model {name}", "has no version folder", evidence=str(folder))
-    needed = NEEDED.get(config.backend, (MODEL_FILE,))
     for version in versions:
-        for file_name in needed:
+        for file_name in _needed(config, version):
             file = version / file_name
             if not file.is_file() or not file.stat().st_size:
                 raise InputError(f"Triton model {name}", f"has no {version.name}/{file_name}", evidence=str(folder))
 
 
 def last_version(endpoint: str, *, repository: Path) -> int:
-    """Return the highest N of the folders `<endpoint>_N`, 0 if there is none."""
-    pattern = re.compile(rf"{re.escape(endpoint)}_(\d+)")
+    """Return the highest N of the folders `<endpoint>_N` and of the parts of such an ensemble, 0 if there is none."""
+    parts = "|".join(PARTS)
+    pattern = re.compile(rf"{re.escape(endpoint)}_(\d+)(?:{parts})?")
     names = [path.name for path in repository.iterdir()] if repository.is_dir() else []
     return max((int(match.group(1)) for name in names if (match := pattern.fullmatch(name))), default=0)
 
 
-def remove_model(name: str, *, repository: Path) -> None:
-    """Remove a model's folder, if it is there; unload it first."""
-    target = repository / name
-    if target.parent != repository or not target.is_dir():
-        return
-    doomed = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=repository))
-    target.rename(doomed / name)  # gone at once for a reader, whatever happens to the slow part
-    shutil.rmtree(doomed, ignore_errors=True)
+def remove_models(models: Sequence[TritonModel]) -> None:
+    """Remove the folders that are there, the last model's first; unload them before."""
+    for model in reversed(models):
+        target = model.path
+        if target.parent != model.repository or not target.is_dir():
+            continue
+        doomed = Path(tempfile.mkdtemp(prefix=f".{model.name}.", dir=model.repository))
+        target.rename(doomed / model.name)  # gone at once for a reader, whatever happens to the slow part
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _fill(folder: Path, artifact: ModelArtifact, config: ModelConfig) -> None:
-    version = folder / str(VERSION)
-    version.mkdir()
-    (folder / CONFIG_FILE).write_text(render_config(config), encoding="utf-8")
-    if artifact.format == "tensorrt_plan":
-        shutil.copyfile(artifact.path, version / PLAN_FILE)
-    else:
-        shutil.copyfile(Path(runtime.__file__).with_name("triton_model.py"), version / MODEL_CODE)
-        shutil.copyfile(artifact.path, version / MODEL_FILE)
-    for companion in artifact.companions:  # weights that an ONNX file keeps beside itself, found by relative name
-        beside = version / companion.relative_to(artifact.path.parent)
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(companion, beside)
+def _needed(config: Any, version: Path) -> tuple[str, ...]:
+    """Return the files without which Triton cannot load a model, or hangs."""
+    if config.platform == ENSEMBLE:
+        return ()
+    if config.backend == PLAN_BACKEND:
+        return (PLAN_FILE,)
+    if config.backend == PYTHON_BACKEND and (version / "runtime").is_dir():
+        return (MODEL_CODE, "params.json", "runtime/__init__.py")
+    return (MODEL_CODE, MODEL_FILE) if config.backend == PYTHON_BACKEND else (MODEL_FILE,)
+
+
+@contextmanager
+def _staged(model: ModelFolder, repository: Path) -> Iterator[Path]:
+    """Yield the whole model in a hidden folder of the repository, checked; it is gone at the end, if still there."""
+    name = model.config.name
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=repository))
+    except OSError as error:
+        raise ServiceError(f"Triton repository {repository}", "cannot be written", evidence=str(error)) from error
+    try:
+        _fill(folder, model)
+        check_model(folder, name=name)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(folder: Path, model: ModelFolder) -> None:
+    (folder / CONFIG_FILE).write_text(render_config(model.config), encoding="utf-8")
+    for name, content in model.files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            shutil.copyfile(content, target)
     folder.chmod(0o755)  # mkdtemp makes it private, and Triton may run as somebody else
 
 
-def _put(staging: Path, target: Path) -> bool:
-    """Move the staged folder into place; False if the same content is there already."""
-    if target.exists():
-        if _digest(staging) == _digest(target):
-            log.info("%s is there already, unchanged", target.name)
-            return False
-        raise InputError(
-            f"Triton model {target.name}",
-            "is in the repository with other content, and a model is never rewritten",
-            evidence=str(target),
-            hint="use another name or version",
-        )
+def _is_there(staged: Path, target: Path) -> bool:
+    """Whether the staged content is there already; raises InputError if other content is."""
+    if not target.exists():
+        return False
+    if _digest(staged) == _digest(target):
+        return True
+    raise InputError(
+        f"Triton model {target.name}",
+        "is in the repository with other content, and a model is never rewritten",
+        evidence=str(target),
+        hint="use another name or version",
+    )
+
+
+def _put(staged: Path, target: Path) -> None:
     try:
-        staging.rename(target)
+        staged.rename(target)
     except OSError as error:
         raise ServiceError(f"Triton repository {target.parent}", "cannot be written", evidence=str(error)) from error
-    return True
 
 
 def _digest(folder: Path) -> str:

@@ -19,6 +19,7 @@ from tao2serve.images import Pixels
 from tao2serve.serving.client import Answer, ask
 from tao2serve.serving.names import triton_model_name
 from tao2serve.serving.service import find_service
+from tao2serve.triton.models import detector_name
 from tao2serve.triton.network import TritonNetwork, split_address
 from tao2serve.values import ModelSignature
 
@@ -121,7 +122,11 @@ def network_behind(endpoint: Subject, answer: Answer, *, stack: ExitStack) -> Su
     if not endpoint.triton or not answer.version.isdigit():
         return None
     model = triton_model_name(answer.endpoint, int(answer.version))
-    try:
-        return of_triton(stack.enter_context(TritonNetwork(endpoint.triton, model, timeout_s=10.0)))
-    except ServiceError:
-        return None
+    for name in (model, detector_name(model)):  # an ensemble is no network, but has one
+        try:
+            return of_triton(stack.enter_context(TritonNetwork(endpoint.triton, name, timeout_s=10.0)))
+        except InputError:
+            continue
+        except ServiceError:
+            break
+    return None

@@ -14,10 +14,15 @@ import tao2serve
 PACKAGE = Path(tao2serve.__file__).parent
 STANDARD = frozenset(sys.stdlib_module_names)
 # Importing these takes long, needs a GPU library, patches the process, or is an extra.
-LATE = frozenset({"clearml", "clearml_serving", "onnxruntime", "tensorrt", "tritonclient", "plotly", "pytriton", "cv2"})
+LATE = frozenset(
+    {"clearml", "clearml_serving", "grpc", "onnxruntime", "tensorrt", "tritonclient", "plotly", "pytriton", "cv2"}
+)
 SERVER_ONLY = {
-    "endpoint.py": frozenset({"tritonclient", "starlette", "prometheus_client"}),
+    "endpoint.py": frozenset({"starlette", "prometheus_client"}),
+    "triton_client.py": frozenset({"tritonclient", "grpc"}),
     "triton_model.py": frozenset({"onnxruntime", "triton_python_backend_utils"}),
+    "triton_preprocess.py": frozenset({"triton_python_backend_utils"}),
+    "triton_postprocess.py": frozenset({"triton_python_backend_utils"}),
 }
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tao2serve.triton.repository import check_model
+
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repo"
-FILES = ("1/model.onnx", "1/model.py", "config.pbtxt")
-REMEDY = "run: python model_repo/regenerate.py, and commit model_repo/street_1"
+REMEDY = "run: python model_repo/regenerate.py, and commit model_repo"
+MODELS = ["street", "street_pictures", "street_pictures_detector", "street_pictures_postprocess",
+          "street_pictures_preprocess"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -25,40 +29,53 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def fresh(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model folder as the script writes it today."""
-    folder: Path = script.regenerate(tmp_path_factory.mktemp("model_repo")).path
+    """The repository as the script writes it today."""
+    folder: Path = tmp_path_factory.mktemp("model_repo")
+    script.regenerate(folder)
     return folder
 
 
-def files_of(folder: Path) -> tuple[str, ...]:
+def files_of(repository: Path) -> dict[str, bytes]:
     """A Triton that ran on the folder leaves __pycache__ in it, which git ignores."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return tuple(sorted(path.as_posix() for path in found if "__pycache__" not in path.parts))
+    return {
+        path.relative_to(repository).as_posix(): path.read_bytes()
+        for folder in repository.iterdir()
+        if folder.is_dir()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
-def test_the_committed_model_is_complete(script: ModuleType) -> None:
-    """config.pbtxt, 1/model.py and 1/model.onnx are there, and nothing besides."""
-    assert files_of(REPOSITORY / script.NAME) == FILES, REMEDY
+def test_the_committed_models_are_current(fresh: Path) -> None:
+    """The committed files are those, and have the bytes, that the script writes from the sample's weights."""
+    committed, expected = files_of(REPOSITORY), files_of(fresh)
+    assert sorted(committed) == sorted(expected), REMEDY
+    stale = [name for name, content in expected.items() if committed[name] != content]
+    assert not stale, f"{', '.join(stale)}: out of date; {REMEDY}"
 
 
-def test_the_script_writes_these_files(fresh: Path) -> None:
-    """The script writes the three files that are compared, and nothing besides."""
-    assert files_of(fresh) == FILES
+def test_both_placements_are_shown(fresh: Path) -> None:
+    """One model for the placement `endpoint`, four for `ensemble`, and Triton can load each."""
+    assert sorted(path.name for path in fresh.iterdir()) == MODELS
+    for name in MODELS:
+        check_model(REPOSITORY / name, name=name)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_committed_file_is_current(script: ModuleType, fresh: Path, name: str) -> None:
-    """Each committed file has the bytes that the script writes from the sample's weights."""
-    committed = REPOSITORY / script.NAME / name
-    assert committed.is_file(), f"{name} is missing; {REMEDY}"
-    assert committed.read_bytes() == (fresh / name).read_bytes(), f"{name} is out of date; {REMEDY}"
+def test_the_readme_explains_every_file() -> None:
+    """Each file's name is in the README, and the README shows no model that is not there."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for path in files_of(REPOSITORY):
+        name = Path(path).name if "/runtime/" not in path else "runtime/"
+        assert name in text, path
+    shown = set(re.findall(r"^(street\w*)/", text, re.MULTILINE))
+    assert shown == set(MODELS)
 
 
-def test_regenerating_replaces_what_is_there(script: ModuleType, tmp_path: Path) -> None:
-    """Run again, also over an older model, the script leaves the same bytes and nothing half-written."""
-    first = script.regenerate(tmp_path).path
-    expected = {name: (first / name).read_bytes() for name in FILES}
-    (first / "1" / "model.onnx").write_bytes(b"older")
-    second = script.regenerate(tmp_path).path
-    assert {name: (second / name).read_bytes() for name in FILES} == expected
-    assert [path.name for path in tmp_path.iterdir()] == [script.NAME]
+def test_regenerating_replaces_what_is_there(script: ModuleType, fresh: Path, tmp_path: Path) -> None:
+    """Run over an older model, the script leaves the same bytes and nothing half-written."""
+    older = tmp_path / "street" / "1" / "model.onnx"
+    older.parent.mkdir(parents=True)
+    older.write_bytes(b"older")
+    (tmp_path / "street" / "1" / "gone.txt").write_bytes(b"older")
+    script.regenerate(tmp_path)
+    assert files_of(tmp_path) == files_of(fresh)

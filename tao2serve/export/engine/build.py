@@ -49,6 +49,7 @@ def build_engine(
         precision=request.artifact.precision,
         signature=request.artifact.signature,
         source_sha256=request.artifact.source_sha256,
+        batches=(request.min_batch, request.max_batch),
     )
     record = EngineRecord(
         tensorrt_version=builder.version,

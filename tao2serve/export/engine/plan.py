@@ -97,4 +97,5 @@ def plan_artifact(plan: Plan) -> ModelArtifact:
         precision=plan.record.precision,
         signature=plan.record.signature,
         source_sha256=plan.record.source_sha256,
+        batches=(plan.record.min_batch, plan.record.max_batch),
     )

@@ -60,7 +60,8 @@ def preprocess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     settings = {
         "model": {"endpoint": "street", "version": "1", "id": "abc"},
-        "triton_model": "street_1", "input_name": "i", "coverage_name": "c", "bbox_name": "b",
+        "triton_model": "street_1", "placement": "endpoint", "resize": "lanczos", "input": "float32",
+        "boxes": "offsets", "input_name": "i", "coverage_name": "c", "bbox_name": "b",
         "deadline_s": 0.5, "max_pixels": 10_000, "max_bytes": 100_000,
     }  # fmt: skip
     params = {

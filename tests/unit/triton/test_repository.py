@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tao2serve import runtime
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError
-from tao2serve.triton.config import ModelConfig, parse_config, render_config
-from tao2serve.triton.repository import check_model, last_version, remove_model, write_model
+from tao2serve.runtime import DetectorParams
+from tao2serve.triton import repository as module
+from tao2serve.triton.models import ModelFolder, models_of
+from tao2serve.triton.repository import check_model, last_version, remove_models, write_models
 from tao2serve.values import ModelArtifact, ModelSignature, Tensor
 
 SIGNATURE = ModelSignature(
@@ -19,103 +20,144 @@ SIGNATURE = ModelSignature(
     coverage=Tensor(name="output_cov/Sigmoid:0", datatype="FP32", shape=(2, 12, 20)),
     bbox=Tensor(name="output_bbox/BiasAdd:0", datatype="FP32", shape=(8, 12, 20)),
 )
-CONFIG = ModelConfig(name="street_1", signature=SIGNATURE, max_batch_size=4, instances=2, intra_op_threads=1)
+PARAMS = DetectorParams.from_dict(
+    {
+        "family": "detectnet_v2",
+        "input": {"channels": 3, "height": 192, "width": 320},
+        "bbox_scale": 35.0,
+        "bbox_offset": 0.5,
+        "classes": [{"name": "car"}, {"name": "person"}],
+    }
+)
+NAMES = ["street_1", "street_1_detector", "street_1_postprocess", "street_1_preprocess"]
 
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> ModelArtifact:
-    path = tmp_path / "model.onnx"
+    path = tmp_path / "made" / "model.onnx"
+    path.parent.mkdir()
     path.write_bytes(b"onnx")
     return ModelArtifact(format="onnx", path=path, sha256="0", precision="fp32", signature=SIGNATURE, source_sha256="1")
 
 
-def test_config_says_what_was_asked() -> None:
-    """Names, shapes, batching, instances and threads come back from Triton's own parser."""
-    message = parse_config(render_config(CONFIG), source=Path("config.pbtxt"))
-    assert (message.name, message.backend, message.max_batch_size) == ("street_1", "python", 4)
-    assert [tuple(tensor.dims) for tensor in (*message.input, *message.output)] == [
-        (3, 192, 320),
-        (2, 12, 20),
-        (8, 12, 20),
-    ]
-    assert [tensor.name for tensor in message.output] == ["output_cov/Sigmoid:0", "output_bbox/BiasAdd:0"]
-    assert message.instance_group[0].count == 2
-    assert message.parameters["intra_op_threads"].string_value == "1"
-    assert message.HasField("dynamic_batching")
+def alone(artifact: ModelArtifact, name: str = "street_1") -> tuple[ModelFolder, ...]:
+    return models_of(artifact, None, Settings(), name=name)
 
 
-def test_a_plan_runs_on_tensorrt(artifact: ModelArtifact, tmp_path: Path) -> None:
-    """A plan has Triton's own backend, a GPU, and lies there alone; the precision is said to whoever asks."""
-    plan = dataclasses.replace(artifact, format="tensorrt_plan", precision="fp16")
-    config = ModelConfig.of(Settings(), name="street_2", artifact=plan)
-    model = write_model(plan, config, repository=tmp_path / "repository")
-    message = parse_config((model.path / "config.pbtxt").read_text(), source=Path("config.pbtxt"))
-    assert (message.backend, message.instance_group[0].Kind.Name(message.instance_group[0].kind)) == (
-        "tensorrt",
-        "KIND_GPU",
-    )
-    assert message.parameters["precision"].string_value == "fp16"
-    assert [path.name for path in (model.path / "1").iterdir()] == ["model.plan"]
-    check_model(model.path, name="street_2")
+def whole(artifact: ModelArtifact, name: str = "street_1") -> tuple[ModelFolder, ...]:
+    return models_of(artifact, PARAMS, Settings(placement="ensemble"), name=name)
 
 
-def test_written_model_is_whole(artifact: ModelArtifact, tmp_path: Path) -> None:
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_written_model_is_whole(artifact: ModelArtifact, tmp_path: Path) -> None:
     """Configuration, the runtime's own model code and the ONNX file lie where Triton looks, and nothing besides."""
-    model = write_model(artifact, CONFIG, repository=tmp_path / "repository")
-    files = sorted(path.relative_to(model.path).as_posix() for path in model.path.rglob("*") if path.is_file())
-    assert files == ["1/model.onnx", "1/model.py", "config.pbtxt"]
-    assert (model.path / "1/model.py").read_text() == Path(runtime.__file__).with_name("triton_model.py").read_text()
-    assert [path.name for path in (tmp_path / "repository").iterdir()] == ["street_1"]
+    (model,) = write_models(alone(artifact), repository=tmp_path / "repository")
+    assert files_of(tmp_path / "repository") == [
+        "street_1/1/model.onnx", "street_1/1/model.py", "street_1/config.pbtxt",
+    ]  # fmt: skip
     check_model(model.path, name="street_1")
+
+
+def test_an_ensemble_is_four_models_and_the_last_one_is_asked(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """All four are there and pass the check; the name of the deployment comes last."""
+    written = write_models(whole(artifact), repository=tmp_path / "repository")
+    assert sorted(path.name for path in (tmp_path / "repository").iterdir()) == NAMES
+    assert written[-1].name == "street_1"
+    assert [model.backend for model in written] == ["python", "python", "python", "ensemble"]
+    for model in written:
+        check_model(model.path, name=model.name)
 
 
 def test_weights_beside_the_onnx_file_travel_with_it(artifact: ModelArtifact, tmp_path: Path) -> None:
     """ONNX external data keeps its name relative to the model file."""
-    weights = tmp_path / "weights" / "model.data"
+    weights = artifact.path.parent / "weights" / "model.data"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
-    model = write_model(
-        dataclasses.replace(artifact, companions=(weights,)), CONFIG, repository=tmp_path / "repository"
-    )
+    models = alone(dataclasses.replace(artifact, companions=(weights,)))
+    (model,) = write_models(models, repository=tmp_path / "repository")
     assert (model.path / "1" / "weights" / "model.data").read_bytes() == b"weights"
 
 
 def test_same_content_again_is_accepted_other_content_refused(artifact: ModelArtifact, tmp_path: Path) -> None:
     """A model that is there is never rewritten: equal is fine, different is an error that changes nothing."""
     repository = tmp_path / "repository"
-    first = write_model(artifact, CONFIG, repository=repository)
+    (first,) = write_models(alone(artifact), repository=repository)
     assert first.created
     before = (first.path / "1/model.onnx").stat().st_mtime_ns
     (first.path / "1/__pycache__").mkdir()
     (first.path / "1/__pycache__/model.pyc").write_bytes(b"left by Triton")
-    assert not write_model(artifact, CONFIG, repository=repository).created
+    assert not write_models(alone(artifact), repository=repository)[0].created
     artifact.path.write_bytes(b"other")
     with pytest.raises(InputError, match="never rewritten"):
-        write_model(artifact, CONFIG, repository=repository)
+        write_models(alone(artifact), repository=repository)
     assert (first.path / "1/model.onnx").stat().st_mtime_ns == before
     assert [path.name for path in repository.iterdir()] == ["street_1"]
 
 
+def test_one_model_of_a_set_that_differs_refuses_them_all(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """A detector of that name with other content: no other model of the set appears."""
+    repository = tmp_path / "repository"
+    write_models(alone(artifact, "street_1_detector"), repository=repository)
+    before = files_of(repository)
+    artifact.path.write_bytes(b"other")
+    with pytest.raises(InputError, match="street_1_detector: is in the repository"):
+        write_models(whole(artifact), repository=repository)
+    assert files_of(repository) == before
+
+
 def test_a_failure_leaves_no_trace(artifact: ModelArtifact, tmp_path: Path) -> None:
-    """When the artifact is empty, nothing of the model appears."""
+    """When the artifact is empty, nothing of the models appears."""
     artifact.path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"no 1/model\.onnx"):
-        write_model(artifact, CONFIG, repository=tmp_path / "repository")
-    assert not list((tmp_path / "repository").iterdir())
+    for models in (alone(artifact), whole(artifact)):
+        with pytest.raises(InputError, match=r"no 1/model\.onnx"):
+            write_models(models, repository=tmp_path / "repository")
+        assert not list((tmp_path / "repository").iterdir())
 
 
-@pytest.mark.parametrize("missing", ["config.pbtxt", "1/model.py", "1/model.onnx"])
-def test_check_names_what_is_missing(artifact: ModelArtifact, tmp_path: Path, missing: str) -> None:
+def test_a_set_that_stops_halfway_is_taken_away(
+    artifact: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the third folder cannot be put there, the first two go again; what was there before stays."""
+    repository = tmp_path / "repository"
+    write_models(alone(artifact, "road_1"), repository=repository)
+    put = module._put
+
+    def full(staged: Path, target: Path) -> None:
+        if target.name.endswith("_postprocess"):
+            raise ServiceError("repository", "is full")
+        put(staged, target)
+
+    monkeypatch.setattr(module, "_put", full)
+    with pytest.raises(ServiceError, match="is full"):
+        write_models(whole(artifact), repository=repository)
+    assert [path.name for path in repository.iterdir()] == ["road_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("street_1", "config.pbtxt"),
+        ("street_1_detector", "1/model.py"),
+        ("street_1_detector", "1/model.onnx"),
+        ("street_1_preprocess", "1/model.py"),
+        ("street_1_postprocess", "1/params.json"),
+        ("street_1_preprocess", "1/runtime/__init__.py"),
+    ],
+)
+def test_check_names_what_is_missing(artifact: ModelArtifact, tmp_path: Path, name: str, missing: str) -> None:
     """A missing file, which can hang Triton for good, is found first."""
-    model = write_model(artifact, CONFIG, repository=tmp_path / "repository")
-    (model.path / missing).unlink()
+    write_models(whole(artifact), repository=tmp_path)
+    (tmp_path / name / missing).unlink()
     with pytest.raises(InputError, match=missing):
-        check_model(model.path, name="street_1")
+        check_model(tmp_path / name, name=name)
 
 
 def test_check_finds_a_damaged_or_foreign_configuration(artifact: ModelArtifact, tmp_path: Path) -> None:
     """Text that is no configuration, and one of another model, are named with their place."""
-    model = write_model(artifact, CONFIG, repository=tmp_path / "repository")
+    (model,) = write_models(alone(artifact), repository=tmp_path / "repository")
     with pytest.raises(InputError, match="is named 'street_1'"):
         check_model(model.path, name="street_2")
     (model.path / "config.pbtxt").write_text("name: {")
@@ -124,26 +166,28 @@ def test_check_finds_a_damaged_or_foreign_configuration(artifact: ModelArtifact,
 
 
 def test_the_last_version_counts_folders_of_this_endpoint_only(tmp_path: Path) -> None:
-    """Numbers already in the repository are not used again, whoever wrote them."""
+    """Numbers already in the repository are not used again, whoever wrote them, not even for half a set."""
     assert last_version("street", repository=tmp_path / "missing") == 0
-    for name in ("street_2", "street_10", "street_x", "my_street_40", ".street_50.abc", "streets_60"):
+    for name in ("street_2", "street_10", "street_x", "my_street_40", ".street_50.abc", "streets_60", "street_70_old"):
         (tmp_path / name).mkdir()
     assert last_version("street", repository=tmp_path) == 10
+    (tmp_path / "street_12_preprocess").mkdir()
+    assert last_version("street", repository=tmp_path) == 12
 
 
 def test_a_repository_that_cannot_be_written_is_named(artifact: ModelArtifact, tmp_path: Path) -> None:
     """Exit 5 with the folder."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="cannot be written"):
-        write_model(artifact, CONFIG, repository=tmp_path / "file" / "repository")
+        write_models(alone(artifact), repository=tmp_path / "file" / "repository")
 
 
-def test_remove_takes_one_model_away(artifact: ModelArtifact, tmp_path: Path) -> None:
-    """Only the named folder goes; a name that leads elsewhere, or is not there, does nothing."""
+def test_remove_takes_the_set_away(artifact: ModelArtifact, tmp_path: Path) -> None:
+    """Only the named folders go; a name that leads elsewhere, or is not there, does nothing."""
     repository = tmp_path / "repository"
-    write_model(artifact, CONFIG, repository=repository)
-    for name in ("../repository", "street_9", ""):
-        remove_model(name, repository=repository)
-    assert [path.name for path in repository.iterdir()] == ["street_1"]
-    remove_model("street_1", repository=repository)
-    assert not list(repository.iterdir())
+    kept = write_models(alone(artifact, "road_1"), repository=repository)
+    written = write_models(whole(artifact), repository=repository)
+    remove_models([dataclasses.replace(kept[0], name=name) for name in ("../repository", "street_9", "")])
+    assert len(list(repository.iterdir())) == 5
+    remove_models(written)
+    assert [path.name for path in repository.iterdir()] == ["road_1"]

@@ -26,7 +26,7 @@ class TritonPythonModel:
         self._backend = backend
         config = json.loads(args["model_config"])
         options = onnxruntime.SessionOptions()
-        threads = config.get("parameters", {}).get("intra_op_threads", {}).get("string_value")
+        threads = config.get("parameters", {}).get("cpu_threads", {}).get("string_value")
         if threads:
             options.intra_op_num_threads = int(threads)
         # Idle spinning would take the cores that decode the next image.

@@ -1,0 +1,53 @@
+"""Triton python-backend model that runs the detector's ONNX file with onnxruntime.
+
+It is copied as `model.py` beside `model.onnx`, for a Triton without an ONNX backend of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class TritonPythonModel:
+    """Loaded once for each instance; requests that arrive together run as one batch."""
+
+    def initialize(self, args: dict[str, Any]) -> None:
+        import json
+        import os
+
+        # onnxruntime's Linux wheels report on models to their maker unless told not to before the import.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime
+        import triton_python_backend_utils as backend
+
+        self._backend = backend
+        config = json.loads(args["model_config"])
+        options = onnxruntime.SessionOptions()
+        threads = config.get("parameters", {}).get("cpu_threads", {}).get("string_value")
+        if threads:
+            options.intra_op_num_threads = int(threads)
+        # Idle spinning would take the cores that decode the next image.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = config["input"][0]["name"]
+        self._outputs = [output["name"] for output in config["output"]]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        backend = self._backend
+        arrays = [backend.get_input_tensor_by_name(request, self._input).as_numpy() for request in requests]
+        batch = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        results = self._session.run(self._outputs, {self._input: batch})
+        responses = []
+        start = 0
+        for array in arrays:
+            stop = start + len(array)
+            tensors = [
+                backend.Tensor(name, result[start:stop]) for name, result in zip(self._outputs, results, strict=True)
+            ]
+            responses.append(backend.InferenceResponse(output_tensors=tensors))
+            start = stop
+        return responses
