@@ -16,6 +16,7 @@ STANDARD = frozenset(sys.stdlib_module_names)
 # Importing these takes long, needs a GPU library, patches the process, or is an extra.
 LATE = frozenset({"clearml", "clearml_serving", "onnxruntime", "tensorrt", "tritonclient", "plotly", "pytriton", "cv2"})
 SERVER_ONLY = {
+    "resize.py": frozenset({"cv2"}),  # if present
     "endpoint.py": frozenset({"tritonclient", "starlette", "prometheus_client"}),
     "triton_model.py": frozenset({"onnxruntime", "triton_python_backend_utils"}),
 }
