@@ -26,6 +26,7 @@ ORIENTATION: Final = 0x0112
 
 # JPEG markers. Those of a frame carry the size; the tables are needed to decode.
 START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE: Final = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 TABLES: Final = frozenset((0xC4, 0xCC, 0xDB, 0xDD))
 ALONE: Final = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
 START_OF_SCAN, END_OF_IMAGE, APP1 = 0xDA, 0xD9, 0xE1
@@ -76,17 +77,17 @@ def read_header(body: bytes) -> Header:
 
 
 def _jpeg(body: bytes) -> Header:
-    kept: list[bytes] = [b"\xff\xd8"]
-    size: tuple[int, int] | None = None
+    kept: list[bytes | memoryview] = [b"\xff\xd8"]
+    frame: bytes | None = None
+    progressive = False
     orientation: int | None = None
     colours: set[bytes] = set()
     for marker, start, end in _segments(body):
         content = body[start + 4 : end]
         if marker in START_OF_FRAME:
-            if size is not None:
+            if frame is not None:
                 raise ImageError("the image cannot be decoded: the JPEG has two frames")
-            height, width = struct.unpack_from(">HH", content, 1)
-            size = width, height
+            frame, progressive = content, marker in PROGRESSIVE
         elif marker == APP1 and content.startswith(b"Exif\0\0"):
             orientation = orientation or _orientation(content[6:])
             continue
@@ -97,16 +98,19 @@ def _jpeg(body: bytes) -> Header:
         kept.append(body[start:end])
         if len(kept) > MAX_TABLES:
             raise ImageError(f"the image cannot be decoded: the JPEG has more than {MAX_TABLES} tables")
-    if size is None:
+    if frame is None:
         raise ImageError("the image cannot be decoded: the JPEG does not say its size")
-    kept.append(body[end:])
+    height, width, components = struct.unpack_from(">HHB", frame, 1)
+    kept.append(memoryview(body)[end:])
+    # A scan of all components is the only one of a JPEG that is not progressive: libjpeg refuses another.
+    single = not progressive and body[end + 4 : end + 5] == bytes((components,))
     return Header(
         format="JPEG",
-        width=size[0],
-        height=size[1],
+        width=width,
+        height=height,
         stream=b"".join(kept),
         orientation=orientation or 1,
-        scans=_scans(body, end),
+        scans=1 if single else _scans(body, end),
     )
 
 

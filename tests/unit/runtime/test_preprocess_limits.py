@@ -172,6 +172,21 @@ def hostile_exif() -> bytes:
     return b"MM\0*" + struct.pack(">IH", 8, 30_000) + entries + bytes(2_000_000)
 
 
+def repeated_scan(count: int) -> bytes:
+    """A baseline JPEG that goes on with the scan it has had."""
+    body = encode(Image.new("RGB", (3000, 3000)), format="JPEG")
+    return body[:-2] + body[body.index(b"\xff\xda") : -2] * count + b"\xff\xd9"
+
+
+def gray_scans(count: int) -> bytes:
+    """A baseline JPEG of three components with one scan for each of the first two, again and again."""
+    body = encode(Image.new("RGB", (3000, 3000)), format="JPEG")
+    start = body.index(b"\xff\xda")
+    scan = body[start + 14 : -2]
+    heads = [segment(0xDA, bytes((1, component, 0, 0, 63, 0))) for component in (1, 2)]
+    return body[:start] + b"".join(head + scan for head in heads) * count + b"\xff\xd9"
+
+
 def many_scans(count: int, side: int = 3000) -> bytes:
     body = encode(Image.new("RGB", (side, side)), format="JPEG", progressive=True)
     last = body.rindex(b"\xff\xda")
@@ -187,13 +202,16 @@ def many_scans(count: int, side: int = 3000) -> bytes:
         (JPEG[:-2] + JPEG[2:], ""),
         (many_scans(100), "scans"),
         (many_scans(100).replace(b"\xff\xd9", segment(0xE3, b"\xff\xd9") + b"\xff\xd9"), "scans"),
+        (repeated_scan(500), ""),
+        (gray_scans(100), "scans"),
         (png(10, 10, extra=png_chunk(b"tEXt", b"a\0b") * 50_000), "chunks"),
         (png(10, 10, extra=png_chunk(b"IDAT", b"") * 50_000), "chunks"),
         (WHOLE["webp"][:12] + b"VP8X" + struct.pack("<II", 10, 0) + bytes(6) + b"ABCD\0\0\0\0" * 50_000, "chunks"),
         (bmp(4000, 4000, bits=8, compression=1, masks=bytes(1024), rows=b"\1\1" * 800_000), "run-length"),
     ],
     ids=[
-        "comments", "tables", "markers", "two-frames", "scans", "scans-hidden", "texts", "empty-pixels", "webp-chunks",
+        "comments", "tables", "markers", "two-frames", "scans", "scans-hidden", "baseline-again", "baseline-apart",
+        "texts", "empty-pixels", "webp-chunks",
         "run-length",
     ],
 )  # fmt: skip
