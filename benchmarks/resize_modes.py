@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,28 @@ sys.path.append(str(ROOT / "examples" / "train_sample"))
 
 from accuracy import Found, average_precision  # noqa: E402
 from dataset import HELD_OUT_SEEDS, scene_jpeg  # noqa: E402
-from scenes import CLASSES, LabeledBox, draw_scene  # noqa: E402
+from scenes import CLASSES, LabeledBox, Scene, draw_scene  # noqa: E402
 
 QUALITY, MIN_IOU = 88, 0.5
+MODELS = ("pruned", "unpruned")
 MODES = ("lanczos", "fast, OpenCV", "fast, Pillow")
 Pixels = np.ndarray
-# Size, how many times larger it is drawn before it is reduced, format. 384×224 is the network's own size.
+# Size, how many times larger it is drawn before it is reduced, format. The network's own size is 384×224.
 SOURCES: tuple[tuple[int, int, int, str], ...] = (
-    (960, 560, 2, "JPEG"), (1920, 1080, 1, "JPEG"), (1920, 1080, 1, "PNG"), (3840, 2160, 1, "JPEG"),
-    (760, 444, 2, "JPEG"), (720, 420, 2, "JPEG"), (640, 360, 2, "JPEG"), (500, 292, 2, "JPEG"),
-    (384, 224, 2, "JPEG"), (192, 112, 4, "JPEG"),
+    (1920, 1080, 1, "JPEG"), (1920, 1080, 1, "PNG"), (1500, 876, 1, "JPEG"), (1440, 840, 1, "JPEG"),
+    (960, 560, 2, "JPEG"), (760, 444, 2, "JPEG"), (640, 360, 2, "JPEG"), (500, 292, 2, "JPEG"), (192, 112, 4, "JPEG"),
 )  # fmt: skip
+Source = tuple[int, int, int, str]
+Detect = Callable[[Pixels, tuple[int, int]], Detections]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    body: bytes
+class Answers:
+    """One scene at one size: what is in it, and what each mode and model made of it."""
+
     boxes: tuple[LabeledBox, ...]
+    histograms: dict[str, np.ndarray]  # of the pixels' differences from the default mode
+    detections: dict[tuple[str, str], Detections]  # by model and mode
 
     def truth(self, label: str) -> np.ndarray:
         return np.asarray([b.xyxy for b in self.boxes if b.label == label], np.float32).reshape(-1, 4)
@@ -96,38 +101,39 @@ def _of_class(detections: Detections, number: int) -> Found:
     return Found(xyxy=detections.xyxy[mine], confidence=detections.raw_score[mine])
 
 
-def draw(seed: int, sources: Sequence[tuple[int, int, int, str]]) -> list[Picture]:
-    """Draw one scene at every size; the sensor's noise is that of the size, as in a camera of that resolution."""
-    pictures = []
-    for width, height, supersample, kind in sources:
-        scene = draw_scene(seed, width=width, height=height, supersample=supersample)
-        body = scene_jpeg(scene, quality=QUALITY, subsampling=2)
-        if kind == "PNG":
-            stream = io.BytesIO()
-            scene.image.save(stream, "PNG", compress_level=1)
-            body = stream.getvalue()
-        pictures.append(Picture(body=body, boxes=scene.boxes))
-    return pictures
+def body_of(scene: Scene, kind: str) -> bytes:
+    if kind == "JPEG":
+        return scene_jpeg(scene, quality=QUALITY, subsampling=2)
+    stream = io.BytesIO()
+    scene.image.save(stream, kind, compress_level=1)
+    return stream.getvalue()
 
 
-def detector(name: str, scratch: Path) -> tuple[DetectorParams, Callable[[Pixels, tuple[int, int]], Detections]]:
+@cache
+def detector(name: str, onnx: Path) -> tuple[DetectorParams, Detect]:
+    """Return a sample detector that runs in one thread; exports it to `onnx` first if that is not there."""
     folder = SAMPLE / name
     spec = read_spec(folder / "experiment_spec.txt")
-    (weights,) = (folder / "weights").glob("*.hdf5")
-    artifact = export_onnx(weights, output=scratch / f"{name}.onnx", spec=spec)
-    session = onnxruntime().InferenceSession(str(artifact.path), providers=["CPUExecutionProvider"])
+    if not onnx.exists():
+        (weights,) = (folder / "weights").glob("*.hdf5")
+        export_onnx(weights, output=onnx, spec=spec)
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
     params = DetectorParams.from_dict(to_params(spec))
-    names = [artifact.signature.coverage.name, artifact.signature.bbox.name]
+    # TAO's order of outputs, which the exporter keeps: coverage, then bbox.
+    given, (coverage, boxes) = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
 
     def detect(pixels: Pixels, size: tuple[int, int]) -> Detections:
-        cov, bbox = session.run(names, {artifact.signature.input.name: to_tensor(pixels, params)[None]})
+        cov, bbox = session.run([coverage, boxes], {given: to_tensor(pixels, params)[None]})
         return postprocess(cov[0], bbox[0], params, image_size=size)
 
     return params, detect
 
 
 def read(body: bytes, params: DetectorParams) -> Iterator[tuple[str, Pixels, tuple[int, int]]]:
-    """Yield (mode, pixels, size of the image) for each mode."""
+    """Yield (mode, pixels, size of the image) for each mode, the default first."""
     yield (MODES[0], *read_pixels(body, params))
     yield (MODES[1], *read_pixels(body, params, mode="fast"))
     found = resize.opencv
@@ -138,42 +144,58 @@ def read(body: bytes, params: DetectorParams) -> Iterator[tuple[str, Pixels, tup
         resize.opencv = found
 
 
-def measure(seeds: Sequence[int], sources: Sequence[tuple[int, int, int, str]]) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as scratch:
-        detectors = {name: detector(name, Path(scratch)) for name in ("pruned", "unpruned")}
-    tallies = [{(name, mode): Tally() for name in detectors for mode in MODES} for _ in sources]
-    histograms = [{mode: np.zeros(256, np.int64) for mode in MODES} for _ in sources]
-    truths: list[list[list[np.ndarray]]] = [[[] for _ in CLASSES] for _ in sources]
-    params = next(iter(detectors.values()))[0]
-    with ProcessPoolExecutor(2) as pool:
-        waiting = iter(seeds)
-        drawing = [pool.submit(draw, seed, sources) for seed in islice(waiting, 4)]
-        while drawing:
-            pictures = drawing.pop(0).result()
-            drawing += [pool.submit(draw, seed, sources) for seed in islice(waiting, 1)]
-            for number, picture in enumerate(pictures):
-                for k, label in enumerate(CLASSES):
-                    truths[number][k].append(picture.truth(label))
-                reference: dict[str, Detections] = {}
-                exact: Pixels | None = None
-                for mode, pixels, size in read(picture.body, params):
-                    exact = pixels if exact is None else exact
-                    difference = np.abs(pixels.astype(np.int16) - exact)
-                    histograms[number][mode] += np.bincount(difference.ravel(), minlength=256)
-                    for name, (_, detect) in detectors.items():
-                        detections = detect(pixels, size)
-                        tallies[number][name, mode].add(detections, reference.setdefault(name, detections))
-    return [
-        {
-            "source": f"{kind} {width}x{height}",
-            "pixels": {mode: levels(histograms[number][mode]) for mode in MODES[1:]},
-            "models": {
-                name: {mode: tallies[number][name, mode].document(truths[number]) for mode in MODES}
-                for name in detectors
-            },
-        }
-        for number, (width, height, _, kind) in enumerate(sources)
-    ]  # fmt: skip
+def judge(seed: int, *, sources: Sequence[Source], scratch: Path) -> list[Answers]:
+    """Draw one scene at every size and ask both models about it in every mode.
+
+    The sensor's noise is that of the size, as in a camera of that resolution.
+    """
+    detectors = {name: detector(name, scratch / f"{name}.onnx") for name in MODELS}
+    params = detectors[MODELS[0]][0]
+    answers: list[Answers] = []
+    scenes: dict[tuple[int, int], Scene] = {}
+    for width, height, supersample, kind in sources:
+        if (width, height) not in scenes:
+            scenes[width, height] = draw_scene(seed, width=width, height=height, supersample=supersample)
+        scene = scenes[width, height]
+        exact: Pixels | None = None
+        histograms: dict[str, np.ndarray] = {}
+        detections: dict[tuple[str, str], Detections] = {}
+        for mode, pixels, size in read(body_of(scene, kind), params):
+            exact = pixels if exact is None else exact
+            difference = np.abs(pixels.astype(np.int16) - exact)
+            histograms[mode] = np.bincount(difference.ravel(), minlength=256)
+            for name, (_, detect) in detectors.items():
+                detections[name, mode] = detect(pixels, size)
+        answers.append(Answers(boxes=scene.boxes, histograms=histograms, detections=detections))
+    return answers
+
+
+def measure(seeds: Sequence[int], sources: Sequence[Source]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as scratch, ProcessPoolExecutor(2) as pool:
+        for name in MODELS:
+            detector(name, Path(scratch) / f"{name}.onnx")
+        scenes = []
+        for number, answers in enumerate(pool.map(partial(judge, sources=sources, scratch=Path(scratch)), seeds), 1):
+            scenes.append(answers)
+            if number % 20 == 0:
+                print(f"{number} scenes", file=sys.stderr)
+    return [summary(source, [scene[number] for scene in scenes]) for number, source in enumerate(sources)]
+
+
+def summary(source: Source, answers: Sequence[Answers]) -> dict[str, Any]:
+    """Sum up one size over all scenes."""
+    width, height, _, kind = source
+    truths = [[answer.truth(label) for answer in answers] for label in CLASSES]
+    models: dict[str, Any] = {}
+    for name in MODELS:
+        models[name] = {}
+        for mode in MODES:
+            tally = Tally()
+            for answer in answers:
+                tally.add(answer.detections[name, mode], answer.detections[name, MODES[0]])
+            models[name][mode] = tally.document(truths)
+    pixels = {mode: levels(np.sum([answer.histograms[mode] for answer in answers], axis=0)) for mode in MODES[1:]}
+    return {"source": f"{kind} {width}x{height}", "pixels": pixels, "models": models}
 
 
 def levels(histogram: np.ndarray) -> dict[str, float]:

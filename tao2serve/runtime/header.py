@@ -141,14 +141,15 @@ def _scans(body: bytes, start: int) -> int:
         return most
     # There may be other pictures or a video behind the end of this one, so follow it marker by marker.
     scans, position = 0, start
-    while found := _MARKER_IN_SCANS.search(body, position):
+    for _ in range(MAX_PARTS):
+        found = _MARKER_IN_SCANS.search(body, position)
+        if found is None or found[1][0] == END_OF_IMAGE:
+            return scans
         marker, position = found[1][0], found.end()
-        if marker == END_OF_IMAGE:
-            break
         scans += marker == START_OF_SCAN
         if marker not in ALONE and position + 2 <= len(body):
             position += max(struct.unpack_from(">H", body, position)[0], 2)
-    return scans
+    raise ImageError(f"the image cannot be decoded: the JPEG has more than {MAX_PARTS:,} segments")
 
 
 def _png(body: bytes) -> Header:

@@ -70,12 +70,14 @@ def test_the_photograph_is_one(benchmark: ModuleType) -> None:
     assert 1.5 < 8 * len(benchmark.encoded(image, "JPEG")) / (480 * 272) < 4
 
 
-def test_the_effect_on_boxes_is_measured() -> None:
+def test_the_effect_on_boxes_is_measured(tmp_path: Path) -> None:
     """Over two scenes at two sizes: a fast mode differs in pixels, the default not from itself, and boxes are found."""
     pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
     modes = loaded("resize_modes")
     sources = [(500, 292, 1, "JPEG"), (384, 224, 1, "PNG")]
-    first, same_size = modes.measure(range(modes.HELD_OUT_SEEDS, modes.HELD_OUT_SEEDS + 2), sources)
+    seeds = range(modes.HELD_OUT_SEEDS, modes.HELD_OUT_SEEDS + 2)
+    scenes = [modes.judge(seed, sources=sources, scratch=tmp_path) for seed in seeds]
+    first, same_size = (modes.summary(sources[number], [scene[number] for scene in scenes]) for number in range(2))
     assert first["source"] == "JPEG 500x292"
     assert all(0 < first["pixels"][mode]["mean"] < 5 for mode in modes.MODES[1:])
     assert all(pixels == {"mean": 0.0, "p99": 0, "max": 0} for pixels in same_size["pixels"].values())

@@ -202,6 +202,7 @@ def many_scans(count: int, side: int = 3000) -> bytes:
         (JPEG[:-2] + JPEG[2:], ""),
         (many_scans(100), "scans"),
         (many_scans(100).replace(b"\xff\xd9", segment(0xE3, b"\xff\xd9") + b"\xff\xd9"), "scans"),
+        (many_scans(20)[:-2] + segment(0xE0, b"") * 50_000 + b"\xff\xd9", "segments"),
         (repeated_scan(500), ""),
         (gray_scans(100), "scans"),
         (png(10, 10, extra=png_chunk(b"tEXt", b"a\0b") * 50_000), "chunks"),
@@ -210,9 +211,8 @@ def many_scans(count: int, side: int = 3000) -> bytes:
         (bmp(4000, 4000, bits=8, compression=1, masks=bytes(1024), rows=b"\1\1" * 800_000), "run-length"),
     ],
     ids=[
-        "comments", "tables", "markers", "two-frames", "scans", "scans-hidden", "baseline-again", "baseline-apart",
-        "texts", "empty-pixels", "webp-chunks",
-        "run-length",
+        "comments", "tables", "markers", "two-frames", "scans", "scans-hidden", "behind-a-scan", "baseline-again",
+        "baseline-apart", "texts", "empty-pixels", "webp-chunks", "run-length",
     ],
 )  # fmt: skip
 def test_what_costs_more_than_its_pixels_is_refused(body: bytes, words: str, mode: ResizeMode) -> None:
