@@ -23,9 +23,8 @@ RESIZE_MODES: Final[tuple[ResizeMode, ...]] = ("lanczos", "fast")
 # A picture may be shrunk by a whole factor, in decoding or after it, if at least this part of the network's size is
 # left in both directions: 1080 rows become 540 for a network of 544.
 ENOUGH: Final = 0.95
-# Up to here bicubic interpolation is closest to LANCZOS; above it skips source pixels, and linear is closer.
+# Up to here OpenCV's bicubic interpolation is closest to LANCZOS; above it skips source pixels, and linear is closer.
 MOST_FOR_CUBIC: Final = 1.4
-MOST_FOR_PILLOW_CUBIC: Final = 1.2  # Pillow's filters widen with the ratio: always sound, but slower
 # Turns the stored picture upright, by EXIF's orientation.
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,6 +57,9 @@ def resize_fast(picture: Picture, size: tuple[int, int]) -> UInt8:
     """
     target = size[::-1] if picture.turned else size
     image, box = picture.image, picture.box
+    if max(picture.width / target[0], picture.height / target[1]) < ENOUGH:
+        # Of a small picture there is nothing to leave out, and at half size bicubic cost 0.7 to 1.8 points of mAP.
+        return resize_exactly(picture, size)
     cv2 = opencv()
     # OpenCV knows no parts of pixels, so that a JPEG reduced from a size that 2, 4 or 8 does not divide is Pillow's.
     if cv2 is not None and box == (0, 0, *image.size):
@@ -100,9 +102,9 @@ def _by_pillow(image: Image.Image, box: tuple[float, float, float, float], targe
     if factors != (1, 1):
         image = image.reduce(factors)
         box = (0, 0, box[2] / factors[0], box[3] / factors[1])
-    ratio = max(box[2] / target[0], box[3] / target[1])
-    kind = Image.Resampling.BICUBIC if ratio <= MOST_FOR_PILLOW_CUBIC else Image.Resampling.HAMMING
-    return np.asarray(image.resize(target, kind, box=box))
+    # Its filters widen with the ratio, so that no source pixel is skipped. Hamming's takes 0.6 of the time, and cost
+    # up to 0.3 points of mAP.
+    return np.asarray(image.resize(target, Image.Resampling.BICUBIC, box=box))
 
 
 def _whole_factor(length: int, target: int) -> int:
