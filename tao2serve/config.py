@@ -11,12 +11,12 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from tao2serve.errors import UsageError
+from tao2serve.runtime.resize import ResizeMode
 
-__all__ = ["Origin", "PlacementKind", "Resize", "Settings", "VersionPolicy", "home", "load_settings", "origins"]
+__all__ = ["Origin", "PlacementKind", "Settings", "VersionPolicy", "home", "load_settings", "origins"]
 
 Origin: TypeAlias = Literal["flag", "environment", "tao2serve.toml", "default"]
 PlacementKind: TypeAlias = Literal["endpoint", "ensemble"]
-Resize: TypeAlias = Literal["lanczos", "fast"]
 VersionPolicy: TypeAlias = Literal["latest", "all", "specific"]
 FILE: Final = "tao2serve.toml"
 PREFIX: Final = "TAO2SERVE_"
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     placement: PlacementKind = Field(
         "endpoint", description="where pictures are read and boxes clustered: in ClearML Serving, or in Triton"
     )
-    resize: Resize = Field("lanczos", description="how pictures are scaled: TAO's own way, or a faster one")
+    resize: ResizeMode = Field("lanczos", description="how pictures are scaled: TAO's own way, or a faster one")
     uint8_input: bool = Field(False, description="the served graph takes pixels and scales them itself")
     absolute_boxes: bool = Field(False, description="the served graph gives boxes instead of offsets")
     max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")

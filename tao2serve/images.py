@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,30 +96,18 @@ def read_image(path: Path) -> bytes:
 
 
 def open_upright(image: bytes) -> Image.Image:
-    """Return the pixels that an endpoint sees, as an RGB picture that stands upright.
+    """Return the pixels that an endpoint sees, as an RGB picture that stands upright, of any size.
 
-    The rules are those of `runtime.preprocess`: EXIF orientation applied, 16-bit gray scaled to 8 bits, alpha laid
-    onto black. Raises InputError if it cannot be decoded.
+    Raises InputError if it cannot be decoded.
     """
-    from PIL import Image, ImageOps
+    from tao2serve.runtime import ImageError
+    from tao2serve.runtime.image import decode, upright
 
     try:
-        with warnings.catch_warnings():
-            # An endpoint has its own limit, and took the picture.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture: Image.Image = Image.open(io.BytesIO(image))
-        ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode.startswith("I"):
-            wide = np.asarray(picture, dtype=np.float32) / np.float32(257.0)
-            picture = Image.fromarray(np.clip(np.rint(wide), 0, 255).astype(np.uint8))
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            colours = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", colours.size, (0, 0, 0, 255)), colours)
-        picture.load()
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    except Exception as error:  # PIL's plugins raise many kinds on damaged files
-        words = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError("the picture", "cannot be decoded", evidence=words) from error
+        # An endpoint has its own limits, and took the picture.
+        return upright(decode(image, max_bytes=sys.maxsize, max_pixels=sys.maxsize)).convert("RGB")
+    except ImageError as error:
+        raise InputError("the picture", "cannot be decoded", evidence=str(error)) from error
 
 
 class _Names:

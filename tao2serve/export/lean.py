@@ -7,6 +7,7 @@ onnxruntime at each of its optimization levels (tests/unit/export/test_lean.py).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ from tao2serve.export.precision.load import load_model
 from tao2serve.export.precision.nodes import allow_stored, properties, put_properties, tensor_names
 from tao2serve.export.signature import signature_of
 from tao2serve.runtime.candidates import cell_centres
-from tao2serve.runtime.preprocess import LUMA
+from tao2serve.runtime.preprocess import LUMA, LUMA_ROUND, LUMA_UNIT
 from tao2serve.runtime.values import DetectorParams
 from tao2serve.tao.params import to_params
 from tao2serve.tao.source import sha256_of
@@ -182,16 +183,9 @@ def _front(signature: ModelSignature) -> tuple[list[NodeProto], list[TensorProto
 
     # Cast comes first: TensorRT has uint8 at the border of a network only, and casts it right there.
     planes = add("Transpose", add("Cast", PIXELS_INPUT, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    result = add("Div", planes, "pixels/255")  # not Mul by 1/255, which rounds otherwise
     if signature.input.shape[0] == 1:
-        parts: list[str] = []
-        for index, (colour, weight) in enumerate(zip(("red", "green", "blue"), LUMA, strict=True)):
-            constants.append(_constant(f"pixels/{colour}_index", np.array([index], np.int64)))
-            constants.append(_constant(f"pixels/{colour}_weight", np.array(weight, np.float32)))
-            plane = add("Gather", result, f"pixels/{colour}_index", axis=1)
-            parts.append(add("Mul", plane, f"pixels/{colour}_weight"))
-        # A product and a sum each in a node of its own; MatMul or Conv would sum in an order of their own.
-        result = add("Add", add("Add", parts[0], parts[1]), parts[2])
+        planes = _luma(add, planes, constants)
+    result = add("Div", planes, "pixels/255")  # not Mul by 1/255, which rounds otherwise
     if signature.input.datatype == "FP16":
         # onnxruntime runs float16 convolutions of a CPU in float32 and strikes out Cast nodes that meet, with the
         # rounding between them: a Reshape to the same shape keeps them apart.
@@ -199,6 +193,20 @@ def _front(signature: ModelSignature) -> tuple[list[NodeProto], list[TensorProto
         add("Reshape", add("Cast", result, to=TensorProto.FLOAT16), "pixels/shape")
     nodes[-1].output[0] = signature.input.name
     return nodes, constants
+
+
+def _luma(add: Callable[..., str], planes: str, constants: list[TensorProto]) -> str:
+    """Return the luma (N, 1, H, W) of planes, a whole number as `to_tensor` has it: all on the way is below 2^24."""
+    parts: list[str] = []
+    for index, (colour, weight) in enumerate(zip(("red", "green", "blue"), LUMA, strict=True)):
+        constants.append(_constant(f"pixels/{colour}_index", np.array([index], np.int64)))
+        constants.append(_constant(f"pixels/{colour}_weight", np.array(weight, np.float32)))
+        plane = add("Gather", planes, f"pixels/{colour}_index", axis=1)
+        parts.append(add("Mul", plane, f"pixels/{colour}_weight"))
+    constants.append(_constant("pixels/luma_round", np.array(LUMA_ROUND, np.float32)))
+    constants.append(_constant("pixels/luma_unit", np.array(1 / LUMA_UNIT, np.float32)))  # a power of two: exact
+    total = add("Add", add("Add", add("Add", parts[0], parts[1]), parts[2]), "pixels/luma_round")
+    return add("Floor", add("Mul", total, "pixels/luma_unit"))
 
 
 def _put_end(graph: GraphProto, signature: ModelSignature, params: DetectorParams, subject: str) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from tao2serve.errors import InputError
 from tao2serve.export.execution import OpenModel
-from tao2serve.runtime import Detections, DetectorParams, ImageError, postprocess
+from tao2serve.runtime import Detections, DetectorParams, ImageError, ResizeMode, postprocess
 from tao2serve.runtime.preprocess import MAX_BYTES, MAX_PIXELS, read_pixels
 
 __all__ = ["detect", "neutral_picture"]
@@ -24,7 +23,7 @@ def detect(
     *,
     subject: str | Path = "image",
     limits: tuple[int, int] = (MAX_BYTES, MAX_PIXELS),
-    mode: Literal["lanczos", "fast"] = "lanczos",
+    mode: ResizeMode = "lanczos",
 ) -> Detections:
     """Return the boxes of one image; `limits` are bytes and pixels, `mode` is how it is scaled.
 

@@ -18,6 +18,7 @@ LATE = frozenset(
     {"clearml", "clearml_serving", "grpc", "onnxruntime", "tensorrt", "tritonclient", "plotly", "pytriton", "cv2"}
 )
 SERVER_ONLY = {
+    "resize.py": frozenset({"cv2"}),  # if present
     "endpoint.py": frozenset({"starlette", "prometheus_client"}),
     "triton_client.py": frozenset({"tritonclient", "grpc"}),
     "triton_model.py": frozenset({"onnxruntime", "triton_python_backend_utils"}),
