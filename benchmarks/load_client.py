@@ -64,9 +64,7 @@ class Connection:
         while (end := found.find(b"\r\n\r\n")) < 0:
             found += self._receive()
         head, content = found[:end], found[end + 4 :]
-        length = next(
-            (int(line[15:]) for line in head.split(b"\r\n") if line[:15].lower() == b"content-length:"), None
-        )
+        length = next((int(line[15:]) for line in head.split(b"\r\n") if line[:15].lower() == b"content-length:"), None)
         if length is None:
             raise RuntimeError(f"an answer without Content-Length: {head[:300]!r}")
         while len(content) < length:
@@ -142,9 +140,7 @@ class LoadClient:
         self._process.kill()
         self._process.communicate()
 
-    def post(
-        self, url: str, images: Sequence[Path], *, clients: int = 1, seconds: float, least: int = 1
-    ) -> Block:
+    def post(self, url: str, images: Sequence[Path], *, clients: int = 1, seconds: float, least: int = 1) -> Block:
         """Have it post; raises RuntimeError with its words if any answer was not 200."""
         job = {"url": url, "images": [str(path) for path in images], "clients": clients, "seconds": seconds,
                "least": least}  # fmt: skip
@@ -155,9 +151,7 @@ class LoadClient:
         document = json.loads(self._process.stdout.readline() or '{"fault": "the load client ended"}')
         if "fault" in document:
             raise RuntimeError(f"{url}: {document['fault']}")
-        return Block(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
-        )
+        return Block(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
 
 
 def serve(jobs: IO[str], results: IO[str]) -> None:

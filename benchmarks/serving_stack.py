@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,8 +58,22 @@ class Stack:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DEPLOY_LIMIT_S, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+            raise SystemExit(
+                f"{' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
+            )
         return done.stdout
+
+    def copy_triton_model(self, name: str, copy: str) -> None:
+        """Load the files of one Triton model once more under another name."""
+        from tao2serve.triton.control import TritonControl
+
+        repository = Path(self.environment["TAO2SERVE_MODEL_REPOSITORY"])
+        shutil.copytree(repository / name, repository / copy)
+        config = repository / copy / "config.pbtxt"
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace(f'name: "{name}"', f'name: "{copy}"', 1), encoding="utf-8")
+        with TritonControl(self.triton) as control:
+            control.load(copy)
 
     def pid(self, name: str) -> int:
         """The process `triton` or `clearml-serving`."""
