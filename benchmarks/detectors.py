@@ -32,10 +32,13 @@ class Detector:
     params: DetectorParams
     pictures: Mapping[str, tuple[Path, ...]]  # by size
 
+    @property
+    def first_pictures(self) -> tuple[Path, ...]:
+        return next(iter(self.pictures.values()))
+
     def deploy(self, stack: Stack, *, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Deploy it as a version of endpoint `name` under these settings and return the command's document."""
-        first = next(iter(self.pictures.values()))[0]
-        return stack.deploy(*self.source, endpoint=self.name, image=first, variables=variables)
+        return stack.deploy(*self.source, endpoint=self.name, image=self.first_pictures[0], variables=variables)
 
 
 def light_detector(folder: Path, *, sizes: Mapping[str, tuple[int, int]] = SIZES) -> Detector:

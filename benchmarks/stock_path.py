@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import reporting
+from answers import alike, ask
 from detectors import SIZES, Detector, light_detector
-from load_client import Connection, LoadClient
+from load_client import LoadClient
 from reporting import Series
 from serving_stack import Stack, running_stack
 
@@ -37,7 +36,6 @@ STOCK_ENDPOINT = "stock"
 SAME = {"TAO2SERVE_PLACEMENT": "endpoint", "TAO2SERVE_UINT8_INPUT": "false", "TAO2SERVE_ABSOLUTE_BOXES": "false",
         "TAO2SERVE_RESIZE": "lanczos"}  # fmt: skip
 EXPECTED = {1: ("p50", 8.0), 4: ("throughput", 15.0)}
-_SYNC_LIMIT_S = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,41 +110,16 @@ def compared(urls: Mapping[str, str], pictures: Sequence[Path]) -> int:
 
     Other settings may scale pictures in another way: there a box may be off by two pixels.
     """
-    answers = {side: [boxes(url, path, is_ours=side != STOCK) for path in pictures] for side, url in urls.items()}
-    total = sum(len(found) for found in answers[STOCK])
+    answers = {side: [ask(url, path) for path in pictures] for side, url in urls.items()}
+    total = sum(len(answer["predictions"]) for answer in answers[STOCK])
     for side, found in answers.items():
-        tolerance = 2.0 if side == CHOSEN else 0.01
-        if not total or not all(map(alike, answers[STOCK], found, [tolerance] * len(pictures))):
+        if any(("timing_ms" in answer) == (side == STOCK) for answer in found):
+            raise SystemExit(f"{urls[side]} is answered by the other side's code")
+        within = 2.0 if side == CHOSEN else 0.01
+        pairs = zip(answers[STOCK], found, strict=True)
+        if not total or not all(alike(one, other, within_pixels=within) for one, other in pairs):
             raise SystemExit(f"{side} answers other boxes than {STOCK}: there is nothing to compare")
     return total
-
-
-def boxes(url: str, picture: Path, *, is_ours: bool) -> list[tuple[str, list[float]]]:
-    """Ask once, waiting until the inference service knows the endpoint; label and corners, in one order."""
-    deadline = time.monotonic() + _SYNC_LIMIT_S
-    while True:
-        connection = Connection(url)
-        try:
-            answer = json.loads(connection.post(picture.read_bytes()))
-            if is_ours != ("timing_ms" in answer):
-                raise SystemExit(f"{url} is answered by the other side's code")
-            return sorted((entry["label"], entry["bbox"]) for entry in answer["predictions"])
-        except RuntimeError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.3)
-        finally:
-            connection.close()
-
-
-def alike(
-    some: Sequence[tuple[str, Sequence[float]]], others: Sequence[tuple[str, Sequence[float]]], tolerance: float
-) -> bool:
-    """Whether both are the same boxes, to `tolerance` pixels."""
-    return len(some) == len(others) and all(
-        one == other and all(math.isclose(a, b, abs_tol=tolerance) for a, b in zip(first, second, strict=True))
-        for (one, first), (other, second) in zip(some, others, strict=True)
-    )
 
 
 def measure(
