@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from detectors import SIZES, Detector, light_detector
 from load_client import Block, LoadClient
 from parts import OneCall, keep_freed_memory, reader, timed_by_turns
 from reporting import Series
-from serving_stack import ServerCost, Stack, running_stack
+from serving_stack import SERVERS, Stack, running_stack
 from stock_path import setting
 from triton_statistics import ModelTimes, TritonStatistics, between
 
@@ -46,7 +47,11 @@ class Preprocess:
     async def process(self, data, state, collect_custom_statistics_fn=None):
         return {}
 '''
-SERVERS = {"clearml-serving": "inference service", "triton": "Triton and its models"}
+# Threads that only wait, which py-spy takes for busy at times.
+WAITING = ("select (", "wait (", "_worker (", "readinto (", "create_connection (", "epoll")
+# clearml-serving looks for changes of its configuration in a thread of its own; what that takes is measured idle.
+POLLING = ("_sync_daemon", "/clearml/")
+IDLE_S = 4.0
 # The innermost frame that matches says what a sample was in; the order matters.
 PLACES = (
     ("reading the picture", ("PIL/", "preprocess.py", "resize.py", "image.py", "header.py")),
@@ -94,7 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profiles = {} if options.no_profile else {
             size: profile(stack, client, endpoint["url"], pictures) for size, pictures in detector.pictures.items()
         }  # fmt: skip
-    document = {**taken, "sizes": {size: figures(way) for size, way in found.items()}, "profile": profiles}
+        idle = idle_cpu_ratio(stack)
+    document = {
+        **taken,
+        "idle_cpu_ratio": idle,
+        "sizes": {size: figures(way) for size, way in found.items()},
+        "profile": profiles,
+    }
     text = markdown(document)
     print(text)
     if options.json:
@@ -130,11 +141,10 @@ def measure(
         "decode and resize": lambda index: read(bodies[index % len(bodies)]),
         "one gRPC call": lambda index: call(tensors[index % len(tensors)]),
     }
-    pids = {name: stack.pid(name) for name in SERVERS}
-    for number in range(options.rounds + 1):
-        before, costs = counters.read(model), {name: ServerCost.now(pid) for name, pid in pids.items()}
+    for number in reporting.rounds_within(options.rounds, limit_s=options.limit / len(detector.pictures)):
+        before, costs = counters.read(model), {name: stack.cpu_s(name) for name in SERVERS}
         block = client.post(url, pictures, seconds=options.seconds, least=8)
-        after, spent = counters.read(model), {name: ServerCost.now(pid) for name, pid in pids.items()}
+        after, spent = counters.read(model), {name: stack.cpu_s(name) for name in SERVERS}
         idle = client.post(empty, pictures, seconds=options.seconds / 5, least=8)
         alone_before = counters.read(model)
         alone = timed_by_turns(parts, rounds=2, repeats=5)
@@ -146,8 +156,7 @@ def measure(
             way.alone.append(alone)
             way.alone_infer_ms.append(between(alone_before, alone_after)[model].infer_ms)
             for name in SERVERS:
-                way.cpu_ms[name].append(1e3 * (spent[name].cpu_s - costs[name].cpu_s) / len(block.latencies_ms))
-        print(f"{size}: round {number} of {options.rounds}", file=sys.stderr)
+                way.cpu_ms[name].append(1e3 * (spent[name] - costs[name]) / len(block.latencies_ms))
     return way
 
 
@@ -181,6 +190,13 @@ def figures(way: Way) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def idle_cpu_ratio(stack: Stack) -> float:
+    """Return what part of a core the inference service takes while nobody asks it."""
+    before = stack.cpu_s("clearml-serving")
+    time.sleep(IDLE_S)
+    return (stack.cpu_s("clearml-serving") - before) / IDLE_S
+
+
 def profile(stack: Stack, client: LoadClient, url: str, pictures: Sequence[Path]) -> dict[str, float]:
     """Return the share of the inference service's busy samples by place, from py-spy; empty where it is not there."""
     program = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
@@ -206,7 +222,10 @@ def shares(samples: str) -> dict[str, float]:
     counts: Counter[str] = Counter()
     for line in samples.splitlines():
         stack, _, count = line.rpartition(" ")
-        counts[place(stack.split(";"))] += int(count)
+        frames = stack.split(";")
+        polls = any(part in frame for part in POLLING for frame in frames)
+        if not polls and not any(name in frames[-1] for name in WAITING):
+            counts[place(frames)] += int(count)
     total = sum(counts.values())
     return {name: count / total for name, count in counts.most_common()} if total else {}
 
@@ -241,8 +260,12 @@ def markdown(document: Mapping[str, Any]) -> str:
             [rest(size, found) for size, found in document["sizes"].items()],
         ),
     ]  # fmt: skip
+    lines += ["", (
+        f"Beside requests, the inference service takes {100 * document['idle_cpu_ratio']:.0f} % of a core to look for "
+        "changes of its configuration, in the sandbox every second (elsewhere every five minutes)."
+    )]  # fmt: skip
     if any(document["profile"].values()):
-        names = [name for name, _ in PLACES] + ["other"]
+        names = [*(name for name, _ in PLACES), "other"]
         lines += ["", "Busy samples of the inference service (py-spy):", "", reporting.table(
             ["JPEG", *names],
             [[size.replace("x", "×"), *(f"{100 * found.get(name, 0):.0f} %" for name in names)]
@@ -280,6 +303,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--with", dest="settings", type=setting, action="append", default=[], metavar="NAME=VALUE",
                         help="a setting of the deployment, as TAO2SERVE_UINT8_INPUT=true")  # fmt: skip
     parser.add_argument("--no-profile", action="store_true", help="leave py-spy out")
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds after which no further round begins")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     return parser.parse_args(arguments)

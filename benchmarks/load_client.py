@@ -148,10 +148,12 @@ class LoadClient:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        document = json.loads(self._process.stdout.readline() or '{"fault": "the load client ended"}')
+        document: dict[str, Any] = json.loads(self._process.stdout.readline() or '{"fault": "the load client ended"}')
         if "fault" in document:
             raise RuntimeError(f"{url}: {document['fault']}")
-        return Block(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+        document["latencies_ms"] = tuple(document["latencies_ms"])
+        document["timings_ms"] = tuple(document["timings_ms"])
+        return Block(**document)
 
 
 def serve(jobs: IO[str], results: IO[str]) -> None:

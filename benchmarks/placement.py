@@ -58,6 +58,7 @@ class Case:
     triton_model: str
     series: dict[int, Series] = field(default_factory=lambda: {clients: Series() for clients in CLIENTS})
     triton: dict[int, list[dict[str, ModelTimes]]] = field(default_factory=lambda: {clients: [] for clients in CLIENTS})
+    cpu_ms: dict[int, list[float]] = field(default_factory=lambda: {clients: [] for clients in CLIENTS})
 
     def split_ms(self, clients: int) -> dict[str, float]:
         """Return where the mean request of that many clients spends its time; the entries add up to its latency."""
@@ -86,6 +87,7 @@ class Case:
             "clients": {
                 str(clients): {
                     **self.series[clients].to_dict(),
+                    "cpu_ms": round(statistics.median(self.cpu_ms[clients]), 1),
                     "split_ms": {name: round(value, 2) for name, value in self.split_ms(clients).items()},
                     "triton": [
                         {name: asdict(times) for name, times in models.items()} for models in self.triton[clients]
@@ -104,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         detectors = [make(stack.folder, options.size) for name, make in DETECTORS.items() if name in options.detector]
         cases = [case for detector in detectors for case in deployed(stack, detector, options.only)]
         alone = {detector.name: alone_ms(detector, detector.first_pictures) for detector in detectors}
-        measure(client, TritonStatistics(stack.triton), cases, rounds=options.rounds, seconds=options.seconds)
+        measure(stack, client, cases, options)
     fresh = [case.to_dict(run) for case in cases]
     renewed = {(case["detector"], case["variant"]) for case in fresh}
     kept = [case for case in document["cases"] if (case["detector"], case["variant"]) not in renewed]
@@ -165,23 +167,22 @@ def deployed(stack: Stack, detector: Detector, only: Sequence[str]) -> list[Case
     return cases
 
 
-def measure(
-    client: LoadClient, statistics_: TritonStatistics, cases: Sequence[Case], *, rounds: int, seconds: float
-) -> None:
+def measure(stack: Stack, client: LoadClient, cases: Sequence[Case], options: argparse.Namespace) -> None:
     """Let the cases take turns, in changing order; the first round warms up and does not count."""
-    for number in range(rounds + 1):
+    counters = TritonStatistics(stack.triton)
+    for number in reporting.rounds_within(options.rounds, limit_s=options.limit):
         for clients in CLIENTS:
-            for case in cases if number % 2 else reversed(cases):
-                before = statistics_.read(case.triton_model)
+            for case in reporting.in_turn(cases, number):
+                before, spent = counters.read(case.triton_model), stack.cpu_s()
                 block = client.post(
-                    case.url, case.detector.first_pictures, clients=clients, seconds=seconds if number else 0.2,
-                    least=2 if number else 1,
+                    case.url, case.detector.first_pictures, clients=clients,
+                    seconds=options.seconds if number else 0.2, least=2 if number else 1,
                 )  # fmt: skip
-                after = statistics_.read(case.triton_model)
+                after, spent = counters.read(case.triton_model), stack.cpu_s() - spent
                 if number:
                     case.series[clients].blocks.append(block)
                     case.triton[clients].append(between(before, after))
-        print(f"round {number} of {rounds}", file=sys.stderr)
+                    case.cpu_ms[clients].append(1e3 * spent / len(block.latencies_ms))
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -202,8 +203,10 @@ def said(cases: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rates(cases: Sequence[Mapping[str, Any]]) -> str:
-    heads = ["variant", *(f"{clients} clients: images/s" for clients in CLIENTS),
-             *(f"{clients}: p50 / p99 ms" for clients in CLIENTS)]  # fmt: skip
+    heads = [
+        "variant", *(f"images/s, {clients} client{'s' * (clients > 1)}" for clients in CLIENTS),
+        *(f"p50 / p99 ms, {clients}" for clients in CLIENTS),
+    ]  # fmt: skip
     rows = [
         [
             case["variant"],
@@ -232,6 +235,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=sorted(SIZES), default="1920x1080", help="of the light detector's pictures")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=0.7, help="of each block")
+    parser.add_argument("--limit", type=float, default=330.0, help="seconds after which no further round begins")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; cases not measured now stay in it")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     return parser.parse_args(arguments)

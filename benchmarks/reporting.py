@@ -8,19 +8,32 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from load_client import Block
 
 from tao2serve.loadtest.summary import percentile
 
-__all__ = ["Series", "circumstances", "code_version", "replace_section", "said", "table", "write_json"]
+__all__ = [
+    "Series",
+    "circumstances",
+    "code_version",
+    "in_turn",
+    "replace_section",
+    "rounds_within",
+    "said",
+    "table",
+    "write_json",
+]
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 _MOST_OF_A_CORE = 0.9
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -70,6 +83,26 @@ class Series:
             "is_client_saturated": self.client_cpu_ratio > _MOST_OF_A_CORE,
             "latencies_ms": [[round(latency, 2) for latency in block.latencies_ms] for block in self.blocks],
         }
+
+
+def rounds_within(count: int, *, limit_s: float) -> Iterator[int]:
+    """Yield 0, the warm-up, and rounds 1 to `count`; the first always, later ones unless they would pass `limit_s`."""
+    start = time.monotonic()
+    longest = 0.0
+    for number in range(count + 1):
+        begun = time.monotonic()
+        if number > 1 and begun - start + longest > limit_s:
+            print(f"{number - 1} of {count} rounds: the time is used up", file=sys.stderr)
+            return
+        yield number
+        took = time.monotonic() - begun
+        longest = max(longest, took) if number else 0.0  # a warm-up is shorter
+        print(f"round {number} of {count}: {took:.0f} s", file=sys.stderr)
+
+
+def in_turn(items: Iterable[T], number: int) -> list[T]:
+    """Return the items in the order of this round: forwards and backwards by turns."""
+    return list(items)[:: 1 if number % 2 else -1]
 
 
 def circumstances(**settings: Any) -> dict[str, Any]:

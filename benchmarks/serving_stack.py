@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 
@@ -22,11 +22,12 @@ from tao2serve.sandbox.environment import client_environment
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.state import SandboxState
 
-__all__ = ["ServerCost", "Stack", "running_stack", "without_tuning"]
+__all__ = ["SERVERS", "Stack", "cpu_s", "running_stack", "without_tuning"]
 
 # They hold OpenBLAS to kernels and block sizes that suit tests, not measurements.
 _TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _DEPLOY_LIMIT_S = 180
+SERVERS = ("clearml-serving", "triton")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,8 @@ class Stack:
     ) -> dict[str, Any]:
         """Deploy as a user does, by the command, and return its document; `variables` are settings."""
         command = ("deploy", *map(str, source), "--endpoint", endpoint, "--image", str(image), "--json")
-        return json.loads(self.run("-m", "tao2serve", *command, variables=variables))
+        document: dict[str, Any] = json.loads(self.run("-m", "tao2serve", *command, variables=variables))
+        return document
 
     def run(self, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
         """Run this Python in the sandbox's environment and return what it prints; ends the benchmark if it fails."""
@@ -75,8 +77,12 @@ class Stack:
         with TritonControl(self.triton) as control:
             control.load(copy)
 
+    def cpu_s(self, *servers: str) -> float:
+        """Return the processor seconds that these servers, or both, have used up to now."""
+        return sum(cpu_s(self.pid(name)) for name in servers or SERVERS)
+
     def pid(self, name: str) -> int:
-        """The process `triton` or `clearml-serving`."""
+        """The process of one of SERVERS."""
         return next(record.pid for record in self.state.processes if record.name == name)
 
 
@@ -102,18 +108,12 @@ def without_tuning(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in _TUNING and not name.startswith(ours)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerCost:
-    """Processor seconds of a server and all it started, up to a moment."""
-
-    cpu_s: float
-
-    @classmethod
-    def now(cls, pid: int) -> Self:
-        process = psutil.Process(pid)
-        total = 0.0
-        for member in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                times = member.cpu_times()
-                total += times.user + times.system
-        return cls(cpu_s=total)
+def cpu_s(pid: int) -> float:
+    """Return the processor seconds of a process and all it started, up to now."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = member.cpu_times()
+            total += times.user + times.system
+    return total

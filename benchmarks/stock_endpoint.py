@@ -25,7 +25,10 @@ class Preprocess:
         self._params = DetectorParams.from_dict(json.loads(Path(__file__).with_name("params.json").read_text()))
 
     def preprocess(
-        self, body: bytes, state: dict[str, Any], collect_custom_statistics_fn: Callable[[dict], None] | None = None
+        self,
+        body: bytes,
+        state: dict[str, Any],
+        collect_custom_statistics_fn: Callable[[dict[str, Any]], None] | None = None,
     ) -> Any:
         image = Image.open(io.BytesIO(body)).convert("RGB")
         state["size"] = image.size
@@ -33,7 +36,10 @@ class Preprocess:
         return (np.asarray(image, dtype=np.float32) / np.float32(255.0)).transpose(2, 0, 1)[None]
 
     def postprocess(
-        self, data: Any, state: dict[str, Any], collect_custom_statistics_fn: Callable[[dict], None] | None = None
+        self,
+        data: Any,
+        state: dict[str, Any],
+        collect_custom_statistics_fn: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
         cov, bbox = data
         found = postprocess(cov[0], bbox[0], self._params, image_size=state["size"])

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         boxes = {size: compared(urls, paths) for size, paths in detector.pictures.items()}
         taken = reporting.circumstances(rounds=options.rounds, seconds=options.seconds,
                                         other=dict(options.settings))  # fmt: skip
-        series = measure(client, urls, detector.pictures, rounds=options.rounds, seconds=options.seconds)
+        series = measure(client, urls, detector.pictures, options)
     document = {
         **taken,
         "boxes_compared": boxes,
@@ -123,20 +123,19 @@ def compared(urls: Mapping[str, str], pictures: Sequence[Path]) -> int:
 
 
 def measure(
-    client: LoadClient, urls: Mapping[str, str], pictures: Mapping[str, Sequence[Path]], *, rounds: int, seconds: float
+    client: LoadClient, urls: Mapping[str, str], pictures: Mapping[str, Sequence[Path]], options: argparse.Namespace
 ) -> dict[tuple[str, str, int], Series]:
     """Let the sides take turns, in changing order; the first round warms up and does not count."""
     series = {(size, side, clients): Series() for size in pictures for side in urls for clients in CLIENTS}
-    for number in range(rounds + 1):
+    for number in reporting.rounds_within(options.rounds, limit_s=options.limit):
         for size, clients in ((size, clients) for size in pictures for clients in CLIENTS):
-            for side in urls if number % 2 else reversed(urls):
+            for side in reporting.in_turn(urls, number):
                 block = client.post(
-                    urls[side], pictures[size], clients=clients, seconds=seconds if number else 0.3,
+                    urls[side], pictures[size], clients=clients, seconds=options.seconds if number else 0.3,
                     least=(4 if clients == 1 else 2) if number else 1,
                 )  # fmt: skip
                 if number:
                     series[size, side, clients].blocks.append(block)
-        print(f"round {number} of {rounds}", file=sys.stderr)
     return series
 
 
@@ -159,8 +158,9 @@ def markdown(document: Mapping[str, Any]) -> str:
     other = document["settings"]["other"]
     lines = [reporting.said(document), "", reporting.table(heads, rows), ""]
     lines.append(
-        f"All sides gave the same {sum(document['boxes_compared'].values())} boxes. Median of "
-        f"{document['settings']['rounds']} rounds; the load client took at most {100 * busiest:.1f} % of a core."
+        f"All sides gave the same {sum(document['boxes_compared'].values())} boxes. "
+        f"Median of {len(document['cases'][0]['latencies_ms'])} rounds; "
+        f"the load client took at most {100 * busiest:.1f} % of a core."
     )
     if other:
         lines.append("Other settings: " + ", ".join(f"`{name}={value}`" for name, value in other.items()) + ".")
@@ -174,6 +174,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each block; a slow side gets its requests done")
     parser.add_argument("--with", dest="settings", type=setting, action="append", default=[], metavar="NAME=VALUE",
                         help="a setting of a further deployment of ours, as TAO2SERVE_UINT8_INPUT=true")  # fmt: skip
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds after which no further round begins")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     return parser.parse_args(arguments)
