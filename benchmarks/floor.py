@@ -150,7 +150,7 @@ def measure(
         alone = timed_by_turns(parts, rounds=2, repeats=5)
         alone_after = counters.read(model)
         if number:
-            way.series.blocks.append(block)
+            way.series.add(block, cpu_s=sum(spent.values()) - sum(costs.values()))
             way.empty.blocks.append(idle)
             way.models.append(between(before, after)[model])
             way.alone.append(alone)

@@ -58,7 +58,6 @@ class Case:
     triton_model: str
     series: dict[int, Series] = field(default_factory=lambda: {clients: Series() for clients in CLIENTS})
     triton: dict[int, list[dict[str, ModelTimes]]] = field(default_factory=lambda: {clients: [] for clients in CLIENTS})
-    cpu_ms: dict[int, list[float]] = field(default_factory=lambda: {clients: [] for clients in CLIENTS})
 
     def split_ms(self, clients: int) -> dict[str, float]:
         """Return where the mean request of that many clients spends its time; the entries add up to its latency."""
@@ -87,7 +86,6 @@ class Case:
             "clients": {
                 str(clients): {
                     **self.series[clients].to_dict(),
-                    "cpu_ms": round(statistics.median(self.cpu_ms[clients]), 1),
                     "split_ms": {name: round(value, 2) for name, value in self.split_ms(clients).items()},
                     "triton": [
                         {name: asdict(times) for name, times in models.items()} for models in self.triton[clients]
@@ -180,9 +178,8 @@ def measure(stack: Stack, client: LoadClient, cases: Sequence[Case], options: ar
                 )  # fmt: skip
                 after, spent = counters.read(case.triton_model), stack.cpu_s() - spent
                 if number:
-                    case.series[clients].blocks.append(block)
+                    case.series[clients].add(block, cpu_s=spent)
                     case.triton[clients].append(between(before, after))
-                    case.cpu_ms[clients].append(1e3 * spent / len(block.latencies_ms))
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -41,6 +41,11 @@ class Series:
     """The blocks of one case, one a round."""
 
     blocks: list[Block] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)  # of the servers, in each block
+
+    def add(self, block: Block, *, cpu_s: float) -> None:
+        self.blocks.append(block)
+        self.cpu_s.append(cpu_s)
 
     @property
     def p50_ms(self) -> float:
@@ -55,6 +60,12 @@ class Series:
     @property
     def throughput_rps(self) -> float:
         return statistics.median(block.throughput_rps for block in self.blocks)
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time of the servers for one image, which other work on the machine hardly changes."""
+        each = [1e3 * used / len(block.latencies_ms) for used, block in zip(self.cpu_s, self.blocks, strict=True)]
+        return statistics.median(each)
 
     @property
     def client_cpu_ratio(self) -> float:
@@ -78,6 +89,7 @@ class Series:
             "p50_ms": round(self.p50_ms, 2),
             "p99_ms": round(self.p99_ms, 2),
             "throughput_rps": round(self.throughput_rps, 2),
+            "cpu_ms": round(self.cpu_ms, 1),
             "requests": self.requests,
             "client_cpu_ratio": round(self.client_cpu_ratio, 3),
             "is_client_saturated": self.client_cpu_ratio > _MOST_OF_A_CORE,

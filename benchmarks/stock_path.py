@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         boxes = {size: compared(urls, paths) for size, paths in detector.pictures.items()}
         taken = reporting.circumstances(rounds=options.rounds, seconds=options.seconds,
                                         other=dict(options.settings))  # fmt: skip
-        series = measure(client, urls, detector.pictures, options)
+        series = measure(stack, client, urls, detector.pictures, options)
     document = {
         **taken,
         "boxes_compared": boxes,
@@ -123,19 +123,24 @@ def compared(urls: Mapping[str, str], pictures: Sequence[Path]) -> int:
 
 
 def measure(
-    client: LoadClient, urls: Mapping[str, str], pictures: Mapping[str, Sequence[Path]], options: argparse.Namespace
+    stack: Stack,
+    client: LoadClient,
+    urls: Mapping[str, str],
+    pictures: Mapping[str, Sequence[Path]],
+    options: argparse.Namespace,
 ) -> dict[tuple[str, str, int], Series]:
     """Let the sides take turns, in changing order; the first round warms up and does not count."""
     series = {(size, side, clients): Series() for size in pictures for side in urls for clients in CLIENTS}
     for number in reporting.rounds_within(options.rounds, limit_s=options.limit):
         for size, clients in ((size, clients) for size in pictures for clients in CLIENTS):
             for side in reporting.in_turn(urls, number):
+                spent = stack.cpu_s()
                 block = client.post(
                     urls[side], pictures[size], clients=clients, seconds=options.seconds if number else 0.3,
                     least=(4 if clients == 1 else 2) if number else 1,
                 )  # fmt: skip
                 if number:
-                    series[size, side, clients].blocks.append(block)
+                    series[size, side, clients].add(block, cpu_s=stack.cpu_s() - spent)
     return series
 
 
@@ -149,11 +154,22 @@ def markdown(document: Mapping[str, Any]) -> str:
         is_stock = case is stock
         rows.append([
             case["side"], case["size"].replace("x", "×"), str(case["clients"]), f"{case['p50_ms']:.1f}",
-            f"{case['p99_ms']:.1f}", f"{case['throughput_rps']:.1f}", str(case["requests"]),
+            f"{case['p99_ms']:.1f}", f"{case['throughput_rps']:.1f}", f"{case['cpu_ms']:.0f}", str(case["requests"]),
             "" if is_stock else f"{stock['p50_ms'] / case['p50_ms']:.1f}",
             "" if is_stock else f"{case['throughput_rps'] / stock['throughput_rps']:.1f}",
         ])  # fmt: skip
-    heads = ["side", "JPEG", "clients", "p50 ms", "p99 ms", "images/s", "requests", "p50, × less", "images/s, × more"]
+    heads = [
+        "side",
+        "JPEG",
+        "clients",
+        "p50 ms",
+        "p99 ms",
+        "images/s",
+        "processor ms",
+        "requests",
+        "p50, × less",
+        "images/s, × more",
+    ]
     busiest = max(case["client_cpu_ratio"] for case in document["cases"])
     other = document["settings"]["other"]
     lines = [reporting.said(document), "", reporting.table(heads, rows), ""]
@@ -162,6 +178,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"Median of {len(document['cases'][0]['latencies_ms'])} rounds; "
         f"the load client took at most {100 * busiest:.1f} % of a core."
     )
+    lines.append("Processor time is that of ClearML Serving and Triton together, for one image.")
     if other:
         lines.append("Other settings: " + ", ".join(f"`{name}={value}`" for name, value in other.items()) + ".")
     return "\n".join(lines)

@@ -19,18 +19,21 @@ def block(*latencies_ms: float, elapsed_s: float = 1.0, client_cpu_s: float = 0.
 
 def test_one_disturbed_round_moves_neither_median_nor_throughput() -> None:
     """Rates are medians over rounds; only the 99th percentile is of all requests."""
-    series = Series([block(9, 10, 11), block(10, 10, 10), block(500, 600, 700, elapsed_s=3.0)])
+    series = Series()
+    for each, cpu_s in ((block(9, 10, 11), 0.3), (block(10, 10, 10), 0.3), (block(500, 600, 700, elapsed_s=3.0), 9.0)):
+        series.add(each, cpu_s=cpu_s)
     assert series.p50_ms == 10
     assert series.throughput_rps == 3.0
     assert series.p99_ms == 700
     assert series.timing_ms("infer") == 5
+    assert series.cpu_ms == pytest.approx(100)
     assert series.requests == 9
 
 
 def test_a_busy_client_is_called_saturated() -> None:
     """Figures of a load client that had a core to itself for all of the time are its own."""
-    assert Series([block(1, client_cpu_s=0.95)]).to_dict()["is_client_saturated"]
-    assert not Series([block(1, client_cpu_s=0.5)]).to_dict()["is_client_saturated"]
+    assert Series([block(1, client_cpu_s=0.95)], [0.1]).to_dict()["is_client_saturated"]
+    assert not Series([block(1, client_cpu_s=0.5)], [0.1]).to_dict()["is_client_saturated"]
 
 
 def test_rounds_end_when_the_time_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
