@@ -145,9 +145,9 @@ def measure(
         before, costs = counters.read(model), {name: stack.cpu_s(name) for name in SERVERS}
         block = client.post(url, pictures, seconds=options.seconds, least=8)
         after, spent = counters.read(model), {name: stack.cpu_s(name) for name in SERVERS}
-        idle = client.post(empty, pictures, seconds=options.seconds / 5, least=8)
+        idle = client.post(empty, pictures, seconds=options.seconds / 5, least=4)
         alone_before = counters.read(model)
-        alone = timed_by_turns(parts, rounds=2, repeats=5)
+        alone = timed_by_turns(parts, rounds=1, repeats=8)
         alone_after = counters.read(model)
         if number:
             way.series.add(block, cpu_s=sum(spent.values()) - sum(costs.values()))
@@ -166,26 +166,27 @@ def figures(way: Way) -> dict[str, Any]:
     infer, alone_infer = median(times.infer_ms for times in way.models), median(way.alone_infer_ms)
     read = median(alone["decode and resize"] for alone in way.alone)
     call = median(alone["one gRPC call"] for alone in way.alone)
-    path, floor = way.series.p50_ms - infer, read + call - alone_infer
+    ratios = [
+        (median(block.latencies_ms) - times.infer_ms)
+        / (alone["decode and resize"] + alone["one gRPC call"] - alone_infer_ms)
+        for block, times, alone, alone_infer_ms in zip(
+            way.series.blocks, way.models, way.alone, way.alone_infer_ms, strict=True
+        )
+    ]
     timing = {name: way.series.timing_ms(name) for name in ("preprocess", "infer", "postprocess", "total")}
     return {
         "path": {
-            "p50": way.series.p50_ms, "network": infer, "without network": path,
+            "p50": way.series.p50_ms, "network": infer, "without network": way.series.p50_ms - infer,
             "read": timing["preprocess"], "call without network": timing["infer"] - infer,
             "cluster": timing["postprocess"], "empty endpoint": way.empty.p50_ms,
             "triton": median(times.queue_ms + times.input_ms + times.output_ms for times in way.models),
         },
         "alone": {
-            "decode and resize": read, "one gRPC call": call, "network": alone_infer, "sum without network": floor,
+            "decode and resize": read, "one gRPC call": call, "network": alone_infer, "sum without network": read + call - alone_infer,
         },
-        "ratio": path / floor,
-        "ratio_of_rounds": [
-            (statistics.median(block.latencies_ms) - times.infer_ms)
-            / (alone["decode and resize"] + alone["one gRPC call"] - alone_infer_ms)
-            for block, times, alone, alone_infer_ms in zip(
-                way.series.blocks, way.models, way.alone, way.alone_infer_ms, strict=True
-            )
-        ],
+        # Of each round first, since a round's path and parts had the same machine.
+        "ratio": median(ratios),
+        "ratio_of_rounds": ratios,
         "cpu": {name: median(values) for name, values in way.cpu_ms.items()},
     }  # fmt: skip
 
@@ -248,7 +249,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         "",
         reporting.table(
             ["JPEG", "path without network, ms", "decode and resize", "one gRPC call without network", "sum", "ratio",
-             "rounds"],
+             "its quartiles"],
             [row(size, found) for size, found in document["sizes"].items()],
         ),
         "",
@@ -279,7 +280,7 @@ def row(size: str, found: Mapping[str, Any]) -> list[str]:
     return [
         size.replace("x", "×"), f"{found['path']['without network']:.1f}", f"{alone['decode and resize']:.1f}",
         f"{alone['one gRPC call'] - alone['network']:.1f}", f"{alone['sum without network']:.1f}",
-        f"{found['ratio']:.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}",
+        f"{found['ratio']:.2f}", "{0:.2f} to {2:.2f}".format(*statistics.quantiles(ratios, n=4)),
     ]  # fmt: skip
 
 
@@ -298,8 +299,8 @@ def rest(size: str, found: Mapping[str, Any]) -> list[str]:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", choices=sorted(SIZES), nargs="+", default=["960x544", "1920x1080"])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of the path in each round")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of the path in each round")
     parser.add_argument("--with", dest="settings", type=setting, action="append", default=[], metavar="NAME=VALUE",
                         help="a setting of the deployment, as TAO2SERVE_UINT8_INPUT=true")  # fmt: skip
     parser.add_argument("--no-profile", action="store_true", help="leave py-spy out")
