@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         detector = light_detector(stack.folder, sizes={name: SIZES[name] for name in options.size})
         variables = {"TAO2SERVE_PLACEMENT": "endpoint", **dict(options.settings)}
         endpoint = detector.deploy(stack, variables=variables)["endpoint"]
-        model = triton_model_name(endpoint["name"], int(endpoint["version"]))
+        model = network_model(stack.triton, triton_model_name(endpoint["name"], int(endpoint["version"])))
         empty = register_empty(stack, detector)
         call = OneCall(stack.triton, model)
         mode = variables.get("TAO2SERVE_RESIZE", "lanczos")
@@ -113,6 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         reporting.replace_section("floor", text)
     return 0
+
+
+def network_model(triton: str, name: str) -> str:
+    """Return the Triton model that runs the network: the one of this name, or in an ensemble its detector."""
+    inside = f"{name}_detector"
+    return inside if inside in TritonStatistics(triton).read(name) else name
 
 
 def register_empty(stack: Stack, detector: Detector) -> str:
@@ -182,7 +188,8 @@ def figures(way: Way) -> dict[str, Any]:
             "triton": median(times.queue_ms + times.input_ms + times.output_ms for times in way.models),
         },
         "alone": {
-            "decode and resize": read, "one gRPC call": call, "network": alone_infer, "sum without network": read + call - alone_infer,
+            "decode and resize": read, "one gRPC call": call, "network": alone_infer,
+            "sum without network": read + call - alone_infer,
         },
         # Of each round first, since a round's path and parts had the same machine.
         "ratio": median(ratios),
