@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from .postprocess import postprocess
-from .preprocess import ImageError, preprocess
+from .postprocess import postprocess, postprocess_batch
+from .preprocess import RESIZE_MODES, ImageError, ResizeMode, preprocess
 from .values import ClassParams, Detections, DetectorParams
 
-__all__ = ["ClassParams", "Detections", "DetectorParams", "ImageError", "postprocess", "preprocess"]
+__all__ = [
+    "RESIZE_MODES",
+    "ClassParams",
+    "Detections",
+    "DetectorParams",
+    "ImageError",
+    "ResizeMode",
+    "postprocess",
+    "postprocess_batch",
+    "preprocess",
+]
 
 
 def __getattr__(name: str) -> Any:

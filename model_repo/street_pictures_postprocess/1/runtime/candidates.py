@@ -1,8 +1,9 @@
-"""Grid cells whose coverage passes the threshold, as boxes, and which of them overlap."""
+"""Grid cells whose coverage passes the threshold, as boxes in pixels of the network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,24 +14,40 @@ from .values import DetectorParams, Float32
 Float64: TypeAlias = NDArray[np.float64]
 BoxEncoding: TypeAlias = Literal["offsets", "absolute"]
 Index: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Boxes in network pixels, class by class, within a class column by column of the grid (TAO's order).
+    """Boxes in network pixels, image by image, class by class, within a class column by column of the grid.
 
-    ltrb: (N, 4) float64, coverage: (N,) float64, class_id: (N,) int64.
+    This is TAO's order, and a candidate's index says which comes first. sides: (4, N) float64, the rows being left,
+    top, right and bottom; coverage: (N,) float64; class_id: (N,) int64; group: (N,) int64, image * classes + class,
+    never falling: boxes of different groups have nothing to do with each other.
     """
 
-    ltrb: Float64
+    sides: Float64
     coverage: Float64
     class_id: Index
+    group: Index
 
     def __len__(self) -> int:
         return len(self.coverage)
 
-    def take(self, index: Index | NDArray[np.bool_]) -> Candidates:
-        return Candidates(ltrb=self.ltrb[index], coverage=self.coverage[index], class_id=self.class_id[index])
+    @property
+    def ltrb(self) -> Float64:
+        """The boxes as rows: (N, 4)."""
+        return self.sides.T
+
+    def take(self, index: Index | Mask) -> Candidates:
+        if index.dtype == np.bool_:
+            index = index.nonzero()[0]  # looked through once, not four times
+        return Candidates(
+            sides=self.sides.take(index, axis=1),
+            coverage=self.coverage.take(index),
+            class_id=self.class_id.take(index),
+            group=self.group.take(index),
+        )
 
 
 def find_candidates(
@@ -38,31 +55,46 @@ def find_candidates(
 ) -> Candidates:
     """Return every cell above its class's coverage threshold as a box; a box that is not finite is left out.
 
-    cov is (C, h, w), bbox (4C, h, w), either the network's offsets, decoded here as `absolute_boxes` says, or
-    boxes that a graph has decoded already.
+    cov is (C, h, w), bbox (4C, h, w), or both have a leading axis of images. bbox holds either the network's offsets,
+    decoded here to the bits of `absolute_boxes`, or boxes that a graph has decoded already.
     """
-    classes, rows, columns = cov.shape
-    threshold = np.array([entry.coverage_threshold for entry in params.classes], dtype=np.float32)
-    # Transposed first, so that nonzero() walks the grid column by column: clusters are numbered and ties
-    # are broken in this order.
-    class_id, x, y = np.nonzero(cov.transpose(0, 2, 1) > threshold[:, None, None])
-    values = bbox.reshape(classes, 4, rows, columns)[class_id, :, y, x]
+    classes, rows, columns = cov.shape[-3:]
+    grid = _grid(params, classes, rows, columns)
+    above = cov.reshape(-1, classes, rows, columns) > grid.threshold
+    # Swapped first, so that the grid is walked column by column: clusters are numbered and ties broken in this order.
+    found = above.swapaxes(2, 3).ravel().nonzero()[0]
+    if len(above) == 1:
+        image, cell = None, found
+    else:
+        image, cell = np.divmod(found, len(grid.class_id))
+    place = grid.place.take(cell)
+    class_id = group = grid.class_id.take(cell)
+    if image is not None:
+        place += image * (4 * len(grid.class_id))
+        group = image * classes + class_id
+    values = bbox.reshape(-1).take(place + grid.planes)
     if boxes == "offsets":
-        centre_x, centre_y = cell_centres(params, rows=rows, columns=columns)
-        sides = values * np.float32(params.bbox_scale)
-        low, high = np.stack((centre_x[x], centre_y[y]), axis=1), sides[:, 2:]
-        values = np.concatenate((low - sides[:, :2], low + high), axis=1)
-    found = Candidates(
-        ltrb=values.astype(np.float64), coverage=cov[class_id, y, x].astype(np.float64), class_id=class_id
+        # centre - offset * scale and centre + offset * scale, with one rounding a product and one a sum.
+        values *= grid.scale
+        values += grid.centre.take(cell, axis=1)
+    # In bbox the cells of class c begin at plane 4c, in cov at plane c.
+    coverage = cov.reshape(-1).take(place - group * (3 * rows * columns))
+    candidates = Candidates(
+        sides=values.astype(np.float64), coverage=coverage.astype(np.float64), class_id=class_id, group=group
     )
-    finite = np.isfinite(found.ltrb).all(axis=1) & np.isfinite(found.coverage)
-    return found if finite.all() else found.take(finite)
+    finite = np.isfinite(values)
+    if finite.all() and np.isfinite(coverage).all():
+        return candidates
+    return candidates.take(finite.all(axis=0) & np.isfinite(coverage))
 
 
 def cell_centres(params: DetectorParams, *, rows: int, columns: int) -> tuple[Float32, Float32]:
-    """Return (x (columns,), y (rows,)) of the grid's cells in network pixels: index * stride + offset."""
-    x = np.arange(columns) * round(params.width / columns) + params.bbox_offset
-    y = np.arange(rows) * round(params.height / rows) + params.bbox_offset
+    """Return (x (columns,), y (rows,)) of the grid's cells in network pixels: index * stride + offset.
+
+    The stride is input over grid, whole number or not: so it was trained (docs/architecture.md).
+    """
+    x = np.arange(columns) * (params.width / columns) + params.bbox_offset
+    y = np.arange(rows) * (params.height / rows) + params.bbox_offset
     return x.astype(np.float32), y.astype(np.float32)
 
 
@@ -79,28 +111,6 @@ def absolute_boxes(bbox: Float32, params: DetectorParams) -> Float32:
     return np.stack(ltrb, axis=1).reshape(bbox.shape)
 
 
-def neighbour_pairs(boxes: Candidates, eps: Float64) -> tuple[Index, Index]:
-    """Return index arrays (i, j) of all pairs i != j of one class whose distance 1 - IoU is within `eps` (per box).
-
-    The IoU's denominator carries NVIDIA's + 0.01. Boxes that are apart cost nothing: they are swept by left edge, and
-    of two boxes i (further left) and j, IoU >= 1 - eps needs left_j - left_i <= eps * width_i.
-    """
-    left, _, right, _ = boxes.ltrb.T
-    width = np.maximum(right - left, 0.0)
-    span = float(np.ptp(left) + width.max()) + 1.0 if len(boxes) else 1.0
-    key = left - left.min(initial=0.0) + boxes.class_id * (2.0 * span)  # classes never come near each other
-    order = np.argsort(key, kind="stable")
-    reach = np.where(eps < 1.0, eps * width, span)[order]
-    stop = np.searchsorted(key[order], key[order] + reach, side="right")
-    count = np.maximum(stop - np.arange(1, len(order) + 1), 0)
-    first = np.repeat(np.arange(len(order)), count)
-    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
-    i, j = order[first], order[second]
-    near = 1.0 - overlap(boxes.ltrb[i], boxes.ltrb[j], smoothing=0.01) <= eps[i]
-    i, j = i[near], j[near]
-    return np.concatenate((i, j)), np.concatenate((j, i))
-
-
 def overlap(a: Float64, b: Float64, *, smoothing: float = 0.0, pixel: float = 0.0) -> Float64:
     """Intersection over union of boxes (…, 4), broadcast over the leading axes; `pixel` is added to every side."""
     low = np.maximum(a[..., :2], b[..., :2])
@@ -111,3 +121,33 @@ def overlap(a: Float64, b: Float64, *, smoothing: float = 0.0, pixel: float = 0.
     union = area_a + area_b - intersection + smoothing
     ratio: Float64 = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return ratio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """What the cells of one image's grids have in common over all images.
+
+    Arrays of C * h * w count the cells class by class, column by column.
+    """
+
+    threshold: Float32  # (C, 1, 1)
+    class_id: Index
+    place: Index  # where the cell's first offset lies in bbox, counted in values
+    planes: Index  # (4, 1): from there to its L, T, R and B
+    centre: Float32  # (4, C * h * w): what L, T, R and B are counted from
+    scale: Float32  # (4, 1): what an offset is times, L and T to the left and up
+
+
+@lru_cache(maxsize=16)
+def _grid(params: DetectorParams, classes: int, rows: int, columns: int) -> _Grid:
+    class_id, x, y = (index.ravel() for index in np.indices((classes, columns, rows)))
+    centre_x, centre_y = cell_centres(params, rows=rows, columns=columns)
+    threshold = np.array([entry.coverage_threshold for entry in params.classes], dtype=np.float32)
+    return _Grid(
+        threshold=threshold[:, None, None],
+        class_id=class_id,
+        place=(class_id * 4 * rows + y) * columns + x,
+        planes=np.arange(4)[:, None] * (rows * columns),
+        centre=np.stack((centre_x[x], centre_y[y]) * 2),
+        scale=np.array([-1.0, -1.0, 1.0, 1.0], dtype=np.float32)[:, None] * np.float32(params.bbox_scale),
+    )

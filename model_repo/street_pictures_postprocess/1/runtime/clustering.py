@@ -2,167 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .candidates import Candidates, Float64, Index, neighbour_pairs, overlap
-from .values import ClassParams, DetectorParams
+from .candidates import Candidates, Float64, Index, Mask
+from .dbscan import UNCLUSTERED, dbscan
+from .nms import nms
+from .settings import ClassSettings, class_settings
+from .values import DetectorParams
 
-UNCLUSTERED = -1
-# What TAO reads an absent (zero) NMS threshold as.
-DEFAULT_NMS_IOU_THRESHOLD = 0.3
-DEFAULT_NMS_CONFIDENCE_THRESHOLD = 0.1
+__all__ = ["Boxes", "cluster"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boxes:
-    """Boxes in network pixels, not clipped, not sorted; arrays of one length."""
+    """Boxes in network pixels, not clipped, not sorted by confidence; arrays of one length.
 
-    ltrb: Float64
+    sides: (4, N), the rows being left, top, right and bottom. first: the index of the candidate that a box begins
+    with, or is; it ranks boxes of the same confidence.
+    """
+
+    sides: Float64
     score: Float64
     raw_score: Float64
     class_id: Index
+    group: Index
+    first: Index
 
 
 def cluster(candidates: Candidates, params: DetectorParams) -> Boxes:
-    """Cluster each class by its own algorithm."""
-    by_dbscan = _mask(candidates, params, lambda entry: entry.clustering in ("dbscan", "hybrid"))
-    grouped = candidates.take(by_dbscan)
-    clusters = _dbscan(grouped, params)
-    dense = _mask(grouped, params, lambda entry: entry.clustering == "dbscan")
-    averaged = _average(grouped.take(dense), clusters[dense], params)
-    # Hybrid: DBSCAN says which candidates are believed, NMS chooses among them.
-    believed = grouped.take(~dense & _surviving(grouped, clusters, params))
-    direct = candidates.take(~by_dbscan)
-    return _join(averaged, _nms(believed, params), _nms(direct, params))
+    """Cluster each class of each image by its own algorithm; all of them in one pass."""
+    settings = class_settings(params)
+    # What NMS chooses among: the classes that know nothing else, and what DBSCAN believes of the hybrid ones.
+    direct = settings.is_nms.take(candidates.class_id)
+    if direct.all():
+        return _suppress(candidates, direct, settings)
+    grouped = (~direct).nonzero()[0]
+    clusters = _clusters(candidates, grouped, settings)
+    is_hybrid = settings.is_hybrid.take(clusters.boxes.class_id)
+    averaged = _take(clusters.boxes, clusters.kept & ~is_hybrid)
+    if not is_hybrid.any() and len(grouped) == len(candidates):
+        return averaged
+    believed = np.flatnonzero((clusters.kept & is_hybrid).take(clusters.number))
+    direct[clusters.member.take(believed)] = True
+    return _joined(averaged, _suppress(candidates, direct, settings))
 
 
-def _dbscan(boxes: Candidates, params: DetectorParams) -> Index:
-    """Label each candidate with the index of its cluster's first core candidate, or UNCLUSTERED."""
-    # NVIDIA adds 1e-12 to eps, so a distance equal to it is within.
-    eps = _per_box(boxes, params, lambda entry: entry.dbscan_eps + 1e-12)
-    needed = _per_box(boxes, params, lambda entry: max(int(entry.dbscan_min_samples), 1))
-    i, j = neighbour_pairs(boxes, eps)
-    # A box is its own neighbour only if its own distance is within eps; tiny and inverted ones are not.
-    own = 1.0 - overlap(boxes.ltrb, boxes.ltrb, smoothing=0.01) <= eps
-    weight = np.where(own, boxes.coverage, 0.0) + np.bincount(i, weights=boxes.coverage[j], minlength=len(boxes))
-    core = weight >= needed
-    label = np.where(core, np.arange(len(boxes)), len(boxes))
-    linked = core[i] & core[j]
-    label = _spread_minimum(label, i[linked], j[linked])
-    # A border candidate joins the lowest-numbered cluster it touches.
-    border = ~core[i] & core[j]
-    np.minimum.at(label, i[border], label[j[border]])
-    return np.where(label == len(boxes), UNCLUSTERED, label)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clusters:
+    """All clusters that DBSCAN found: `boxes`, and whether each passes the thresholds.
+
+    member: (M,) the candidates that are in one; number: (M,) in which.
+    """
+
+    boxes: Boxes
+    kept: Mask
+    member: Index
+    number: Index
 
 
-def _spread_minimum(label: Index, i: Index, j: Index) -> Index:
-    """Give every connected component (edges i-j) the smallest label in it."""
-    while True:
-        before = label.copy()
-        np.minimum.at(label, i, label[j])
-        inside = label < len(label)
-        label[inside] = label[label[inside]]  # jump to the label of the label: long chains in few rounds
-        if np.array_equal(before, label):
-            return label
-
-
-def _average(boxes: Candidates, label: Index, params: DetectorParams) -> Boxes:
-    """One box a cluster: the coverage-weighted mean, kept by confidence and by its unclipped height."""
-    kept = label != UNCLUSTERED
-    boxes, label = boxes.take(kept), label[kept]
-    _, member = np.unique(label, return_inverse=True)
-    count = int(member.max(initial=-1)) + 1
-    total = np.bincount(member, weights=boxes.coverage, minlength=count).astype(np.float64)
-    ltrb = np.stack(
-        [np.bincount(member, weights=boxes.coverage * side, minlength=count) / total for side in boxes.ltrb.T],
-        axis=1,
+def _clusters(candidates: Candidates, grouped: Index, settings: ClassSettings) -> _Clusters:
+    """Cluster some of the candidates by DBSCAN; a cluster's box is the coverage-weighted mean of its members."""
+    boxes = candidates if len(grouped) == len(candidates) else candidates.take(grouped)
+    label = dbscan(
+        boxes,
+        eps=settings.dbscan_eps.take(boxes.class_id),
+        needed=settings.dbscan_min_samples.take(boxes.class_id),
     )
-    highest = np.zeros(count)
-    np.maximum.at(highest, member, boxes.coverage)
-    class_id = np.zeros(count, dtype=np.int64)
-    class_id[member] = boxes.class_id
-    merged = Candidates(ltrb=ltrb, coverage=total, class_id=class_id)
-    confidence = _confidence(boxes, member, merged, params)
-    with np.errstate(invalid="ignore"):
-        keep = confidence >= _per_box(merged, params, lambda entry: entry.dbscan_confidence_threshold)
-    keep &= ltrb[:, 3] - ltrb[:, 1] > _per_box(merged, params, lambda entry: entry.minimum_bounding_box_height)
-    return Boxes(
-        ltrb=ltrb[keep],
-        score=np.clip(highest[keep], 0.0, 1.0),
-        raw_score=confidence[keep],
-        class_id=class_id[keep],
+    is_first = label == np.arange(len(label))
+    first, member = is_first.nonzero()[0], (label != UNCLUSTERED).nonzero()[0]
+    number = (is_first.cumsum() - 1).take(label.take(member))
+    coverage = boxes.coverage.take(member)
+    total = np.bincount(number, weights=coverage, minlength=len(first)).astype(np.float64, copy=False)
+    sides = np.empty((4, len(first)))
+    for row, side in enumerate(boxes.sides.take(member, axis=1) * coverage):
+        sides[row] = np.bincount(number, weights=side, minlength=len(first))
+    sides /= total
+    highest = np.zeros(len(first))
+    np.maximum.at(highest, number, coverage)
+    class_id = boxes.class_id.take(first)
+    found = Boxes(
+        sides=sides,
+        score=np.minimum(highest, 1.0),
+        raw_score=_confidence(total, number, coverage, settings.is_mean_cov.take(class_id)),
+        class_id=class_id,
+        group=boxes.group.take(first),
+        first=grouped.take(first),
     )
+    # The height is that of the mean as it is, before anything is clipped. A confidence that is no number stays below.
+    kept = found.raw_score >= settings.dbscan_confidence_threshold.take(class_id)
+    kept &= found.sides[3] - found.sides[1] > settings.minimum_bounding_box_height.take(class_id)
+    return _Clusters(boxes=found, kept=kept, member=grouped.take(member), number=number)
 
 
-def _confidence(boxes: Candidates, member: Index, merged: Candidates, params: DetectorParams) -> Float64:
+def _confidence(total: Float64, number: Index, coverage: Float64, is_mean_cov: Mask) -> Float64:
     """TAO's confidence of each cluster: the sum of coverage, or for `mean_cov` (mean - min) / (max - min).
 
     `mean_cov` of a single box is 0/0: not a number, which passes no threshold.
     """
-    total = merged.coverage
-    count = np.bincount(member, minlength=len(merged))
-    low, high = np.full(len(merged), np.inf), np.full(len(merged), -np.inf)
-    np.minimum.at(low, member, boxes.coverage)
-    np.maximum.at(high, member, boxes.coverage)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = (total / count - low) / (high - low)
-    return np.where(_mask(merged, params, lambda entry: entry.confidence_model == "mean_cov"), spread, total)
+    if not is_mean_cov.any():
+        return total
+    low, high = np.full(len(total), np.inf), np.full(len(total), -np.inf)
+    np.minimum.at(low, number, coverage)
+    np.maximum.at(high, number, coverage)
+    mean = total / np.bincount(number, minlength=len(total))
+    return np.where(is_mean_cov, (mean - low) / (high - low), total)
 
 
-def _surviving(boxes: Candidates, label: Index, params: DetectorParams) -> NDArray[np.bool_]:
-    """Members of clusters that pass the DBSCAN thresholds."""
-    if not len(boxes):
-        return np.zeros(0, dtype=np.bool_)
-    survivors = np.zeros(len(boxes), dtype=np.bool_)
-    for first in np.unique(label[label != UNCLUSTERED]):
-        members = label == first
-        group = boxes.take(members)
-        survivors |= members & bool(len(_average(group, label[members], params).score))
-    return survivors
-
-
-def _nms(boxes: Candidates, params: DetectorParams) -> Boxes:
-    """Greedy suppression class by class, best coverage first; ties go to the earlier candidate.
-
-    Areas count one pixel more on each side, as tao_deploy's do. Each kept box carries its own coverage.
-    """
-    kept: list[Index] = []
-    for class_id, entry in enumerate(params.classes):
-        confidence = entry.nms_confidence_threshold or DEFAULT_NMS_CONFIDENCE_THRESHOLD
-        limit = entry.nms_iou_threshold or DEFAULT_NMS_IOU_THRESHOLD
-        queue = np.flatnonzero((boxes.class_id == class_id) & (boxes.coverage > confidence))
-        queue = queue[np.argsort(-boxes.coverage[queue], kind="stable")]
-        while len(queue):
-            best, queue = queue[:1], queue[1:]
-            kept.append(best)
-            shared = overlap(boxes.ltrb[best], boxes.ltrb[queue], pixel=1.0)
-            queue = queue[shared <= limit]
-    index = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
-    coverage = boxes.coverage[index]
+def _suppress(candidates: Candidates, among: Mask, settings: ClassSettings) -> Boxes:
+    """Choose among some of the candidates by NMS; each box carries its own coverage."""
+    enough = candidates.coverage > settings.nms_confidence_threshold.take(candidates.class_id)
+    index = (among & enough).nonzero()[0]
+    boxes = candidates.take(index)
+    stays = nms(boxes, limit=settings.nms_iou_threshold.take(boxes.class_id))
+    boxes = boxes.take(stays)
     return Boxes(
-        ltrb=boxes.ltrb[index],
-        score=np.clip(coverage, 0.0, 1.0),
-        raw_score=coverage,
-        class_id=boxes.class_id[index],
+        sides=boxes.sides,
+        score=np.minimum(boxes.coverage, 1.0),
+        raw_score=boxes.coverage,
+        class_id=boxes.class_id,
+        group=boxes.group,
+        first=index.take(stays),
     )
 
 
-def _per_box(boxes: Candidates, params: DetectorParams, value: Callable[[ClassParams], float]) -> Float64:
-    return np.array([value(entry) for entry in params.classes], dtype=np.float64)[boxes.class_id]
-
-
-def _mask(boxes: Candidates, params: DetectorParams, test: Callable[[ClassParams], bool]) -> NDArray[np.bool_]:
-    return np.array([test(entry) for entry in params.classes], dtype=np.bool_)[boxes.class_id]
-
-
-def _join(*parts: Boxes) -> Boxes:
+def _take(boxes: Boxes, mask: Mask) -> Boxes:
+    index = mask.nonzero()[0]
     return Boxes(
-        ltrb=np.concatenate([part.ltrb for part in parts]),
-        score=np.concatenate([part.score for part in parts]),
-        raw_score=np.concatenate([part.raw_score for part in parts]),
-        class_id=np.concatenate([part.class_id for part in parts]),
+        sides=boxes.sides.take(index, axis=1),
+        score=boxes.score.take(index),
+        raw_score=boxes.raw_score.take(index),
+        class_id=boxes.class_id.take(index),
+        group=boxes.group.take(index),
+        first=boxes.first.take(index),
+    )
+
+
+def _joined(a: Boxes, b: Boxes) -> Boxes:
+    return Boxes(
+        sides=np.concatenate((a.sides, b.sides), axis=1),
+        score=np.concatenate((a.score, b.score)),
+        raw_score=np.concatenate((a.raw_score, b.raw_score)),
+        class_id=np.concatenate((a.class_id, b.class_id)),
+        group=np.concatenate((a.group, b.group)),
+        first=np.concatenate((a.first, b.first)),
     )

@@ -86,7 +86,23 @@ def answer(
     timing: Timing,
 ) -> dict[str, Any]:
     """Build the response object for one image; boxes are x1, y1, x2, y2 in pixels of the original image."""
-    predictions = [
+    return {
+        "image": {"width": image_size[0], "height": image_size[1]},
+        "model": {"endpoint": model.endpoint, "version": model.version, "id": model.id},
+        "bbox_format": "xyxy",
+        "predictions": predictions_of(detections, params),
+        "timing_ms": {
+            "preprocess": round(timing.preprocess, 3),
+            "infer": round(timing.infer, 3),
+            "postprocess": round(timing.postprocess, 3),
+            "total": round(timing.total, 3),
+        },
+    }
+
+
+def predictions_of(detections: Detections, params: DetectorParams) -> list[dict[str, Any]]:
+    """Return the detections as the response lists them."""
+    return [
         {
             "bbox": [round(side, 3) for side in box],
             "score": round(score, 6),
@@ -102,15 +118,3 @@ def answer(
             strict=True,
         )
     ]
-    return {
-        "image": {"width": image_size[0], "height": image_size[1]},
-        "model": {"endpoint": model.endpoint, "version": model.version, "id": model.id},
-        "bbox_format": "xyxy",
-        "predictions": predictions,
-        "timing_ms": {
-            "preprocess": round(timing.preprocess, 3),
-            "infer": round(timing.infer, 3),
-            "postprocess": round(timing.postprocess, 3),
-            "total": round(timing.total, 3),
-        },
-    }

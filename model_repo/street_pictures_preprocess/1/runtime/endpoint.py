@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from . import ensemble
 from .answer import ServedModel, Timing, answer, decoded, images_of
 from .candidates import BoxEncoding
-from .ensemble import ResizeMode
 from .postprocess import postprocess
-from .preprocess import ImageError, read_pixels, to_tensor
+from .preprocess import ImageError, ResizeMode, read_pixels, to_tensor
 from .triton_client import TIMED_OUT, ImageRefusedError, InputTensor, TritonClient, TritonError, bytes_element
 from .values import DetectorParams, Float32
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 
 from .values import Detections, Float32
-
-ResizeMode: TypeAlias = Literal["lanczos", "fast"]
 
 # What a caller sends: the bytes of one image an element, (n, 1) BYTES.
 IMAGE: Final = "image"

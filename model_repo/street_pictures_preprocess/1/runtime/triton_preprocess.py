@@ -22,9 +22,8 @@ from .ensemble import (
     PREPROCESS_MS,
     REFUSED,
     RESIZE,
-    ResizeMode,
 )
-from .preprocess import ImageError, read_pixels, to_tensor
+from .preprocess import ImageError, ResizeMode, read_pixels, to_tensor
 from .values import DetectorParams
 
 

@@ -7,7 +7,7 @@ of training.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -49,7 +49,8 @@ class DetectorParams:
     width: int
     bbox_scale: float
     bbox_offset: float
-    classes: tuple[ClassParams, ...]
+    # Compared but not hashed: what is derived from the parameters is looked up for every image, by the same object.
+    classes: tuple[ClassParams, ...] = field(hash=False)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> DetectorParams:
