@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scenes import BBOX_OFFSET, BBOX_SCALE, CLASSES, SCENES, grids_of
+from grid_scenes import BBOX_OFFSET, BBOX_SCALE, CLASSES, SCENES, grids_of
 
 _HERE = Path(__file__).resolve().parent
 _ROWS, _COLUMNS, _STRIDE = 34, 60, 16

@@ -9,7 +9,7 @@ import numpy as np
 import postprocess
 import postprocess_worker
 import pytest
-from scenes import CLASSES, SCENES, Scene, grids_of
+from grid_scenes import CLASSES, SCENES, Scene, grids_of
 
 from tao2serve.runtime import DetectorParams
 from tao2serve.runtime import postprocess as decode
