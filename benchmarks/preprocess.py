@@ -2,8 +2,9 @@
 
     python benchmarks/preprocess.py [--rounds 25] [--json FILE]
 
-One thread. The images are photo-like and made here: a sample scene enlarged, with detail of a natural spectrum and
-some noise on it. All ways take turns, round after round; the median round counts.
+One thread, and its processor time, which other work on the machine adds little to. All ways take turns, round after
+round; the median round counts. The images are photo-like and made here: a sample scene enlarged, with detail of a
+natural spectrum and some noise on it.
 """
 
 from __future__ import annotations
@@ -132,10 +133,10 @@ def measured(kind: str, width: int, height: int, *, params: DetectorParams, roun
     times: dict[str, list[float]] = {name: [] for name in timed}
     for number in range(rounds + 1):
         for name, way in timed.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             way()
             if number:  # the first round warms up
-                times[name].append((time.perf_counter() - start) * 1e3)
+                times[name].append((time.thread_time() - start) * 1e3)
     return Measured(name=kind, width=width, height=height, image_bytes=len(body), times_ms=times)
 
 
