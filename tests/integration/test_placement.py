@@ -144,12 +144,13 @@ def test_a_late_failure_takes_the_whole_set_back(sandbox: CommandLine, repositor
     before = sorted(path.name for path in repository.iterdir())
     impatient = CommandLine(
         environment={**sandbox.environment, "TAO2SERVE_SERVING_BASE_URL": "http://127.0.0.1:9/serve",
-                     "TAO2SERVE_READY_TIMEOUT_S": "3", "TAO2SERVE_PLACEMENT": "ensemble"},
+                     "TAO2SERVE_READY_TIMEOUT_S": "5", "TAO2SERVE_PLACEMENT": "ensemble"},
         folder=sandbox.folder,
     )  # fmt: skip
     outcome = impatient.tao2serve("deploy", "--project", "street-detector", "--endpoint", "tardy", "--json")
     assert outcome.code == 6
-    assert outcome.document["step"] == "ask it, and compare with the artifact"
+    # On a busy machine it is late already when Triton starts the processes; that is taken back in the same way.
+    assert outcome.document["step"] in ("load on Triton", "ask it, and compare with the artifact")
     assert sorted(path.name for path in repository.iterdir()) == before
     with TritonControl(sandbox.environment["TAO2SERVE_TRITON_GRPC"]) as control:
         assert not any(control.is_model_ready(f"tardy_1{part}") for part in ("", *PARTS))
