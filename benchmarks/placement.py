@@ -217,8 +217,18 @@ def rates(cases: Sequence[Mapping[str, Any]]) -> str:
 
 def splits(cases: Sequence[Mapping[str, Any]]) -> str:
     names = list(cases[0]["clients"]["1"]["split_ms"])
-    rows = [[case["variant"], *(f"{case['clients']['1']['split_ms'][name]:.1f}" for name in names)] for case in cases]
-    return "One client, mean milliseconds:\n\n" + reporting.table(["variant", *names], rows)
+    rows = [
+        [
+            case["variant"],
+            *(f"{case['clients']['1']['split_ms'][name]:.1f}" for name in names),
+            *(f"{case['clients'][clients]['cpu_ms']:.0f}" for clients in ("1", "8")),
+        ]
+        for case in cases
+    ]
+    heads = ["variant", *names, "processor, 1 client", "processor, 8 clients"]
+    return "One client, mean milliseconds, and processor milliseconds of both servers for an image:\n\n" + (
+        reporting.table(heads, rows)
+    )
 
 
 def alone(parts_ms: Mapping[str, float]) -> str:

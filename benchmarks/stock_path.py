@@ -180,7 +180,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     )
     lines.append("Processor time is that of ClearML Serving and Triton together, for one image.")
     if other:
-        lines.append("Other settings: " + ", ".join(f"`{name}={value}`" for name, value in other.items()) + ".")
+        names = ", ".join(f"`{name}={value}`" for name, value in other.items())
+        lines.append(f"Other settings: {names}; its boxes are the same to two pixels.")
     return "\n".join(lines)
 
 
