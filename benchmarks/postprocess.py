@@ -235,21 +235,25 @@ def differences(
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Return the result as Markdown: a row a case, and the ratios that were asked for."""
+    """Return the result as Markdown: a row a case, and the ratios that were asked for.
+
+    Processor time comes first: other work on the cores lengthens a long run by the clock more than a short one.
+    """
     rows = [
-        "| scene | candidates | boxes | algorithm | ours | tao_deploy | × ours | × by processor time |",
+        "| scene | candidates | boxes | algorithm | ours | tao_deploy | × ours | × by the clock |",
         "|---|---|---|---|---|---|---|---|",
     ]
     rows += [
         f"| {case['scene']} | {case['candidates']:.0f} | {case['boxes']:.0f} | {case['algorithm']} "
-        f"| {case['ours_ms']:.2f} ms | {case['theirs_ms']:.1f} ms | {case['ratio']:.1f} "
-        f"| {case['processor_ratio']:.1f} |"
+        f"| {case['ours_processor_ms']:.2f} ms | {case['theirs_processor_ms']:.1f} ms "
+        f"| {case['processor_ratio']:.1f} | {case['ratio']:.1f} |"
         for case in result["cases"]
     ]
     rows += [
         "",
-        f"Over {', '.join(JUDGED)}: worst {result['worst_ratio']:.1f}, median {result['median_ratio']:.1f}; by "
-        f"processor time worst {result['processor_worst_ratio']:.1f}, median {result['processor_median_ratio']:.1f}.",
+        f"Over {', '.join(JUDGED)}: worst {result['processor_worst_ratio']:.1f}, "
+        f"median {result['processor_median_ratio']:.1f}; by the clock worst {result['worst_ratio']:.1f}, "
+        f"median {result['median_ratio']:.1f}.",
     ]
     return "\n".join(rows)
 

@@ -156,6 +156,17 @@ def test_height_and_confidence_thresholds_drop_boxes() -> None:
     assert len(detect(one_class(dbscan_confidence_threshold=1.6), *cells)) == 0
 
 
+def test_tables_of_one_network_do_not_serve_another() -> None:
+    """What is kept per parameters is kept by all of them: they hash alike when only their classes differ."""
+    loose, strict = one_class(coverage_threshold=0.1), one_class(coverage_threshold=0.7)
+    assert hash(loose) == hash(strict)
+    assert loose != strict
+    cells = ((1, 1, 0.6), (1, 2, 0.9), (2, 2, 0.9))
+    for _ in range(2):
+        assert detect(loose, *cells).raw_score[0] == pytest.approx(2.4)
+        assert detect(strict, *cells).raw_score[0] == pytest.approx(1.8)
+
+
 def test_values_that_are_not_finite_are_left_out() -> None:
     """NaN and infinity in a grid cost the cells that hold them and nothing else."""
     cov, bbox = grids((1, 1, 0.6), (1, 2, 0.9), (2, 3, 0.9), (3, 3, 0.9))
