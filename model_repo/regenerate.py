@@ -7,10 +7,13 @@ version number, which the ONNX file carries.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
+import tao2serve.runtime
+from tao2serve.artifact_request import ArtifactRequest
 from tao2serve.build import BuildRequest, build
 from tao2serve.config import PlacementKind, Settings
 from tao2serve.registry.source import Source
@@ -18,6 +21,7 @@ from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.steps import Steps
 
 EXAMPLES: dict[str, PlacementKind] = {"street": "endpoint", "street_pictures": "ensemble"}
+RUNTIME = Path(tao2serve.runtime.__file__).parent
 PRUNED = SAMPLE / "pruned"
 
 
@@ -27,7 +31,12 @@ def regenerate(repository: Path) -> tuple[Path, ...]:
     written = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, placement in EXAMPLES.items():
-            request = BuildRequest(source=Source(text=str(weights)), name=name, repository=Path(scratch))
+            request = BuildRequest(
+                source=Source(text=str(weights)),
+                name=name,
+                repository=Path(scratch),
+                artifacts=ArtifactRequest(uint8_input=Settings.model_fields["uint8_input"].default),
+            )
             # The defaults, whatever the settings of this machine are.
             built = build(request, Settings.model_construct(placement=placement), steps=Steps())
             for model in built.models:
@@ -35,7 +44,20 @@ def regenerate(repository: Path) -> tuple[Path, ...]:
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(model.path, target)
                 written.append(target)
+    _link(repository)
     return tuple(written)
+
+
+def _link(repository: Path) -> None:
+    """Put links where `build` leaves copies: the same bytes once are enough for git."""
+    copies = [(folder, RUNTIME) for folder in repository.glob("*/1/runtime")]
+    copies.append((repository / "street_pictures_detector/1/model.onnx", repository / "street/1/model.onnx"))
+    for copy, original in copies:
+        if copy.is_dir():
+            shutil.rmtree(copy)
+        else:
+            copy.unlink()
+        copy.symlink_to(os.path.relpath(original, copy.parent))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class ArtifactRequest:
     precision costs is measured on `images`, else on the calibration images, else on synthetic pictures.
 
     `uint8_input` and `absolute_boxes` ask for a lean graph, made last, from the graph in its precision; its boxes need
-    an experiment spec.
+    an experiment spec. With None for `uint8_input` a model that cannot be made to take pixels stays what it is.
     """
 
     precision: Precision | None = None
@@ -41,7 +41,7 @@ class ArtifactRequest:
     calibration_cache: Path | None = None
     calibration_method: CalibrationMethod = DEFAULT_METHOD
     fold_batch_norm: bool = False
-    uint8_input: bool = False
+    uint8_input: bool | None = False
     absolute_boxes: bool = False
     images: Path | None = None
     labels: Path | None = None
@@ -56,7 +56,11 @@ class ArtifactRequest:
             )
 
     @property
+    def wants_pixels(self) -> bool:
+        return self.uint8_input is not False
+
+    @property
     def lean_options(self) -> tuple[str, ...]:
         """The options of `export` that ask for a lean graph."""
-        wanted = (("--uint8-input", self.uint8_input), ("--absolute-boxes", self.absolute_boxes))
+        wanted = (("--uint8-input", self.wants_pixels), ("--absolute-boxes", self.absolute_boxes))
         return tuple(option for option, given in wanted if given)

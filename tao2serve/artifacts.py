@@ -127,17 +127,23 @@ def _lean(
     made: ModelArtifact, params: DetectorParams, request: ArtifactRequest, folder: Path, steps: Steps
 ) -> tuple[ModelArtifact, tuple[str, ...]]:
     """Put scaling and decoding into the graph, as far as that is asked for; also return what its user must know."""
-    wanted = lean_signature(made.signature, uint8_input=request.uint8_input, absolute_boxes=request.absolute_boxes)
+    wanted = lean_signature(made.signature, uint8_input=request.wants_pixels, absolute_boxes=request.absolute_boxes)
     if wanted == made.signature:
         return made, ()
     with steps.step("make the graph lean") as step:
-        lean = make_lean(
-            made,
-            output=folder / f"{made.path.stem}_lean.onnx",
-            uint8_input=request.uint8_input,
-            absolute_boxes=request.absolute_boxes,
-            params=params,
-        )
+        try:
+            lean = make_lean(
+                made,
+                output=folder / f"{made.path.stem}_lean.onnx",
+                uint8_input=request.wants_pixels,
+                absolute_boxes=request.absolute_boxes,
+                params=params,
+            )
+        except InputError as error:
+            if request.uint8_input is not None or request.absolute_boxes:
+                raise
+            step.note(f"it stays what it is: {error}")  # which nobody asked for, and which serves as well
+            return made, ()
         try:
             step.note(f"{lean.signature}: {prove_lean(lean, made, params)}")
         except ParityError as error:
@@ -170,7 +176,7 @@ def _given_plan(plan: Path, spec: ExperimentSpec | None, request: ArtifactReques
             check_against_spec(artifact.signature, spec, subject=str(plan))
         signature = artifact.signature
         differs = lean_signature(
-            signature, uint8_input=request.uint8_input, absolute_boxes=request.absolute_boxes
+            signature, uint8_input=bool(request.uint8_input), absolute_boxes=request.absolute_boxes
         ) != signature or request.precision not in (None, artifact.precision)
         if request.engine or request.fold_batch_norm or differs:
             raise UsageError(str(plan), f"is a plan in {artifact.precision}, and stays what it is")
@@ -184,7 +190,7 @@ def _find_builder(exported: ModelArtifact, wish: EngineWish, request: ArtifactRe
     options = request.lean_options
     if options:  # trtexec has no such options: it takes the lean file, which a run without --engine writes
         signature = lean_signature(
-            exported.signature, uint8_input=request.uint8_input, absolute_boxes=request.absolute_boxes
+            exported.signature, uint8_input=request.wants_pixels, absolute_boxes=request.absolute_boxes
         )
         named = replace(named, path=Path(f"{weights.stem}_lean.onnx"), signature=signature)
     find_builder(

@@ -49,7 +49,9 @@ class Settings(BaseSettings):
         "endpoint", description="where pictures are read and boxes clustered: in ClearML Serving, or in Triton"
     )
     resize: ResizeMode = Field("lanczos", description="how pictures are scaled: TAO's own way, or a faster one")
-    uint8_input: bool = Field(False, description="the served graph takes pixels and scales them itself")
+    uint8_input: bool | None = Field(
+        None, description="the served graph takes pixels and scales them itself; unset: if it can be made so"
+    )
     absolute_boxes: bool = Field(False, description="the served graph gives boxes instead of offsets")
     max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")
     preferred_batch_sizes: str = Field(

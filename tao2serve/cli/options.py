@@ -103,7 +103,7 @@ def artifact_request(
     calibration_method: str,
     accept_parity: bool,
     fold_batch_norm: bool = False,
-    uint8_input: bool = False,
+    uint8_input: bool | None = False,
     absolute_boxes: bool = False,
     images: Path | None = None,
     labels: Path | None = None,

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from . import ensemble
 from .answer import ServedModel, Timing, answer, decoded, images_of
 from .candidates import BoxEncoding
+from .header import DamagedImageError, ImageError
+from .memory import LARGE_PIXELS, give_back
 from .postprocess import postprocess
-from .preprocess import ImageError, ResizeMode, read_pixels, to_tensor
+from .preprocess import ResizeMode, read_pixels, to_tensor
 from .triton_client import TIMED_OUT, ImageRefusedError, InputTensor, TritonClient, TritonError, bytes_element
 from .values import DetectorParams, Float32
 
@@ -113,7 +115,10 @@ class Preprocess:
         """Read the picture and cluster the boxes in this process; Triton runs the network."""
         settings = self._settings
         start = time.perf_counter()
-        tensor, image_size = await self._in_thread(self._read, image, deadline)
+        read = await self._in_thread(self._read_or_refuse, image, deadline)
+        if isinstance(read, ImageError):
+            raise read
+        tensor, image_size = read
         ready = time.perf_counter()
         outputs = await self._infer((tensor.data.cast("B"),), deadline)
         inferred = time.perf_counter()
@@ -146,6 +151,21 @@ class Preprocess:
         rows: Float32 = outputs[ensemble.DETECTIONS][0, : int(outputs[ensemble.COUNT][0, 0])]
         found = ensemble.from_rows(rows)
         return answer(found, self._params, image_size=(width, height), model=self._settings.model, timing=timing)
+
+    def _read_or_refuse(self, image: bytes | str, deadline: float) -> tuple[NDArray[Any], tuple[int, int]] | ImageError:
+        """Return what was read, or why not; never with the traceback, which would keep the picture for a while."""
+        try:
+            array, size = self._read(image, deadline)
+        except DamagedImageError as error:
+            refusal = ImageError(str(error))
+        except ImageError as error:
+            return ImageError(str(error))
+        else:
+            if size[0] * size[1] > LARGE_PIXELS:
+                give_back()
+            return array, size
+        give_back()  # how large it would have been is not known here
+        return refusal
 
     def _read(self, image: bytes | str, deadline: float) -> tuple[NDArray[Any], tuple[int, int]]:
         settings = self._settings

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["Format", "Header", "ImageError", "read_header"]
+__all__ = ["DamagedImageError", "Format", "Header", "ImageError", "read_header"]
 
 Format: TypeAlias = Literal["JPEG", "PNG", "BMP", "WEBP"]
 
@@ -38,6 +38,10 @@ _MARKER_IN_SCANS: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 class ImageError(ValueError):
     """The bytes are no image we take; the text is one sentence for the caller."""
+
+
+class DamagedImageError(ImageError):
+    """A decoder had begun with the pixels when it found that they are damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from .header import Format, Header, ImageError, read_header
+from .header import DamagedImageError, Format, Header, ImageError, read_header
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "Picture", "decode", "one_sentence", "upright"]
 
@@ -128,7 +128,7 @@ def one_sentence() -> Iterator[None]:
         raise
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"the image cannot be decoded: {text[:160]}") from error
+        raise DamagedImageError(f"the image cannot be decoded: {text[:160]}") from error
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .candidates import Candidates, Float64, Index, Mask
+from .memory import keep_freed
 
 __all__ = ["Pairs", "Piece", "Sweep", "sweep_order"]
 
 Pairs: TypeAlias = tuple[Index, Index]
 _Value = TypeVar("_Value", bound=np.generic)
 
-# glibc hands freed memory back to the system beyond a threshold, and to fault it in again can cost as much as what is
-# done in it. Freeing one large block raises the threshold to twice its size (mallopt(3), M_MMAP_THRESHOLD), as the
-# first decoded image of a server does, too.
-np.empty(6 << 20, dtype=np.uint8)
+keep_freed()  # to fault arrays in again and again costs as much as what is done in them
 
 # Pairs looked at in one piece: enough that numpy's calls do not count, few enough for the processor's cache, and for
 # memory not to grow with the pairs.

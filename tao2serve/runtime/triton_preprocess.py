@@ -23,7 +23,9 @@ from .ensemble import (
     REFUSED,
     RESIZE,
 )
-from .preprocess import ImageError, ResizeMode, read_pixels, to_tensor
+from .header import DamagedImageError, ImageError
+from .memory import LARGE_PIXELS, give_back, keep_freed
+from .preprocess import ResizeMode, read_pixels, to_tensor
 from .values import DetectorParams
 
 
@@ -33,6 +35,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, Any]) -> None:
         import triton_python_backend_utils as backend
 
+        keep_freed()
         self._backend = backend
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
@@ -43,7 +46,11 @@ class TritonPythonModel:
         (self._output,) = (item for item in config["output"] if item["name"] not in (IMAGE_SIZE, PREPROCESS_MS))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+        self._was_large = False
+        responses = [self._answer(request) for request in requests]
+        if self._was_large:
+            give_back()
+        return responses
 
     def _answer(self, request: Any) -> Any:
         """Answer one request; whatever is wrong with its images is its own error."""
@@ -56,8 +63,10 @@ class TritonPythonModel:
                 array, size = self._read(image)
                 arrays.append(array)
                 sizes.append(size)
+                self._was_large |= size[0] * size[1] > LARGE_PIXELS
                 spent_ms.append([(time.perf_counter() - start) * 1e3])
         except ImageError as error:
+            self._was_large |= isinstance(error, DamagedImageError)  # how large it would have been is not known here
             refusal = backend.TritonError(REFUSED + str(error), backend.TritonError.INVALID_ARG)
             return backend.InferenceResponse(error=refusal)
         except Exception as error:  # raised here, it would be every other request's error too

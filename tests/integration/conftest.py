@@ -45,6 +45,16 @@ def deployed(sandbox: CommandLine) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def whole(sandbox: CommandLine) -> dict[str, Any]:
+    """The better sample model, deployed as endpoint `whole` with all of it on Triton."""
+    outcome = sandbox.tao2serve(
+        "deploy", "--project", "street-detector", "--endpoint", "whole", "--placement", "ensemble",
+        "--image", pictures()[0], "--json",
+    )  # fmt: skip
+    return outcome.assert_success().document
+
+
+@pytest.fixture(scope="session")
 def tao_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """NVIDIA's real launcher, installed from the package index into an environment of its own: 46 MB.
 

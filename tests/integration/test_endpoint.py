@@ -1,4 +1,4 @@
-"""A deployed endpoint over HTTP: what it answers, and what it refuses."""
+"""A deployed endpoint over HTTP: what it answers (what it refuses: test_bad_bodies.py)."""
 
 from __future__ import annotations
 
@@ -72,34 +72,6 @@ def test_bytes_json_and_the_alias_give_the_same_boxes(deployed: dict[str, Any]) 
     ]
     assert len(answers) == 6
     assert all(answer["predictions"] == answers[0]["predictions"] for answer in answers)
-
-
-BOMB = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d494844520000ea600000ea600802000000") + b"\0\0\0\0"
-REFUSED = {
-    "empty": (b"", "image/jpeg"),
-    "text": (b"hello", "image/jpeg"),
-    "truncated": (PICTURES[0].read_bytes()[:2000] if PICTURES else b"", "image/jpeg"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"),
-    "pickle": (b"\x80\x04\x95\x0b\x00", "application/octet-stream"),
-    "bomb": (BOMB, "image/png"),
-    "json without image": (b"{}", "application/json"),
-    "json list": (b"[1, 2]", "application/json"),
-    "broken json": (b"{", "application/json"),
-    "wrong base64": (b'{"image": "!!!"}', "application/json"),
-    "url": (b'{"image": "http://127.0.0.1:9/x.jpg"}', "application/json"),
-    "no images": (b'{"images": []}', "application/json"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_body_gets_422_and_the_next_good_one_an_answer(deployed: dict[str, Any], name: str) -> None:
-    """Nothing a client sends is answered with a 500, and nothing of it stays."""
-    body, media_type = REFUSED[name]
-    url = deployed["endpoint"]["url"]
-    refusal = post(url, body, media_type)
-    assert refusal.status_code == 422, refusal.text
-    assert refusal.json()["detail"]
-    assert post(url, PICTURES[0].read_bytes()).status_code == 200
 
 
 def test_requests_at_once_get_their_own_answers(deployed: dict[str, Any]) -> None:

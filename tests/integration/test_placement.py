@@ -43,16 +43,6 @@ PARTS = ("_detector", "_postprocess", "_preprocess")
 
 
 @pytest.fixture(scope="module")
-def whole(sandbox: CommandLine) -> dict[str, Any]:
-    """The better sample model, deployed as endpoint `whole` with all of it on Triton."""
-    outcome = sandbox.tao2serve(
-        "deploy", "--project", "street-detector", "--endpoint", "whole", "--placement", "ensemble",
-        "--image", pictures()[0], "--json",
-    )  # fmt: skip
-    return outcome.assert_success().document
-
-
-@pytest.fixture(scope="module")
 def repository(sandbox: CommandLine) -> Path:
     return Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])
 

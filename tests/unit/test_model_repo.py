@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -36,14 +37,22 @@ def fresh(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(repository: Path) -> dict[str, bytes]:
-    """A Triton that ran on the folder leaves __pycache__ in it, which git ignores."""
+    """By name, through links; a Triton that ran on the folder leaves __pycache__ in it, which git ignores."""
+    found = [Path(place, name) for place, _, names in os.walk(repository, followlinks=True) for name in names]
     return {
         path.relative_to(repository).as_posix(): path.read_bytes()
-        for folder in repository.iterdir()
-        if folder.is_dir()
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        for path in found
+        if path.parent != repository and "__pycache__" not in path.parts
     }
+
+
+def test_links_lead_into_this_repository() -> None:
+    """What is the same bytes is in git once, and a clone anywhere finds it."""
+    links = [path for path in REPOSITORY.rglob("*") if path.is_symlink()]
+    assert len(links) == 3
+    for link in links:
+        assert not link.readlink().is_absolute()
+        assert link.resolve().is_relative_to(REPOSITORY.parent)
 
 
 def test_the_committed_models_are_current(fresh: Path) -> None:
