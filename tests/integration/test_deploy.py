@@ -210,14 +210,14 @@ def test_weights_that_were_never_uploaded_exit_3_with_both_remedies(sandbox: Com
 def test_export_equals_what_was_deployed(sandbox: CommandLine, deployed: dict[str, Any], tmp_path: Path) -> None:
     """`export` of the same model gives the same bytes, writes params.json, and does not replace other content."""
     model_id = deployed["source"]["model_id"]
-    outcome = sandbox.tao2serve("export", model_id, "-o", tmp_path, "--json").assert_success()
-    (artifact,) = outcome.document["artifacts"]
+    outcome = sandbox.tao2serve("export", model_id, "-o", tmp_path, "--uint8-input", "--json").assert_success()
+    artifact, _ = outcome.document["artifacts"]  # the one to serve, and TAO's graph
     assert artifact["sha256"] == deployed["artifact"]["sha256"]
     assert json.loads(Path(artifact["params"]).read_text())["family"] == "detectnet_v2"
     again = sandbox.tao2serve("export", artifact["path"], "-o", tmp_path, "--json").assert_success()
     assert again.document["artifacts"][0]["sha256"] == artifact["sha256"]
     shutil.copy(artifact["params"], artifact["path"])
-    refused = sandbox.tao2serve("export", model_id, "-o", tmp_path)
+    refused = sandbox.tao2serve("export", model_id, "-o", tmp_path, "--uint8-input")
     assert refused.code == 2
     assert "--force" in refused.stderr
 

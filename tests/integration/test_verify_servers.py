@@ -10,6 +10,7 @@ import pytest
 from command_line import CommandLine
 
 from tao2serve.sandbox.samples import SAMPLE
+from tao2serve.triton.control import TritonControl
 
 pytestmark = pytest.mark.integration
 WEIGHTS = SAMPLE / "pruned" / "weights" / "resnet10_street_pruned.hdf5"
@@ -96,34 +97,17 @@ def test_servers_that_are_not_there(sandbox: CommandLine) -> None:
     assert "Traceback" not in nowhere.stderr + unknown.stderr
 
 
-LOAD = """
-import sys
-from pathlib import Path
-from tao2serve.config import load_settings
-from tao2serve.export.accept import accept_onnx
-from tao2serve.triton.config import ModelConfig
-from tao2serve.triton.control import TritonControl
-from tao2serve.triton.repository import write_model
-
-settings = load_settings()
-config = ModelConfig.of(settings, name="lean_1", artifact=accept_onnx(Path({onnx!r})))
-write_model(accept_onnx(Path({onnx!r})), config, repository=Path({repository!r}))
-with TritonControl(settings.triton_grpc) as control:
-    control.load("lean_1")
-"""
-
-
 def test_a_lean_graph_on_triton_gives_the_same_bits(sandbox: CommandLine, tmp_path: Path) -> None:
     """Pixels go to the real Triton as bytes, boxes come back; compared with both graphs here nothing differs."""
     exported = sandbox.tao2serve(
         "export", WEIGHTS, "-o", tmp_path / "onnx", "--uint8-input", "--absolute-boxes", "--json"
     )
     lean, plain = (artifact["path"] for artifact in exported.assert_success().document["artifacts"])
-    repository = Path(sandbox.environment["TAO2SERVE_HOME"]) / "sandbox" / "model-repository"
-    script = tmp_path / "load.py"
-    script.write_text(LOAD.format(onnx=lean, repository=str(repository)))
-    sandbox.python(script).assert_success()
-    address = f"grpc://{sandbox.environment['TAO2SERVE_TRITON_GRPC']}/lean_1"
+    sandbox.tao2serve("build", lean, "--name", "lean").assert_success()
+    host = sandbox.environment["TAO2SERVE_TRITON_GRPC"]
+    with TritonControl(host) as control:
+        control.load("lean")
+    address = f"grpc://{host}/lean"
     for reference in (lean, plain):
         document = (
             sandbox.tao2serve("verify", reference, address, "--images", IMAGES, "--json").assert_success().document
