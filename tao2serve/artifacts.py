@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,9 @@ from tao2serve.verify.request import decoding_with, default_decoding, pictures_o
 from tao2serve.verify.verification import Verification
 
 __all__ = ["ArtifactRequest", "Artifacts", "EngineWish", "make_artifacts"]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,24 +130,27 @@ def make_artifacts(
 def _lean(
     made: ModelArtifact, params: DetectorParams, request: ArtifactRequest, folder: Path, steps: Steps
 ) -> tuple[ModelArtifact, tuple[str, ...]]:
-    """Put scaling and decoding into the graph, as far as that is asked for; also return what its user must know."""
+    """Put scaling and decoding into the graph, as far as that is asked for; also return what its user must know.
+
+    Taking pixels is not worth a failure where nobody asked for it (`uint8_input` is None).
+    """
+    if request.uint8_input is None:
+        try:
+            return _lean(made, params, replace(request, uint8_input=True, accept_parity=False), folder, steps)
+        except (InputError, ParityError) as error:
+            log.info("%s does not take pixels: %s", made.path.name, error)
+            return _lean(made, params, replace(request, uint8_input=False), folder, steps)
     wanted = lean_signature(made.signature, uint8_input=request.wants_pixels, absolute_boxes=request.absolute_boxes)
     if wanted == made.signature:
         return made, ()
     with steps.step("make the graph lean") as step:
-        try:
-            lean = make_lean(
-                made,
-                output=folder / f"{made.path.stem}_lean.onnx",
-                uint8_input=request.wants_pixels,
-                absolute_boxes=request.absolute_boxes,
-                params=params,
-            )
-        except InputError as error:
-            if request.uint8_input is not None or request.absolute_boxes:
-                raise
-            step.note(f"it stays what it is: {error}")  # which nobody asked for, and which serves as well
-            return made, ()
+        lean = make_lean(
+            made,
+            output=folder / f"{made.path.stem}_lean.onnx",
+            uint8_input=request.wants_pixels,
+            absolute_boxes=request.absolute_boxes,
+            params=params,
+        )
         try:
             step.note(f"{lean.signature}: {prove_lean(lean, made, params)}")
         except ParityError as error:

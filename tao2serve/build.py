@@ -1,4 +1,4 @@
-"""`build`: from a trained model to Triton models in a repository; no server is asked or changed."""
+"""`build`: from a trained model to Triton models in a repository; no server is changed."""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ class Settings(BaseSettings):
     instances: int = Field(1, ge=1, le=64, description="instances of the detector on Triton")
     cpu_instances: int = Field(2, ge=1, le=64, description="instances of an ensemble's first and last model")
     cpu_threads: int = Field(
-        0, ge=0, le=256, description="threads of one instance of the detector on a CPU; 0: as many as there are cores"
+        0,
+        ge=0,
+        le=256,
+        description="threads of one instance of the detector on a CPU; 0: the cores, shared by the instances",
     )
     warmup: bool = Field(True, description="Triton answers requests of its own before a model is ready")
     version_policy: VersionPolicy = Field("latest", description="which versions of a model's folder Triton serves")

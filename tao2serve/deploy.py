@@ -133,7 +133,10 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(f"{service.id}, next version {endpoint.version}")
         task = stack.enter_context(DeploymentTask(project=settings.artifact_project, name=f"deploy {endpoint.name}"))
         with steps.step("publish to ClearML") as step:
-            model = task.publish(artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained)
+            model = task.publish(
+                artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained,
+                original=made.original,
+            )  # fmt: skip
             step.note(f"model {model.model_id}")
         undo = stack.enter_context(undone_on_failure())
         with steps.step("load on Triton") as step:

@@ -68,11 +68,11 @@ def name_images(
     holds what an earlier run drew, and without folders that are links. Raises InputError for a folder without
     images and if nothing that is named exists, UsageError if `output` is one of the folders.
     """
-    if not any(source.exists() for source in sources):
+    if not any(_exists(source) for source in sources):
         raise InputError(str(sources[0]), "does not exist", hint="name pictures, or folders of them")
     names = _Names()
     for source in sources:
-        if not source.is_dir():
+        if not _exists(source) or not source.is_dir():
             names.add(source, Path(source.name))
             continue
         if output is not None and output.resolve() == source.resolve():
@@ -101,11 +101,11 @@ def open_upright(image: bytes) -> Image.Image:
     Raises InputError if it cannot be decoded.
     """
     from tao2serve.runtime import ImageError
-    from tao2serve.runtime.image import decode, upright
+    from tao2serve.runtime.image import decode, read, upright
 
     try:
         # An endpoint has its own limits, and took the picture.
-        return upright(decode(image, max_bytes=sys.maxsize, max_pixels=sys.maxsize)).convert("RGB")
+        return upright(decode(read(image, max_bytes=sys.maxsize, max_pixels=sys.maxsize))).convert("RGB")
     except ImageError as error:
         raise InputError("the picture", "cannot be decoded", evidence=str(error)) from error
 
@@ -165,8 +165,20 @@ def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
         )
 
 
+def _exists(path: Path) -> bool:
+    """Whether it is there, as far as one may know: a name too long for the system, or in a closed folder, is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_MEDIA_TYPES and path.is_file() and bool(path.stat().st_size)
+    """Whether it is a picture by its name, and a file that is not empty; one that cannot be looked at is none."""
+    try:
+        return path.suffix.lower() in IMAGE_MEDIA_TYPES and path.is_file() and bool(path.stat().st_size)
+    except OSError:
+        return False
 
 
 def network_input(pixels: Pixels, signature: ModelSignature) -> NDArray[Any]:

@@ -44,6 +44,7 @@ def refused(picture: bytes, *, url: str) -> tuple[Body, ...]:
         "header only": picture[:24],
         "bomb png": b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", rgb_header) + _chunk(b"IDAT", zlib.compress(bytes(10_000))),
         "bomb jpeg": wide + b"\xff\xd9",
+        "lossless jpeg": undecoded_jpeg(0xC3),
         "bomb bmp": b"BM" + struct.pack("<IHHI", 70, 0, 0, 54) + bmp_header,
         "bomb webp": b"RIFF" + struct.pack("<I", 22) + webp_header,
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='" + url.encode() + b"'/></svg>",
@@ -108,6 +109,15 @@ def mutated(picture: bytes, *, seed: int) -> Iterator[Body]:
             else:
                 content[place:place] = chance.randbytes(chance.randrange(1, 30))
         yield Body(name="mutated", content=bytes(content), statuses=(200, 422))
+
+
+def undecoded_jpeg(marker: int) -> bytes:
+    """A JPEG of 256x256 pixels whose frame is `marker`; with 0xC3, lossless, it has all its pixels."""
+    components = b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
+    frame = _segment(marker, struct.pack(">BHHB", 8, 256, 256, 3) + components)
+    table = _segment(0xC4, bytes([0, 1, *[0] * 15, 0]))
+    scan = _segment(0xDA, bytes([3, 1, 0, 2, 0, 3, 0, 1, 0, 0]))
+    return b"\xff\xd8" + frame + table + scan + bytes(256 * 256 * 3 // 8) + b"\xff\xd9"
 
 
 def _picture(format_name: str) -> bytes:

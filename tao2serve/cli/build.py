@@ -69,9 +69,13 @@ def build(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights, if ClearML only knows their path.")
     ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="FILE", help="Picture with objects, by which another precision is judged."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Write the Triton models of a trained model into a repository, without deploying; no server is asked.
+    """Write the Triton models of a trained model into a repository, without deploying; no server is changed.
 
     Models that are there are never rewritten: the same again is accepted, others under the same name are refused.
 
@@ -105,6 +109,7 @@ def build(
             accept_parity=accept_parity,
             uint8_input=settings.uint8_input,
             absolute_boxes=settings.absolute_boxes,
+            images=image,
             must_be_judged=True,
         ),
     )

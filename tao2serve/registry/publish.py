@@ -21,6 +21,7 @@ __all__ = ["DeploymentTask", "PublishedModel"]
 log = logging.getLogger(__name__)
 
 PACKAGE_PARAMS = "params.json"
+PACKAGE_ORIGINAL = "original.onnx"
 # By format: the file's name in the package, and ClearML's word for what it is.
 PACKAGE_MODELS = {"onnx": ("model.onnx", "ONNX"), "tensorrt_plan": ("model.plan", "TensorRT")}
 
@@ -70,12 +71,19 @@ class DeploymentTask:
             log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
 
     def publish(
-        self, artifact: ModelArtifact, *, name: str, params: Mapping[str, Any], trained: TrainedModel | None
+        self,
+        artifact: ModelArtifact,
+        *,
+        name: str,
+        params: Mapping[str, Any],
+        trained: TrainedModel | None,
+        original: ModelArtifact | None = None,
     ) -> PublishedModel:
         """Upload an artifact as a model of this task, from a copy, and return it.
 
         It travels as a folder package holding `model.onnx` (`model.plan`) and `params.json`: clearml-serving's Triton
-        controller renames a single file to `model.bin`, and moves a file it is given by path.
+        controller renames a single file to `model.bin`, and moves a file it is given by path. TAO's own graph, where
+        another one made from it is served, is there as `original.onnx`: engines and other precisions start from it.
         """
         with tempfile.TemporaryDirectory(prefix="tao2serve-publish-") as scratch:
             # Packed here and not by the SDK, which leaves its package behind in the temporary folder.
@@ -84,12 +92,19 @@ class DeploymentTask:
                 archive.write(artifact.path, PACKAGE_MODELS[artifact.format][0])
                 for companion in artifact.companions:
                     archive.write(companion, companion.relative_to(artifact.path.parent))
+                if original is not None:
+                    archive.write(original.path, PACKAGE_ORIGINAL)
                 archive.writestr(PACKAGE_PARAMS, json.dumps(params, indent=2))
             with translated(f"artifact {name}", "could not be published to ClearML"):
-                return self._upload(artifact, name, package, trained)
+                return self._upload(artifact, name, package, trained, original)
 
     def _upload(
-        self, artifact: ModelArtifact, name: str, package: Path, trained: TrainedModel | None
+        self,
+        artifact: ModelArtifact,
+        name: str,
+        package: Path,
+        trained: TrainedModel | None,
+        original: ModelArtifact | None,
     ) -> PublishedModel:
         if trained is not None:
             self._task.set_input_model(model_id=trained.model_id, name="trained model")
@@ -113,6 +128,7 @@ class DeploymentTask:
             "sha256": artifact.sha256,
             "precision": artifact.precision,
             "source_sha256": artifact.source_sha256,
+            "original_sha256": original.sha256 if original else "",
             "source_model": trained.model_id if trained else "",
             "tao2serve": __version__,
         }.items():

@@ -29,7 +29,15 @@ from .header import DamagedImageError, ImageError
 from .memory import LARGE_PIXELS, give_back
 from .postprocess import postprocess
 from .preprocess import ResizeMode, read_pixels, to_tensor
-from .triton_client import TIMED_OUT, ImageRefusedError, InputTensor, TritonClient, TritonError, bytes_element
+from .triton_client import (
+    TIMED_OUT,
+    UNAVAILABLE,
+    ImageRefusedError,
+    InputTensor,
+    TritonClient,
+    TritonError,
+    bytes_element,
+)
 from .values import DetectorParams, Float32
 
 SETTINGS_FILE: Final = "endpoint.json"
@@ -160,6 +168,8 @@ class Preprocess:
             refusal = ImageError(str(error))
         except ImageError as error:
             return ImageError(str(error))
+        except MemoryError:
+            raise TritonError(UNAVAILABLE, "the server has no memory left for this picture") from None
         else:
             if size[0] * size[1] > LARGE_PIXELS:
                 give_back()

@@ -26,7 +26,10 @@ ORIENTATION: Final = 0x0112
 
 # JPEG markers. Those of a frame carry the size; the tables are needed to decode.
 START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-PROGRESSIVE: Final = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+PROGRESSIVE: Final = frozenset((0xC2, 0xCA))
+# Baseline, extended and progressive, the latter two with arithmetic coding as well. Nobody writes the others; and
+# decoding a lossless one at reduced size overwrites memory in Pillow up to 12 (24 kB in a request ended a process).
+DECODED_FRAMES: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 TABLES: Final = frozenset((0xC4, 0xCC, 0xDB, 0xDD))
 ALONE: Final = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
 START_OF_SCAN, END_OF_IMAGE, APP1 = 0xDA, 0xD9, 0xE1
@@ -91,6 +94,8 @@ def _jpeg(body: bytes) -> Header:
         if marker in START_OF_FRAME:
             if frame is not None:
                 raise ImageError("the image cannot be decoded: the JPEG has two frames")
+            if marker not in DECODED_FRAMES:
+                raise ImageError("the image cannot be decoded: the JPEG is lossless or hierarchical")
             frame, progressive = content, marker in PROGRESSIVE
         elif marker == APP1 and content.startswith(b"Exif\0\0"):
             orientation = orientation or _orientation(content[6:])

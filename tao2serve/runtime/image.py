@@ -7,8 +7,9 @@ faster at the same scale, has rules and limits of its own, and writes to stderr 
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from .header import DamagedImageError, Format, Header, ImageError, read_header
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "Picture", "decode", "one_sentence", "upright"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "Picture", "decode", "in_turn", "one_sentence", "read", "upright"]
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_PIXELS: Final = 64_000_000
@@ -29,8 +30,12 @@ MAX_PIXELS: Final = 64_000_000
 MAX_SIDE: Final = 65_535
 # Writers make about ten scans. Each costs about 1 ns a pixel however few bytes it has, and hostile ones have millions.
 MAX_SCANS: Final = 16
-# Pillow reads run-length encoding in Python, about a microsecond a byte.
+# Pillow reads run-length encoding in Python: about a microsecond a byte, and 0.12 a pixel that is left out.
 MAX_RUN_LENGTH_BYTES: Final = 1024 * 1024
+MAX_RUN_LENGTH_PIXELS: Final = 4_000_000
+# Above, a picture may take hundreds of MB (an animated WebP of 64 million pixels takes 950) whatever its bytes are.
+ALONE_PIXELS: Final = 16_000_000
+_ALONE: Final = threading.Lock()
 
 # The classes themselves rather than Image.open: its own pixel limits are warnings and settings of the whole process.
 PLUGINS: Final[dict[Format, type[ImageFile.ImageFile]]] = {
@@ -77,15 +82,8 @@ class Picture:
         return (self.height, self.width) if self.turned else (self.width, self.height)
 
 
-def decode(
-    body: bytes, *, max_bytes: int, max_pixels: int, at_least: tuple[float, float] | None = None
-) -> Picture:  # fmt: skip
-    """Decode a JPEG, PNG, BMP or WebP image; of an animation the first frame.
-
-    With `at_least`, an upright (width, height), a JPEG is decoded at a half, a quarter or an eighth as long as that
-    leaves no less. Colours become what Pillow's convert("RGB") makes of them, so transparency is ignored; of 16 bits
-    the upper 8 count. Raises ImageError, and for a limit before any pixel is decoded.
-    """
+def read(body: bytes, *, max_bytes: int, max_pixels: int) -> Header:
+    """Return the header of an image that is within the limits; raises ImageError, and no pixel is decoded."""
     if not body:
         raise ImageError("the body is empty; send the bytes of a JPEG, PNG, BMP or WebP image")
     if len(body) > max_bytes:
@@ -94,8 +92,19 @@ def decode(
         header = read_header(body)
         _check_size(header.width, header.height, max_pixels)
         _check_work(header, max_pixels)
+    return header
+
+
+def decode(header: Header, *, at_least: tuple[float, float] | None = None) -> Picture:
+    """Decode a JPEG, PNG, BMP or WebP image that `read` has let pass; of an animation the first frame.
+
+    With `at_least`, an upright (width, height), a JPEG is decoded at a half, a quarter or an eighth as long as that
+    leaves no less. Colours become what Pillow's convert("RGB") makes of them, so transparency is ignored; of 16 bits
+    the upper 8 count. Raises ImageError.
+    """
+    with one_sentence():
         image = PLUGINS[header.format](io.BytesIO(header.stream))
-        _check_size(*image.size, max_pixels)  # what the decoder itself read, should the two ever differ
+        _check_size(*image.size, header.width * header.height)  # what the decoder itself read, should the two differ
         width, height = image.size
         scale = 1
         if isinstance(image, JpegImageFile):
@@ -112,6 +121,11 @@ def decode(
         )
 
 
+def in_turn(header: Header) -> AbstractContextManager[object]:
+    """Hold while a picture is decoded and resized: of the largest, a process has one at a time in memory."""
+    return _ALONE if header.width * header.height > ALONE_PIXELS else nullcontext()
+
+
 def upright(picture: Picture) -> Image.Image:
     """Return the decoded pixels as a person sees them, mode L or RGB."""
     if picture.orientation not in TURNS:
@@ -124,7 +138,7 @@ def one_sentence() -> Iterator[None]:
     """Turn whatever a decoder raises on a damaged image into ImageError; Pillow's plugins raise many kinds."""
     try:
         yield
-    except ImageError:
+    except (ImageError, MemoryError):  # the latter is the server's fault
         raise
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
@@ -146,6 +160,8 @@ def _check_work(header: Header, max_pixels: int) -> None:
         raise ImageError(f"the JPEG has {header.scans:,} scans, and the limit at its size is {MAX_SCANS}")
     if header.compressed_rows and len(header.stream) > MAX_RUN_LENGTH_BYTES:
         raise ImageError(f"run-length BMP is taken up to {MAX_RUN_LENGTH_BYTES:,} bytes; send it uncompressed")
+    if header.compressed_rows and header.width * header.height > MAX_RUN_LENGTH_PIXELS:
+        raise ImageError(f"run-length BMP is taken up to {MAX_RUN_LENGTH_PIXELS:,} pixels; send it uncompressed")
 
 
 def _reduce(image: JpegImageFile, at_least: tuple[float, float]) -> int:

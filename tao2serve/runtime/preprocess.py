@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from .header import ImageError
-from .image import MAX_BYTES, MAX_PIXELS, decode, one_sentence
+from .image import MAX_BYTES, MAX_PIXELS, decode, in_turn, one_sentence, read
 from .resize import ENOUGH, RESIZE_MODES, ResizeMode, UInt8, resize_exactly, resize_fast
 from .values import DetectorParams, Float32
 
@@ -58,10 +58,12 @@ def read_pixels(
         raise ValueError(f"mode is {mode!r}, and the modes are {', '.join(RESIZE_MODES)}")
     size = params.width, params.height
     enough = (ENOUGH * size[0], ENOUGH * size[1]) if mode == "fast" else None
-    picture = decode(image_bytes, max_bytes=max_bytes, max_pixels=max_pixels, at_least=enough)
-    with one_sentence():
-        resize = resize_fast if mode == "fast" else resize_exactly
-        return resize(picture, size), picture.upright_size
+    header = read(image_bytes, max_bytes=max_bytes, max_pixels=max_pixels)
+    with in_turn(header):
+        picture = decode(header, at_least=enough)
+        with one_sentence():
+            resize = resize_fast if mode == "fast" else resize_exactly
+            return resize(picture, size), picture.upright_size
 
 
 def to_tensor(pixels: UInt8, params: DetectorParams) -> Float32:

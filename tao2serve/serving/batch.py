@@ -68,7 +68,7 @@ def ask_many(
                 raise _StoppedError
             answer = _above(_ask(url, image.path, body, timeout_s, client), min_score)
             drawing = None
-            if drawings is not None and not stop.is_set():
+            if drawings is not None:
                 drawing = _draw(image.path, body, answer, drawings[index], large)
             return Asked(image=image, answer=answer, drawing=drawing)
         except InputError as problem:

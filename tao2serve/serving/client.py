@@ -93,7 +93,7 @@ def _post(url: str, image: bytes, *, media_type: str, timeout_s: float, client: 
         return httpx.post(url, content=image, headers=headers, timeout=timeout_s, trust_env=False)
     try:
         return client.post(url, content=image, headers=headers, timeout=timeout_s)
-    except httpx.RemoteProtocolError:
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
         # The server may end a connection it kept just as we use it again; asking twice changes nothing.
         return client.post(url, content=image, headers=headers, timeout=timeout_s)
 

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -22,7 +23,7 @@ from tao2serve.export.convert import export_onnx
 from tao2serve.export.engine.machine import Machine
 from tao2serve.export.engine.record import record_path
 from tao2serve.export.execution import open_model
-from tao2serve.export.lean import lean_signature
+from tao2serve.export.lean import lean_signature, make_lean
 from tao2serve.export.local import detect
 from tao2serve.export.precision.nodes import properties
 from tao2serve.export.precision.write import Precision
@@ -300,3 +301,34 @@ def test_a_lean_graph_that_differs_is_refused(tmp_path: Path, monkeypatch: pytes
         made(tmp_path / "a", request)
     accepted = made(tmp_path / "b", replace(request, accept_parity=True))
     assert any("off by 0.5" in warning for warning in accepted.warnings)
+
+
+def test_pixels_that_nobody_asked_for_stop_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With None the served graph takes pixels if it gives the same bits, and is TAO's if not; --accept-parity or no."""
+    served = made(tmp_path / "a", ArtifactRequest(uint8_input=None))
+    assert served.model.signature.takes_pixels
+    assert served.original is not None
+
+    def differs(lean: ModelArtifact, _source: ModelArtifact, _params: DetectorParams) -> str:
+        raise ParityError(str(lean.path), "does not give the bits of m.onnx")
+
+    monkeypatch.setattr("tao2serve.artifacts.prove_lean", differs)
+    for number, accept in enumerate((False, True)):
+        plain = made(tmp_path / f"b{number}", ArtifactRequest(uint8_input=None, accept_parity=accept))
+        assert not plain.model.signature.takes_pixels
+        assert plain.model.sha256 == served.original.sha256
+        assert plain.original is None
+
+
+def test_a_graph_that_cannot_take_pixels_still_gives_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked for is made, though what was not cannot be. The refusal is played."""
+    real = make_lean
+
+    def refuses_pixels(*arguments: Any, **options: Any) -> ModelArtifact:
+        if options["uint8_input"]:
+            raise InputError("m.onnx", "has a tensor 'pixels' already")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("tao2serve.artifacts.make_lean", refuses_pixels)
+    signature = made(tmp_path, ArtifactRequest(uint8_input=None, absolute_boxes=True)).model.signature
+    assert (signature.takes_pixels, signature.gives_boxes) == (False, True)

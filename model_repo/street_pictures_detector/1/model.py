@@ -26,9 +26,11 @@ class TritonPythonModel:
         self._backend = backend
         config = json.loads(args["model_config"])
         options = onnxruntime.SessionOptions()
-        threads = config.get("parameters", {}).get("cpu_threads", {}).get("string_value")
-        if threads:
-            options.intra_op_num_threads = int(threads)
+        threads = int(config.get("parameters", {}).get("cpu_threads", {}).get("string_value", 0))
+        instances = sum(int(group.get("count", 1)) for group in config.get("instance_group", ()))
+        if not threads and instances > 1:  # by itself each would take all cores, and all would wait for each other
+            threads = max(1, len(os.sched_getaffinity(0)) // instances)
+        options.intra_op_num_threads = threads  # 0: as many as there are cores
         # Idle spinning would take the cores that decode the next image.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"

@@ -13,7 +13,7 @@ from image_files import encode, params, picture
 from PIL import Image
 
 from tao2serve.runtime import preprocess, resize
-from tao2serve.runtime.image import decode
+from tao2serve.runtime.image import decode, read
 from tao2serve.runtime.preprocess import (
     LUMA,
     LUMA_ROUND,
@@ -159,7 +159,7 @@ def test_fast_decodes_no_more_of_a_jpeg_than_needed(
 ) -> None:
     """At a half, a quarter or an eighth as long as 0.95 of the network's size is left in both directions."""
     body = encode(Image.new("RGB", size), format="JPEG", orientation=orientation)
-    found = decode(body, max_bytes=10**7, max_pixels=10**8, at_least=(0.95 * 960, 0.95 * 544))
+    found = decode(read(body, max_bytes=10**7, max_pixels=10**8), at_least=(0.95 * 960, 0.95 * 544))
     assert found.image.size == decoded
     assert (found.width, found.height) == size
     scale = round(size[0] / decoded[0])

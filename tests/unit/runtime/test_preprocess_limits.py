@@ -8,16 +8,20 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_bodies import undecoded_jpeg
 from image_files import bmp, encode, huge, params, picture, png, png_chunk, segment
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 import tao2serve
 from tao2serve.runtime import ImageError
+from tao2serve.runtime.image import in_turn, read
 from tao2serve.runtime.preprocess import RESIZE_MODES, ResizeMode, read_pixels
 
 pytestmark = pytest.mark.parametrize("mode", RESIZE_MODES)
@@ -209,10 +213,14 @@ def many_scans(count: int, side: int = 3000) -> bytes:
         (png(10, 10, extra=png_chunk(b"IDAT", b"") * 50_000), "chunks"),
         (WHOLE["webp"][:12] + b"VP8X" + struct.pack("<II", 10, 0) + bytes(6) + b"ABCD\0\0\0\0" * 50_000, "chunks"),
         (bmp(4000, 4000, bits=8, compression=1, masks=bytes(1024), rows=b"\1\1" * 800_000), "run-length"),
+        (bmp(65_535, 976, bits=8, compression=1, masks=bytes(1024), rows=b"\1\5\0\0" * 976), "run-length"),
+        (undecoded_jpeg(0xC3), "lossless"),
+        (undecoded_jpeg(0xC5), "hierarchical"),
     ],
     ids=[
         "comments", "tables", "markers", "two-frames", "scans", "scans-hidden", "behind-a-scan", "baseline-again",
-        "baseline-apart", "texts", "empty-pixels", "webp-chunks", "run-length",
+        "baseline-apart", "texts", "empty-pixels", "webp-chunks", "run-length", "run-length-left-out",
+        "lossless", "hierarchical",
     ],
 )  # fmt: skip
 def test_what_costs_more_than_its_pixels_is_refused(body: bytes, words: str, mode: ResizeMode) -> None:
@@ -274,3 +282,26 @@ def test_a_damaged_jpeg_is_said_nothing_about_on_stderr(mode: ResizeMode, capfd:
             with suppress(ImageError):
                 read_pixels(bytes(body), params(), mode=mode)
     assert capfd.readouterr() == ("", "")
+
+
+def test_of_the_largest_one_at_a_time_is_in_memory(mode: ResizeMode) -> None:
+    """While a picture of 17 million pixels is read, another waits, and small ones do not."""
+    large = encode(Image.new("L", (1_700, 10_000)))
+    with ThreadPoolExecutor(2) as pool:
+        with in_turn(read(large, max_bytes=10**8, max_pixels=10**8)):
+            waiting = pool.submit(read_pixels, large, params(), mode=mode)
+            assert pool.submit(read_pixels, JPEG, params(), mode=mode).result(timeout=10)[1] == picture().size
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.3)
+        assert waiting.result(timeout=20)[1] == (1_700, 10_000)
+
+
+def test_no_memory_is_not_the_pictures_fault(mode: ResizeMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that gets no memory raises MemoryError, which no server passes on as a bad picture."""
+
+    def exhausted(_self: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(JpegImageFile, "load", exhausted)
+    with pytest.raises(MemoryError):
+        read_pixels(JPEG, params(), mode=mode)
