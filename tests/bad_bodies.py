@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import pickle
@@ -26,6 +27,7 @@ class Body:
     content: bytes
     media_type: str = JPEG
     statuses: tuple[int, ...] = (422,)
+    encoding: str = ""
 
 
 def refused(picture: bytes, *, url: str) -> tuple[Body, ...]:
@@ -91,6 +93,8 @@ def refused(picture: bytes, *, url: str) -> tuple[Body, ...]:
         *(Body(name=name, content=content) for name, content in bodies.items()),
         *(Body(name=name, content=json.dumps(each).encode(), media_type=JSON) for name, each in documents.items()),
         *(Body(name=name, content=each, media_type=JSON, statuses=clients_fault) for name, each in broken.items()),
+        Body(name="gzip of text", content=gzip.compress(b"hello"), encoding="gzip"),
+        Body(name="broken gzip", content=b"\x1f\x8b\x08\0broken", statuses=clients_fault, encoding="gzip"),
     )
 
 

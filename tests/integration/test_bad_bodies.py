@@ -55,7 +55,10 @@ def url(request: pytest.FixtureRequest, deployed: dict[str, Any], whole: dict[st
 
 
 def post(client: httpx.Client, url: str, body: Body) -> httpx.Response:
-    return client.post(url, content=body.content, headers={"Content-Type": body.media_type})
+    headers = {"Content-Type": body.media_type}
+    if body.encoding:
+        headers["Content-Encoding"] = body.encoding
+    return client.post(url, content=body.content, headers=headers)
 
 
 def log_sizes(sandbox: CommandLine) -> int:
