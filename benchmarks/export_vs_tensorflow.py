@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measurement import Cost, installed_bytes, measure, package_versions
+from measurement import Cost, installed_bytes, make_environments, measure, package_versions
 
 _HERE = Path(__file__).resolve().parent
 _NETWORKS = ("resnet18", "resnet101", "vgg19")
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the result goes as JSON")
     options = parser.parse_args()
     if options.prepare:
-        prepare(options.prepare.resolve())
+        make_environments(options.prepare.resolve(), _ENVIRONMENTS)
         return
     result = compare(
         options.environments.resolve(), network=options.network, rounds=options.rounds, machine=options.machine
@@ -81,17 +81,6 @@ def main() -> None:
     print(table(result))
     if options.output:
         options.output.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def prepare(folder: Path) -> None:
-    """Make each environment anew, with nothing in it but what its packages bring: no pip, no setuptools."""
-    for name, installs in _ENVIRONMENTS.items():
-        python = _python(folder, name)
-        print(f"{name}: {' && '.join(' '.join(arguments) for arguments in installs)}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder / name)], check=True)
-        for arguments in installs:
-            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *arguments]
-            subprocess.run(pip, check=True)
 
 
 def compare(environments: Path, *, network: str, rounds: int, machine: str) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CommandFailedError", "Cost", "installed_bytes", "measure", "package_versions"]
+__all__ = ["CommandFailedError", "Cost", "installed_bytes", "make_environments", "measure", "package_versions"]
 
 _VERSIONS = """
 import importlib.metadata, json
@@ -85,3 +86,17 @@ def package_versions(python: Path) -> dict[str, str]:
     found = subprocess.run([str(python), "-I", "-c", _VERSIONS], check=True, capture_output=True, text=True)
     versions: dict[str, str] = json.loads(found.stdout)
     return dict(sorted(versions.items(), key=lambda item: item[0].lower()))
+
+
+def make_environments(folder: Path, environments: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    """Make each environment below `folder` anew, with nothing in it but what its packages bring: no pip, no setuptools.
+
+    `environments` holds, by name, the arguments of each call of pip.
+    """
+    for name, installs in environments.items():
+        print(f"{name}: {' && '.join(' '.join(arguments) for arguments in installs)}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder / name)], check=True)
+        python = folder / name / "bin" / "python"
+        for arguments in installs:
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *arguments]
+            subprocess.run(pip, check=True)

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from grid_scenes import BBOX_OFFSET, BBOX_SCALE, CLASSES, SCENES, grids_of
+from measurement import make_environments
 
 _HERE = Path(__file__).resolve().parent
 _ROWS, _COLUMNS, _STRIDE = 34, 60, 16
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the result goes as JSON")
     options = parser.parse_args()
     if options.prepare:
-        prepare(options.prepare.resolve())
+        make_environments(options.prepare.resolve(), _ENVIRONMENTS)
         return
     result = compare(
         options.environments.resolve(), rounds=options.rounds, images=options.images, machine=options.machine
@@ -72,17 +73,6 @@ def main() -> None:
     print(table(result))
     if options.output:
         options.output.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def prepare(folder: Path) -> None:
-    """Make each environment anew, with nothing in it but what its packages bring."""
-    for name, installs in _ENVIRONMENTS.items():
-        print(f"{name}: {' && '.join(' '.join(arguments) for arguments in installs)}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder / name)], check=True)
-        python = folder / name / "bin" / "python"
-        for arguments in installs:
-            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *arguments]
-            subprocess.run(pip, check=True)
 
 
 def compare(environments: Path, *, rounds: int, images: int, machine: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tao2serve.registry.source import Source
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.steps import Steps
 
+DETECTORS = ("street", "street_pictures_detector")
 EXAMPLES: dict[str, PlacementKind] = {"street": "endpoint", "street_pictures": "ensemble"}
 RUNTIME = Path(tao2serve.runtime.__file__).parent
 PRUNED = SAMPLE / "pruned"
@@ -51,6 +52,7 @@ def regenerate(repository: Path) -> tuple[Path, ...]:
 def _link(repository: Path) -> None:
     """Put links where `build` leaves copies: the same bytes once are enough for git."""
     copies = [(folder, RUNTIME) for folder in repository.glob("*/1/runtime")]
+    copies += [(repository / name / "1/model.py", RUNTIME / "triton_model.py") for name in DETECTORS]
     copies.append((repository / "street_pictures_detector/1/model.onnx", repository / "street/1/model.onnx"))
     for copy, original in copies:
         if copy.is_dir():

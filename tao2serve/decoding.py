@@ -169,7 +169,7 @@ def _one_of(path: Path, names: Mapping[str, Any], wanted: tuple[str, ...]) -> st
     if len(found) != 1:
         raise InputError(
             str(path),
-            f"has {'no' if not found else 'more than one'} array named like {wanted[-1 if len(wanted) == 3 else 2]}",
+            f"has {'no' if not found else 'more than one'} array named like {wanted[0]}",
             evidence=f"it holds {', '.join(sorted(names)[:10]) or 'nothing'}",
             hint=f"one of {', '.join(wanted)}",
         )

@@ -90,6 +90,8 @@ def name_images(
 def read_image(path: Path) -> bytes:
     """Return the file's bytes; raises InputError if it cannot be read."""
     try:
+        if path.exists() and not path.is_file():  # a pipe could be waited for, and a device read, for ever
+            raise InputError(str(path), "is no file")
         return path.read_bytes()
     except OSError as error:
         raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error

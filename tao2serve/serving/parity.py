@@ -18,6 +18,7 @@ def check_boxes(expected: Detections, answer: Answer, *, subject: str) -> BoxPar
             subject,
             "answers other boxes than the artifact gives here",
             evidence=str(parity),
-            hint="is another model loaded under this name, or another runtime in the preprocess package?",
+            hint="is another model loaded under this name, or another runtime in the preprocess package? With "
+            "--resize fast: is OpenCV there on one side only?",
         )
     return parity

@@ -29,6 +29,9 @@ CONFIG_FILE: Final = "config.pbtxt"
 PYTHON_BACKEND: Final = "python"
 PLAN_BACKEND: Final = "tensorrt"
 ENSEMBLE: Final = "ensemble"  # a platform, not a backend: Triton itself passes the tensors on
+# What a graph that decodes its boxes does it with, for the same reason.
+SCALE_PARAMETER: Final = "bbox_scale"
+OFFSET_PARAMETER: Final = "bbox_offset"
 PRECISION_PARAMETER: Final = "precision"  # so that whoever compares a running model knows what to expect of it
 
 

@@ -14,9 +14,11 @@ from tao2serve.errors import InputError, UsageError
 from tao2serve.runtime import DetectorParams, ensemble
 from tao2serve.triton.config import (
     ENSEMBLE,
+    OFFSET_PARAMETER,
     PLAN_BACKEND,
     PRECISION_PARAMETER,
     PYTHON_BACKEND,
+    SCALE_PARAMETER,
     Batching,
     ModelConfig,
     Step,
@@ -67,12 +69,12 @@ def models_of(
     """
     batch = _largest_batch(artifact, settings)
     if settings.placement == "endpoint":
-        return (_detector(artifact, settings, name=name, batch=batch),)
+        return (_detector(artifact, params, settings, name=name, batch=batch),)
     if params is None:
         raise InputError(f"ensemble {name}", "needs an experiment spec, to cluster boxes by", hint="add: --spec FILE")
     return (
         _preprocess(artifact, params, settings, name=name + PREPROCESS, batch=batch),
-        _detector(artifact, settings, name=name + DETECTOR, batch=batch),
+        _detector(artifact, params, settings, name=name + DETECTOR, batch=batch),
         _postprocess(artifact, params, settings, name=name + POSTPROCESS, batch=batch),
         _ensemble(artifact, settings, name=name, batch=batch),
     )
@@ -93,11 +95,15 @@ def _largest_batch(artifact: ModelArtifact, settings: Settings) -> int:
     return min(settings.max_batch_size, most)
 
 
-def _detector(artifact: ModelArtifact, settings: Settings, *, name: str, batch: int) -> ModelFolder:
+def _detector(
+    artifact: ModelArtifact, params: DetectorParams | None, settings: Settings, *, name: str, batch: int
+) -> ModelFolder:
     """The network: a plan on a GPU by Triton's own backend, ONNX on the CPU by our python model."""
     signature = artifact.signature
     is_plan = artifact.format == "tensorrt_plan"
     parameters = {PRECISION_PARAMETER: artifact.precision}
+    if signature.gives_boxes and params is not None:
+        parameters |= {SCALE_PARAMETER: str(params.bbox_scale), OFFSET_PARAMETER: str(params.bbox_offset)}
     if settings.cpu_threads and not is_plan:
         parameters["cpu_threads"] = str(settings.cpu_threads)
     files: dict[str, Path | bytes] = {f"{VERSION}/{PLAN_FILE if is_plan else MODEL_FILE}": artifact.path}

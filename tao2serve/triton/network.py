@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.images import Pixels, network_input
-from tao2serve.triton.config import PRECISION_PARAMETER
+from tao2serve.triton.config import OFFSET_PARAMETER, PRECISION_PARAMETER, SCALE_PARAMETER
 from tao2serve.values import BOXES_OUTPUT, PIXELS_INPUT, ModelSignature, Tensor
 
 __all__ = ["TritonNetwork", "split_address"]
@@ -43,8 +43,10 @@ class TritonNetwork:
             self._client.close()
             raise
         self.signature = _signature(self.address, config)
-        parameter = config.get("parameters", {}).get(PRECISION_PARAMETER, {})
-        self.precision = str(parameter.get("string_value", ""))  # "" unless tao2serve wrote the model
+        # Of models that tao2serve wrote; "" and None of others.
+        said = {name: str(value.get("string_value", "")) for name, value in config.get("parameters", {}).items()}
+        self.precision = said.get(PRECISION_PARAMETER, "")
+        self.bbox_scale, self.bbox_offset = (_number(said.get(name)) for name in (SCALE_PARAMETER, OFFSET_PARAMETER))
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +85,13 @@ class TritonNetwork:
                 evidence=" ".join(str(error.message()).split())[:400],
                 hint="is it loaded, and is this Triton's gRPC address?",
             ) from error
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
 
 
 def _signature(address: str, config: dict[str, Any]) -> ModelSignature:

@@ -43,7 +43,7 @@ def write_models(models: Sequence[ModelFolder], *, repository: Path) -> tuple[Tr
                 log.info("%s is there already, unchanged", target.name)
                 continue
             _put(folder, target)
-            undo.callback(shutil.rmtree, target, ignore_errors=True)
+            undo.callback(_remove, target)
         undo.pop_all()
     return tuple(
         TritonModel(
@@ -100,12 +100,14 @@ def last_version(endpoint: str, *, repository: Path) -> int:
 def remove_models(models: Sequence[TritonModel]) -> None:
     """Remove the folders that are there, the last model's first; unload them before."""
     for model in reversed(models):
-        target = model.path
-        if target.parent != model.repository or not target.is_dir():
-            continue
-        doomed = Path(tempfile.mkdtemp(prefix=f".{model.name}.", dir=model.repository))
-        target.rename(doomed / model.name)  # gone at once for a reader, whatever happens to the slow part
-        shutil.rmtree(doomed, ignore_errors=True)
+        if model.path.parent == model.repository and model.path.is_dir():
+            _remove(model.path)
+
+
+def _remove(folder: Path) -> None:
+    doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder.rename(doomed / folder.name)  # gone at once for a reader, whatever happens to the slow part
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _needed(config: Any, version: Path) -> tuple[str, ...]:

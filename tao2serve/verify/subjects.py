@@ -104,12 +104,16 @@ def of_triton(network: TritonNetwork) -> Subject:
         coverage, bbox = network.see(pixels)
         return Outputs(coverage=coverage, bbox=bbox, boxes="absolute" if network.signature.gives_boxes else "offsets")
 
+    decoding = None
+    if network.signature.gives_boxes and network.bbox_scale is not None and network.bbox_offset is not None:
+        decoding = GraphDecoding(bbox_scale=network.bbox_scale, bbox_offset=network.bbox_offset)
     return Subject(
         name=network.address,
         kind="triton_model",
         precision=network.precision,
         signature=network.signature,
         see=see,
+        decoding=decoding,
     )
 
 

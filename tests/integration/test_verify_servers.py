@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,9 @@ def test_a_lean_graph_on_triton_gives_the_same_bits(sandbox: CommandLine, tmp_pa
         assert [tensor["max_abs"] for tensor in document["tensors"]] == [0.0, 0.0]
         assert document["boxes"]["matched_ratio"] == 1.0
         assert document["boxes"]["expected"] > 80
+    alone = Path(shutil.copy(plain, tmp_path / "without_spec.onnx"))
+    document = sandbox.tao2serve("verify", alone, address, "--json").assert_success().document
+    assert document["decoded_with"].endswith(f"with the bbox scale and offset of {address}")
 
 
 def test_precisions_by_command_line(bare: CommandLine, tmp_path: Path) -> None:

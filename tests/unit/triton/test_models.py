@@ -226,3 +226,12 @@ def test_a_warmup_names_the_file_of_its_input() -> None:
     (sample,) = parse_config(render_config(config), source=Path("config.pbtxt")).model_warmup
     assert sample.inputs["a"].input_data_file == "image"
     assert sample.inputs["b"].zero_data
+
+
+def test_a_graph_that_decodes_says_with_what(artifact: ModelArtifact) -> None:
+    """Scale and offset of its boxes are in its configuration, for whoever compares them with another graph's."""
+    lean = dataclasses.replace(artifact, signature=LEAN)
+    for placement, name in (("endpoint", "street_4"), ("ensemble", "street_4_detector")):
+        said = messages(lean, placement=placement)[name].parameters
+        assert (said["bbox_scale"].string_value, said["bbox_offset"].string_value) == ("35.0", "0.5")
+    assert "bbox_scale" not in messages(artifact)["street_4"].parameters
