@@ -67,6 +67,11 @@ def test_a_lean_graph_gives_the_same_bits(file: KerasFile, form: str, scale: flo
         except InputError:
             return  # a window that does not fit, or nothing to quantize; others judge that
         signature = artifact.signature
+        wanted = open_session(artifact.path).run(
+            [signature.coverage.name, signature.bbox.name], {signature.input.name: images}
+        )
+        if wanted[0].shape[1:] != signature.coverage.shape:
+            return  # keras2onnx's pads can make another grid than the file declares, which is refused elsewhere
         classes = tuple(ClassParams(name=str(number)) for number in range(signature.class_count))
         params = DetectorParams(
             channels=signature.input.shape[0], height=height, width=width, bbox_scale=scale, bbox_offset=offset,
@@ -76,9 +81,6 @@ def test_a_lean_graph_gives_the_same_bits(file: KerasFile, form: str, scale: flo
             artifact, output=Path(folder) / "lean.onnx", uint8_input=True, absolute_boxes=True, params=params
         )
         assert accept_onnx(lean.path).signature == lean.signature
-        wanted = open_session(artifact.path).run(
-            [signature.coverage.name, signature.bbox.name], {signature.input.name: images}
-        )
         found = open_session(lean.path).run([signature.coverage.name, "output_boxes"], {"pixels": pixels})
         np.testing.assert_array_equal(found[0], wanted[0])
         np.testing.assert_array_equal(found[1], np.stack([absolute_boxes(grid, params) for grid in wanted[1]]))
