@@ -72,7 +72,10 @@ Resize = Annotated[
 ]
 ServePixels = Annotated[
     bool | None,
-    typer.Option("--uint8-input/--no-uint8-input", help="Serve a graph that takes pixels: a quarter to carry."),
+    typer.Option(
+        "--uint8-input/--no-uint8-input",
+        help="Serve a graph that takes pixels, a quarter to carry; default: if it can be made so.",
+    ),
 ]
 ServeBoxes = Annotated[
     bool | None,
