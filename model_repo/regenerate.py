@@ -12,8 +12,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import tao2serve.runtime
-from tao2serve.artifact_request import ArtifactRequest
 from tao2serve.build import BuildRequest, build
 from tao2serve.config import PlacementKind, Settings
 from tao2serve.registry.source import Source
@@ -22,7 +20,7 @@ from tao2serve.steps import Steps
 
 DETECTORS = ("street", "street_pictures_detector")
 EXAMPLES: dict[str, PlacementKind] = {"street": "endpoint", "street_pictures": "ensemble"}
-RUNTIME = Path(tao2serve.runtime.__file__).parent
+RUNTIME = Path(__file__).resolve().parents[1] / "tao2serve" / "runtime"
 PRUNED = SAMPLE / "pruned"
 
 
@@ -32,12 +30,7 @@ def regenerate(repository: Path) -> tuple[Path, ...]:
     written = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, placement in EXAMPLES.items():
-            request = BuildRequest(
-                source=Source(text=str(weights)),
-                name=name,
-                repository=Path(scratch),
-                artifacts=ArtifactRequest(uint8_input=Settings.model_fields["uint8_input"].default),
-            )
+            request = BuildRequest(source=Source(text=str(weights)), name=name, repository=Path(scratch))
             # The defaults, whatever the settings of this machine are.
             built = build(request, Settings.model_construct(placement=placement), steps=Steps())
             for model in built.models:

@@ -9,7 +9,7 @@ from tao2serve.errors import UsageError
 from tao2serve.export.precision.calibrate import DEFAULT_METHOD, CalibrationMethod
 from tao2serve.export.precision.write import Precision
 
-__all__ = ["ArtifactRequest", "EngineWish"]
+__all__ = ["ArtifactRequest", "EngineWish", "to_serve"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +64,8 @@ class ArtifactRequest:
         """The options of `export` that ask for a lean graph."""
         wanted = (("--uint8-input", self.wants_pixels), ("--absolute-boxes", self.absolute_boxes))
         return tuple(option for option, given in wanted if given)
+
+
+def to_serve() -> ArtifactRequest:
+    """What is made of weights to serve them, unless somebody says otherwise."""
+    return ArtifactRequest(uint8_input=None)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tao2serve.artifacts import ArtifactRequest, make_artifacts
+from tao2serve.artifact_request import ArtifactRequest, to_serve
+from tao2serve.artifacts import make_artifacts
 from tao2serve.config import Settings
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
@@ -32,7 +33,7 @@ class BuildRequest:
     name: str
     repository: Path
     clustering: Path | None = None
-    artifacts: ArtifactRequest = field(default_factory=ArtifactRequest)
+    artifacts: ArtifactRequest = field(default_factory=to_serve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ def build(request: BuildRequest, settings: Settings, *, steps: Steps) -> Build:
             params = DetectorParams.from_dict(to_params(spec)) if spec else None
         made = make_artifacts(source.weights, spec, request.artifacts, settings, folder=folder / "made", steps=steps)
         with steps.step("write the Triton models") as step:
-            check_servable(made.model)
+            check_servable(made.model, settings)
             models = models_of(made.model, params, settings, name=request.name)
             written = write_models(models, repository=repository)
             step.note(", ".join(model.name for model in written))

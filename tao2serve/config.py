@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from tao2serve.errors import UsageError
@@ -21,6 +23,9 @@ VersionPolicy: TypeAlias = Literal["latest", "all", "specific"]
 FILE: Final = "tao2serve.toml"
 PREFIX: Final = "TAO2SERVE_"
 SERVICE_VARIABLE: Final = "CLEARML_SERVING_TASK_ID"
+OTHER_VARIABLES: Final = ("TAO2SERVE_HOME", "TAO2SERVE_TAO_KEY")
+
+log = logging.getLogger(__name__)
 
 
 def home() -> Path:
@@ -35,7 +40,9 @@ def home() -> Path:
 class Settings(BaseSettings):
     """What a deployment needs to know besides its model; every field can be a flag, a variable or a line in a file."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file=FILE, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file=FILE, env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     service: str = Field("", description="ClearML task id of the serving service; empty: the only one that runs")
     model_repository: Path | None = Field(None, description="Triton model repository that tao2serve writes")
@@ -81,6 +88,12 @@ class Settings(BaseSettings):
     # clearml-serving looks for changes every five minutes unless told otherwise.
     ready_timeout_s: float = Field(420.0, gt=0, description="how long deploy waits for an endpoint to answer")
 
+    @field_validator("preferred_batch_sizes", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """A list, as one writes it in TOML, is taken too."""
+        return ",".join(str(size) for size in value) if isinstance(value, list | tuple) else value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -97,6 +110,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     """Read the effective settings; flags that are None count as not given. Raises UsageError naming the setting."""
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
+        _check_names(TomlConfigSettingsSource(Settings)())
         settings = Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
@@ -112,6 +126,25 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     if not settings.service and os.environ.get(SERVICE_VARIABLE):
         return settings.model_copy(update={"service": os.environ[SERVICE_VARIABLE]})
     return settings
+
+
+def _check_names(in_file: Mapping[str, Any]) -> None:
+    """Raise UsageError for a line of the file that is no setting; warn of variables that look like a misspelt one."""
+    known = list(Settings.model_fields)
+    for name, value in in_file.items():
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1) if not isinstance(value, Mapping) else []
+            raise UsageError(
+                FILE,
+                f"has {name!r}, which is no setting",
+                hint=f"is {nearest[0]} meant?" if nearest else "README.md lists the settings; they stand in no table",
+            )
+    variables = [PREFIX + name.upper() for name in known]
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in (*variables, *OTHER_VARIABLES):
+            nearest = get_close_matches(name, variables, n=1, cutoff=0.85)
+            if nearest:
+                log.warning("%s is no setting; is %s meant?", name, nearest[0])
 
 
 def origins(flags: Mapping[str, Any] | None = None) -> dict[str, Origin]:

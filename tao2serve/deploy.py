@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tao2serve.artifacts import ArtifactRequest, make_artifacts
+from tao2serve.artifact_request import ArtifactRequest, to_serve
+from tao2serve.artifacts import make_artifacts
 from tao2serve.config import Settings
 from tao2serve.export.execution import open_model
 from tao2serve.export.local import detect, neutral_picture
@@ -43,7 +44,7 @@ class DeployRequest:
     endpoint: str
     image: bytes | None = None
     clustering: Path | None = None
-    artifacts: ArtifactRequest = field(default_factory=ArtifactRequest)
+    artifacts: ArtifactRequest = field(default_factory=to_serve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         made = make_artifacts(source.weights, spec, request.artifacts, settings, folder=folder / "made", steps=steps)
         artifact = made.model
         with steps.step("look at the picture here") as step:
-            check_servable(artifact)
+            check_servable(artifact, settings)
             image = request.image or neutral_picture(params)
             limits = (settings.max_image_bytes, settings.max_image_pixels)
             there = open_model(artifact.path)

@@ -44,6 +44,8 @@ def find_images(source: Path) -> tuple[Path, ...]:
     if not source.exists():
         raise InputError(str(source), "does not exist", hint="name a folder of images")
     try:
+        if source.is_file() and source.stat().st_size:
+            return (source,)
         candidates = sorted(source.iterdir()) if source.is_dir() else [source]
         chosen = tuple(path for path in candidates if _is_image(path))
     except OSError as error:

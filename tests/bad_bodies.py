@@ -77,6 +77,8 @@ def refused(picture: bytes, *, url: str) -> tuple[Body, ...]:
         "url in a list": {"images": [url]},
         "file url": {"image": "file:///etc/passwd"},
         "ftp url": {"image": url.replace("http", "ftp", 1)},
+        "both": {"image": encoded, "images": [encoded]},
+        "data url of a picture": {"image": "data:image/jpeg;base64," + encoded},
         "data url": {"image": "data:text/plain," + url},
         "nested": {"image": {"url": url}},
     }

@@ -30,6 +30,7 @@ from tao2serve.cli.options import (
 )
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
+from tao2serve.errors import UsageError
 
 if TYPE_CHECKING:
     from tao2serve.build import Build
@@ -86,6 +87,10 @@ def build(
     from tao2serve.config import home, load_settings
     from tao2serve.registry.source import Source
 
+    if resize and (placement or load_settings().placement) == "endpoint":
+        raise UsageError("--resize", "does nothing here: with placement endpoint Triton reads no pictures")
+    if image and not precision:
+        raise UsageError("--image", "judges another precision", hint="add: --precision fp16 or int8")
     settings = load_settings(
         {
             "placement": placement,
@@ -118,10 +123,10 @@ def build(
     if json_output:
         print_json(built.to_dict())
     else:
-        print_text(_summary(built, source))
+        print_text(_summary(built, source, settings.triton_grpc))
 
 
-def _summary(built: Build, source: str) -> str:
+def _summary(built: Build, source: str, triton: str) -> str:
     from tao2serve.triton.models import detector_name
 
     asked = built.models[-1]
@@ -139,9 +144,9 @@ def _summary(built: Build, source: str) -> str:
         network = detector_name(asked.name)
         lines.append(
             f"ask it:   {asked.name}: the bytes of a picture as BYTES tensor `image`, boxes as `detections`, "
-            "`count` of them (docs/placement.md)"
+            "`count` of them (model_repo/README.md)"
         )
     else:
-        lines.append(f"ask it:   {asked.name}: {built.artifact.signature}, tensors in, tensors out")
-    lines.append(f"check it: tao2serve verify {source or 'WEIGHTS'} grpc://127.0.0.1:8001/{network}")
+        lines.append(f"ask it:   {asked.name}: {built.artifact.signature}: the network alone")
+    lines.append(f"check it: tao2serve verify {source or 'WEIGHTS'} grpc://{triton or '127.0.0.1:8001'}/{network}")
     return "\n".join(lines)

@@ -46,6 +46,8 @@ def images_of(body: Any, *, max_bytes: int = MAX_BYTES) -> tuple[tuple[bytes | s
         return (bytes(body),), False
     if not isinstance(body, Mapping):
         raise ImageError('the body is neither image bytes nor a JSON object with "image" or "images"')
+    if "image" in body and "images" in body:
+        raise ImageError('the JSON object has both "image" and "images"; send one of them')
     is_list = "image" not in body
     images = body.get("images") if is_list else [body["image"]]
     if not isinstance(images, list) or not images:
@@ -73,6 +75,8 @@ def decoded(image: bytes | str) -> bytes:
 def _check(image: Any, name: str) -> None:
     if not isinstance(image, str):
         raise ImageError(f'"{name}" is not a string of base64')
+    if image.startswith("data:"):
+        raise ImageError(f'"{name}" is a data URL; send only the base64 behind its comma')
     if image.startswith(("http://", "https://", "file://")):
         raise ImageError(f'"{name}" is a URL, and URLs are not fetched; send the image itself as base64')
 

@@ -113,7 +113,9 @@ class Preprocess:
             return [await detect(images[0], deadline)]
         outcomes = await asyncio.gather(*(detect(image, deadline) for image in images), return_exceptions=True)
         answers = []
-        for outcome in outcomes:
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, ImageError):
+                raise ImageError(f"images[{index}]: {outcome}")
             if isinstance(outcome, BaseException):
                 raise outcome
             answers.append(outcome)

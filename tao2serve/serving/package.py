@@ -10,7 +10,7 @@ from typing import Final
 
 from tao2serve import runtime
 from tao2serve.config import Settings
-from tao2serve.errors import InputError
+from tao2serve.errors import InputError, UsageError
 from tao2serve.registry.publish import PublishedModel
 from tao2serve.runtime import DetectorParams
 from tao2serve.runtime.answer import ServedModel
@@ -23,9 +23,16 @@ __all__ = ["check_servable", "write_package"]
 SHIPPED: Final = "*.py"
 
 
-def check_servable(artifact: ModelArtifact) -> None:
+def check_servable(artifact: ModelArtifact, settings: Settings) -> None:
     """Raise InputError for a network whose input or outputs the endpoint cannot carry: float32, or pixels in."""
     signature = artifact.signature
+    if signature.takes_pixels and settings.uint8_input is False:
+        raise UsageError(
+            "--no-uint8-input",
+            "cannot be had of a graph that takes pixels",
+            evidence=str(artifact.path),
+            hint="give the graph or the weights that it was made from",
+        )
     taken = "UINT8" if signature.takes_pixels else "FP32"
     for tensor, datatype in ((signature.input, taken), (signature.coverage, "FP32"), (signature.bbox, "FP32")):
         if tensor.datatype != datatype:

@@ -107,6 +107,8 @@ def loaded_by(program: str) -> set[str]:
         (("build", "missing.hdf5", "--name", "people_4"), 2, "people_4"),
         (("build", "missing.hdf5", "--name", "street", "--repository", "a b"), 2, "a b"),
         (("build", "missing.hdf5", "--name", "street", "--placement", "moon"), 2, "placement"),
+        (("build", "missing.hdf5", "--name", "street", "--resize", "fast"), 2, "--resize"),
+        (("build", "missing.hdf5", "--name", "street", "--image", "x.jpg"), 2, "--precision"),
         (("deploy", "x.hdf5"), 2, "--endpoint"),
         (("deploy", "missing.hdf5", "--endpoint", "bad-name"), 2, "bad-name"),
         (("deploy", "missing.hdf5", "--endpoint", "people_4"), 2, "people_4"),

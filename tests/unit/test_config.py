@@ -61,3 +61,32 @@ def test_home_is_the_variable_or_the_users_state_folder(monkeypatch: pytest.Monk
     monkeypatch.delenv("TAO2SERVE_HOME")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
     assert home() == tmp_path / "s" / "tao2serve"
+
+
+def test_a_line_that_is_no_setting_is_named(elsewhere: Path) -> None:
+    """Exit 2, with the setting that is nearest: a misspelt line would otherwise do nothing, unseen."""
+    for text, words in (("placemnt = 'ensemble'", "placement"), ("[tao2serve]\nplacement = 'ensemble'", "no table")):
+        (elsewhere / "tao2serve.toml").write_text(text)
+        with pytest.raises(UsageError) as caught:
+            load_settings()
+        assert words in caught.value.hint
+
+
+def test_a_variable_that_looks_misspelt_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be somebody else's, so it is no error."""
+    monkeypatch.setenv("TAO2SERVE_PLACEMNT", "ensemble")
+    monkeypatch.setenv("TAO2SERVE_SOMETHING_ELSE", "1")
+    assert load_settings().placement == "endpoint"
+    assert caplog.messages == ["TAO2SERVE_PLACEMNT is no setting; is TAO2SERVE_PLACEMENT meant?"]
+
+
+def test_lists_and_empty_variables(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch sizes are a list in TOML and a text in a variable; an empty variable is unset."""
+    (elsewhere / "tao2serve.toml").write_text("preferred_batch_sizes = [2, 4]")
+    monkeypatch.setenv("TAO2SERVE_UINT8_INPUT", "")
+    settings = load_settings()
+    assert (settings.preferred_batch_sizes, settings.uint8_input) == ("2,4", None)
+    monkeypatch.setenv("TAO2SERVE_PREFERRED_BATCH_SIZES", "4,8")
+    assert load_settings().preferred_batch_sizes == "4,8"

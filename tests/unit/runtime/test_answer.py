@@ -32,6 +32,8 @@ def test_bytes_and_base64_are_the_same_image() -> None:
         ({"image": 5}, "not a string"),
         ({"image": "https://example.org/x.jpg"}, "URL"),
         ({"image": "file:///etc/passwd"}, "URL"),
+        ({"image": "data:image/jpeg;base64,QQ=="}, "data URL"),
+        ({"image": "QQ==", "images": ["QQ=="]}, "both"),
         ({"images": "x"}, "non-empty list"),
         ({"images": []}, "non-empty list"),
         ({"images": ["QQ=="] * (MAX_IMAGES + 1)}, "limit"),

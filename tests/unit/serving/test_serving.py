@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -166,10 +167,20 @@ def artifact_of(folder: Path, *, datatype: str = "FP32") -> ModelArtifact:
 
 def test_only_float32_in_and_out_can_be_served(tmp_path: Path) -> None:
     """A network with half-precision input is refused before anything is published, naming the tensor."""
-    check_servable(artifact_of(tmp_path))
+    check_servable(artifact_of(tmp_path), Settings())
     with pytest.raises(InputError) as caught:
-        check_servable(artifact_of(tmp_path, datatype="FP16"))
+        check_servable(artifact_of(tmp_path, datatype="FP16"), Settings())
     assert "i is FP16" in caught.value.evidence
+
+
+def test_what_takes_pixels_is_not_served_to_who_said_no(tmp_path: Path) -> None:
+    """A file made to take pixels cannot be made to take planes again: exit 2, rather than serving it all the same."""
+    artifact = artifact_of(tmp_path)
+    pixels = Tensor(name="pixels", datatype="UINT8", shape=(64, 96, 3))
+    lean = replace(artifact, signature=replace(artifact.signature, input=pixels))
+    check_servable(lean, Settings())
+    with pytest.raises(UsageError, match="--no-uint8-input"):
+        check_servable(lean, Settings(uint8_input=False))
 
 
 def test_the_package_is_the_runtime_with_its_two_files(tmp_path: Path) -> None:
