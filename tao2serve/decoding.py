@@ -66,17 +66,22 @@ class RawGrids:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImage:
-    """The detections of one image, in pixels of `size` (width, height)."""
+    """The detections of one image, in pixels of `size` (width, height).
+
+    `not_finite` is how many values of its "coverage" and "bbox" were NaN or infinite; such cells give no box.
+    """
 
     size: Size
     detections: Detections
+    not_finite: Mapping[str, int]
 
     def to_dict(self, params: DetectorParams) -> dict[str, Any]:
-        """Return what an endpoint answers, without what only an endpoint knows."""
+        """Return what an endpoint answers, without what only an endpoint knows, and what was not finite."""
         return {
             "image": {"width": self.size[0], "height": self.size[1]},
             "bbox_format": "xyxy",
             "predictions": predictions_of(self.detections, params),
+            "not_finite": dict(self.not_finite),
         }
 
 
@@ -153,7 +158,18 @@ def decode_grids(
         image_sizes=sizes,
         boxes="absolute" if grids.gives_boxes else "offsets",
     )
-    return tuple(DecodedImage(size=size, detections=one) for size, one in zip(sizes, found, strict=True))
+    return tuple(
+        DecodedImage(
+            size=size,
+            detections=one,
+            not_finite={"coverage": _not_finite(coverage), "bbox": _not_finite(bbox)},
+        )
+        for size, one, coverage, bbox in zip(sizes, found, grids.coverage, grids.bbox, strict=True)
+    )
+
+
+def _not_finite(grid: NDArray[np.float32]) -> int:
+    return int(grid.size - np.count_nonzero(np.isfinite(grid)))
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -212,7 +228,7 @@ def _as_batch(path: Path, grid: _Array) -> NDArray[np.float32]:
             evidence=f"shape {grid.shape}, type {grid.dtype}",
             hint="floating-point numbers (C, h, w) for one image, (N, C, h, w) for several",
         )
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is left out
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, is counted and left out
         batch: NDArray[np.float32] = np.ascontiguousarray(grid, dtype=np.float32)
     return batch if batch.ndim == 4 else batch[None]
 

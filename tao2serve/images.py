@@ -27,8 +27,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 class NamedImage:
     """A picture of a run, with names that no other picture of it has.
 
-    `name` is its path below the folder that was given, with slashes, or its file's name; `stem` is that of files
-    made from it: the same without the ending, and with a number where two would be equal.
+    `name` is its path below the folder that was given, with slashes, or its file's name, and its absolute path where
+    another picture has that already; `stem` is that of files made from it: what is below the folder without the
+    ending, and with a number where two would be equal.
     """
 
     path: Path
@@ -66,37 +67,44 @@ def name_images(
     """Return the pictures that files and folders name, in that order, each once, with names of their own.
 
     A file that is named is taken whatever its ending, and though it may not be there: reading it will tell. Of a
-    folder the images are taken, by name; with `recursive` those of its subfolders too, without `output`, which
-    holds what an earlier run drew, and without folders that are links. Raises InputError for a folder without
-    images and if nothing that is named exists, UsageError if `output` is one of the folders.
+    folder all that is named like an image is taken, by name, also what is empty or a link to nothing; with
+    `recursive` that of its subfolders too, without `output`, which holds what an earlier run drew, and without
+    folders that are links. Raises InputError for a folder without images and if nothing that is named exists,
+    UsageError if `output` is one of the folders, or holds a picture that is named.
     """
     if not any(_exists(source) for source in sources):
         raise InputError(str(sources[0]), "does not exist", hint="name pictures, or folders of them")
     names = _Names()
+    drawn = os.path.realpath(output) if output is not None else None
     for source in sources:
-        if not _exists(source) or not source.is_dir():
-            names.add(source, Path(source.name))
-            continue
-        if output is not None and output.resolve() == source.resolve():
+        is_folder = _exists(source) and source.is_dir()
+        folder = source if is_folder else source.parent
+        if drawn is not None and os.path.realpath(folder) == drawn:
             raise UsageError(
                 "--output",
-                f"is {source}, where the pictures lie",
-                evidence="the next run would take the drawings for pictures",
+                f"is {folder}, where the pictures lie",
+                evidence="a run over that folder would take the drawings for pictures",
                 hint="name another folder",
             )
-        for path in _walk(source, output) if recursive else find_images(source):
+        if not is_folder:
+            names.add(source, Path(source.name))
+            continue
+        for path in _walk(source, left_out=drawn, recursive=recursive):
             names.add(path, path.relative_to(source))
     return tuple(names.found)
 
 
 def read_image(path: Path) -> bytes:
-    """Return the file's bytes; raises InputError if it cannot be read."""
+    """Return the file's bytes; raises InputError if it cannot be read or is empty."""
     try:
         if path.exists() and not path.is_file():  # a pipe could be waited for, and a device read, for ever
             raise InputError(str(path), "is no file")
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
+    if not content:
+        raise InputError(str(path), "cannot be read", evidence="the file is empty")
+    return content
 
 
 def open_upright(image: bytes) -> Image.Image:
@@ -129,11 +137,11 @@ class _Names:
         folder = self._folders.get(path.parent)
         if folder is None:
             folder = self._folders[path.parent] = os.path.realpath(path.parent)
-        file = f"{folder}/{path.name}"
+        file = f"{folder.rstrip('/')}/{path.name}"
         if file in self._files:
             return
         self._files.add(file)
-        name = next(name for name in (below.as_posix(), path.as_posix(), file) if name not in self._names)
+        name = below.as_posix() if below.as_posix() not in self._names else file
         self._names.add(name)
         self.found.append(NamedImage(path=path, name=name, stem=self._stem(below.with_suffix("").as_posix())))
 
@@ -147,25 +155,27 @@ class _Names:
         return stem
 
 
-def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
-    left_out = os.path.realpath(output) if output is not None else None
+def _walk(folder: Path, *, left_out: str | None, recursive: bool) -> Iterator[Path]:
+    """Yield what is named like an image, whether or not it can be read: who reads it names what cannot be."""
     any_found = False
 
     def unreadable(error: OSError) -> None:
         raise InputError(str(error.filename or folder), "cannot be read", evidence=error.strerror or str(error))
 
     for place, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if os.path.realpath(f"{place}/{name}") != left_out)
+        kept = sorted(name for name in folders if os.path.realpath(f"{place}/{name}") != left_out) if recursive else []
+        folders[:] = kept
         for name in sorted(files):
             path = Path(place, name)
-            if _is_image(path):
+            if path.suffix.lower() in IMAGE_MEDIA_TYPES:
                 any_found = True
                 yield path
     if not any_found:
         raise InputError(
             str(folder),
-            "holds no image, and neither do its subfolders",
-            evidence=f"none is a non-empty {', '.join(sorted(IMAGE_MEDIA_TYPES))}",
+            "holds no image" + (", and neither do its subfolders" if recursive else ""),
+            evidence=f"no file is named like one: {', '.join(sorted(IMAGE_MEDIA_TYPES))}",
+            hint="name pictures, or folders of them",
         )
 
 

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 def decode(
     raw: Annotated[
-        Path, typer.Argument(metavar="RAW.npz", help="Arrays output_cov and output_bbox, as the network gave them.")
+        Path,
+        typer.Argument(
+            metavar="RAW.npz",
+            help="Arrays output_cov, and output_bbox or output_boxes, as the network gave them; "
+            "TensorFlow's names (output_cov/Sigmoid:0, output_bbox/BiasAdd:0) are taken too.",
+        ),
     ],
     spec: Annotated[
         Path | None, typer.Option("--spec", metavar="FILE", help="TAO experiment spec of the network.")
@@ -37,12 +42,14 @@ def decode(
     """Turn a network's raw grids into detections, as an endpoint would.
 
     Boxes are in pixels of --image-size, else of the sizes that the file holds as orig_sizes_wh, else of the network.
+    Cells with values that are not finite give no box; how many values these are is said.
 
     Example: tao2serve decode raw.npz --spec experiment_spec.txt --image-size 1920x1080
     """
     size = _size(image_size) if image_size else None
     if (spec is None) == (params is None):
-        raise UsageError("decode", "needs one of --spec and --params", hint="tao2serve decode RAW.npz --spec FILE")
+        fact = "needs one of --spec and --params" if spec is None else "takes only one of --spec and --params"
+        raise UsageError("decode", fact, hint="tao2serve decode RAW.npz --spec FILE")
     if clustering is not None and spec is None:
         raise UsageError("--clustering", "needs an experiment spec to lie over", hint="add: --spec FILE")
     from tao2serve.decoding import decode_grids, params_from_file, params_from_spec, read_grids
@@ -76,7 +83,11 @@ def _size(text: str) -> tuple[int, int]:
 def _table(number: int, image: DecodedImage, params: DetectorParams) -> str:
     """Return one image's detections, one a line."""
     predictions = image.to_dict(params)["predictions"]
-    lines = [f"image {number}, {image.size[0]}x{image.size[1]}: {len(predictions)} detections"]
+    found = f"{len(predictions)} detection{'s' if len(predictions) != 1 else ''}"
+    lines = [f"image {number}, {image.size[0]}x{image.size[1]}: {found}"]
+    if any(image.not_finite.values()):
+        counts = " and ".join(f"{count:,} of {name}" for name, count in image.not_finite.items())
+        lines.append(f"  note: values that are not finite, whose cells give no box: {counts}")
     if predictions:
         width = max(5, *(len(prediction["label"]) for prediction in predictions))
         lines.append(

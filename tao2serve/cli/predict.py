@@ -229,7 +229,8 @@ def _error(run: _Run, outcome: _Outcome) -> Tao2ServeError | None:
     from tao2serve.errors import Tao2ServeError
 
     if outcome.interrupted:
-        got = f"{outcome.asked} of {len(run.pictures)} pictures were asked about"
+        were = "picture was" if len(run.pictures) == 1 else "pictures were"
+        got = f"{outcome.asked} of {len(run.pictures)} {were} asked about"
         return Tao2ServeError("tao2serve", "was interrupted", evidence=got, hint="run it again")
     return outcome.failure or outcome.first_refused
 
@@ -258,16 +259,22 @@ def _summary(run: _Run, outcome: _Outcome) -> str:
     rate = f", {outcome.asked / outcome.seconds:.1f} a second" if outcome.seconds > 1 else ""
     refused = f", {outcome.refused:,} refused or not readable" if outcome.refused else ""
     return (
-        f"{start}{outcome.asked:,} of {len(run.pictures):,} pictures asked about in {outcome.seconds:.1f} s{rate}"
+        f"{start}{outcome.asked:,} of {len(run.pictures):,} picture{'s' if len(run.pictures) != 1 else ''}"
+        f" asked about in {outcome.seconds:.1f} s{rate}"
         f": {outcome.answered:,} answered{refused}"
     )
 
 
 def _lines(path: Path, answer: Answer, places: Sequence[tuple[str, Path | None]]) -> str:
     total = answer.timing_ms.get("total", 0.0)
-    head = f"{path}: {len(answer.predictions)} detections, version {answer.version}, {total:.1f} ms on the server"
-    boxes = [
-        f"  {prediction.label:<12} {prediction.score:.2f}  " + " ".join(f"{side:7.1f}" for side in prediction.bbox)
-        for prediction in answer.predictions
-    ]
-    return "\n".join([head, *boxes, *(f"  {word}: {place}" for word, place in places if place)])
+    found = f"{len(answer.predictions)} detection{'s' if len(answer.predictions) != 1 else ''}"
+    lines = [f"{path}: {found}, version {answer.version}, {total:.1f} ms on the server"]
+    if answer.predictions:
+        width = max(5, *(len(prediction.label) for prediction in answer.predictions))
+        lines.append(f"  {'label':<{width}}  score  " + " ".join(f"{side:>7}" for side in ("x1", "y1", "x2", "y2")))
+        lines += [
+            f"  {prediction.label:<{width}}  {prediction.score:5.3f}  "
+            + " ".join(f"{side:7.1f}" for side in prediction.bbox)
+            for prediction in answer.predictions
+        ]
+    return "\n".join([*lines, *(f"  {word}: {place}" for word, place in places if place)])

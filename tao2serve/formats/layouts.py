@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Protocol, Self, TypeAlias, get_args
 
@@ -204,11 +204,16 @@ class FiftyOneLayout(_Spooled):
     def add(self, picture: PictureDetections) -> dict[str, Any]:
         detections = fiftyone.fiftyone_detections(picture)
         self._classes.update(dict.fromkeys(prediction.label for prediction in picture.predictions))
-        # FiftyOne matches by the name without its ending, or takes the picture's absolute path.
-        key = picture.stem if picture.stem not in self._keys else str(Path(picture.path).absolute())
+        key = self._key(picture)
         self._keys.add(key)
         self._spools["labels"].add(detections, key=key)
         return {"image": picture.size, "detections": detections}
+
+    def _key(self, picture: PictureDetections) -> str:
+        """Return what FiftyOne finds the picture by: the name without its ending, or an absolute path with it."""
+        if PurePosixPath(picture.name).is_absolute():
+            return picture.name
+        return picture.stem if picture.stem not in self._keys else str(Path(picture.path).absolute())
 
     def write(self, name: str, out: IO[str]) -> None:
         out.write('{"made_by": "tao2serve"')

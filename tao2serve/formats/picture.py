@@ -16,8 +16,8 @@ __all__ = ["PictureDetections"]
 class PictureDetections:
     """What was found in one picture; boxes are x1, y1, x2, y2 in pixels of the upright picture.
 
-    `name` is the picture's path below its folder, with slashes, and unique in a run. `document` is the answer of
-    an endpoint as it came, and empty where there was none.
+    `name` is the picture's path below its folder, with slashes, and unique in a run: of two with one path the second
+    has its absolute path. `document` is the answer of an endpoint as it came, and empty where there was none.
     """
 
     name: str

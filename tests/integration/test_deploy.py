@@ -72,7 +72,7 @@ def test_predict_goes_on_after_a_picture_that_is_refused(
     before = own.read_bytes()
     shutil.copy(PICTURE, tmp_path / "street.jpg")
     outcome = sandbox.tao2serve(
-        "predict", "street", tmp_path / "notes.jpg", tmp_path / "street.jpg", own, "-o", tmp_path, "--json"
+        "predict", "street", tmp_path / "notes.jpg", tmp_path / "street.jpg", own, "-o", tmp_path / "out", "--json"
     )
     assert outcome.code == 3
     assert "notes.jpg" in outcome.document["error"]["subject"]

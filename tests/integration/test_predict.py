@@ -60,9 +60,11 @@ def test_answers_keep_the_order_of_the_pictures(bare: CommandLine, tmp_path: Pat
 
 
 def test_a_picture_that_fails_is_named_and_the_others_are_answered(bare: CommandLine, tmp_path: Path) -> None:
-    """Refused and missing ones: exit 3, each with its reason, and the same in words; boxes below --min-score go."""
+    """Refused, empty and missing ones: exit 3, each with its reason, also in words; boxes below --min-score go."""
     folder = make_pictures(tmp_path / "some", 3)
     (folder / "0001.png").write_text("no picture")
+    (folder / "0003.png").touch()
+    (folder / "0004.png").symlink_to("nowhere")
     arguments = (folder, tmp_path / "missing.jpg", "--min-score", "0.5")
     with detector_server() as detector:
         outcome = bare.tao2serve("predict", detector.url, *arguments, "--json")
@@ -70,11 +72,17 @@ def test_a_picture_that_fails_is_named_and_the_others_are_answered(bare: Command
     assert (outcome.code, words.code) == (3, 3)
     assert "0001.png" in outcome.document["error"]["subject"]
     errors = [result.get("error") for result in outcome.document["results"]]
-    assert errors == [None, "the body is no image", None, "No such file or directory"]
+    gone = "No such file or directory"
+    assert errors == [None, "the body is no image", None, "the file is empty", gone, gone]
     assert [len(result["predictions"]) for result in outcome.document["results"] if "error" not in result] == [1, 1]
     assert "0001.png: refused: the body is no image" in words.stdout
     assert "missing.jpg: cannot be read: No such file or directory" in words.stdout
-    assert "2 answered, 2 refused or not readable" in words.stderr
+    assert "0003.png: cannot be read: the file is empty" in words.stdout
+    assert "2 answered, 4 refused or not readable" in words.stderr
+    first = words.stdout.splitlines()[:3]
+    assert "0000.png: 1 detection, version" in first[0]
+    assert first[1].split() == ["label", "score", "x1", "y1", "x2", "y2"]
+    assert first[2].split()[-5] == "0.750"
 
 
 def test_an_endpoint_that_goes_away_ends_it_with_what_there_is(bare: CommandLine, tmp_path: Path) -> None:
@@ -143,8 +151,9 @@ def test_nothing_of_the_users_is_written_over(bare: CommandLine, tmp_path: Path)
         refused = bare.tao2serve("predict", detector.url, first, second, "--format", "kitti", "-o", out)
         assert (refused.code, detector.requests) == (2, 0)
         assert [path.name for path in out.iterdir()] == ["0001.txt"]
-        own = bare.tao2serve("predict", detector.url, first, "-o", first)
-        assert (own.code, detector.requests) == (2, 0)
+        for source in (first, first / "0001.png"):
+            own = bare.tao2serve("predict", detector.url, source, "-o", first)
+            assert (own.code, detector.requests) == (2, 0)
         (out / "0001.txt").unlink()
         for _ in range(2):  # a second run replaces the first one's files
             bare.tao2serve("predict", detector.url, first, second, "--format", "kitti", "-o", out).assert_success()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tao2serve.errors import InputError, UsageError
-from tao2serve.images import name_images, open_upright
+from tao2serve.images import find_images, name_images, open_upright, read_image
 from tao2serve.runtime import DetectorParams
 from tao2serve.runtime.preprocess import read_pixels
 
@@ -22,7 +23,6 @@ def folder(tmp_path: Path) -> Path:
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    (tmp_path / "pictures" / "empty.jpg").touch()
     return tmp_path / "pictures"
 
 
@@ -31,8 +31,32 @@ def names(*sources: Path, **options: object) -> list[tuple[str, str]]:
 
 
 def test_a_folder_gives_its_pictures_by_name(folder: Path) -> None:
-    """Without those of subfolders and empty files; equal stems get numbers."""
+    """Without those of subfolders; equal stems get numbers."""
     assert names(folder) == [("a.jpg", "a"), ("a.png", "a-2"), ("c.JPEG", "c")]
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_what_cannot_be_read_in_a_folder_is_not_passed_over(tmp_path: Path, recursive: bool) -> None:
+    """Empty files, links to nothing and pipes named like pictures are taken: reading them tells. No folders."""
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "folder.jpg")
+    found = name_images((tmp_path,), recursive=recursive)
+    assert [one.name for one in found] == ["empty.jpg", "gone.jpg", "loop.png", "pipe.jpg"]
+    problems = []
+    for one in found:
+        with pytest.raises(InputError) as caught:
+            read_image(one.path)
+        problems.append((caught.value.fact, caught.value.evidence))
+    assert problems[:2] == [
+        ("cannot be read", "the file is empty"),
+        ("cannot be read", "No such file or directory"),
+    ]
+    with pytest.raises(InputError, match="holds no image"):  # other commands need pictures that hold something
+        find_images(tmp_path)
 
 
 def test_subfolders_keep_their_place_in_the_names(folder: Path) -> None:
@@ -53,20 +77,35 @@ def test_equal_names_in_different_folders_differ(folder: Path) -> None:
     """In what documents call them and in the files made from them, whichever way they are named."""
     found = name_images((folder / "a.jpg", folder / "sub" / "a.jpg", folder / "sub"))
     assert [one.stem for one in found] == ["a", "a-2"]
-    assert len({one.name for one in found}) == 2
+    assert [one.name for one in found] == ["a.jpg", os.path.realpath(folder / "sub" / "a.jpg")]
     (folder / "a-2.jpg").write_bytes(b"x")
     stems = [one.stem for one in name_images((folder / "a.jpg", folder / "sub" / "a.jpg", folder / "a-2.jpg"))]
     assert len(set(stems)) == 3
 
 
-def test_what_an_earlier_run_drew_is_no_picture_of_the_next(folder: Path) -> None:
-    """An output folder inside is left out, and the folder itself is refused."""
+def test_the_second_of_one_path_has_its_absolute_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when folders are named from where one is: what reads the names need not know where that was."""
+    monkeypatch.chdir(folder.parent)
+    (folder / "none" / "a.jpg").write_bytes(b"x")
+    first, second, *_ = name_images((Path("pictures/sub"), Path("pictures/none")))
+    assert (first.name, second.name) == ("a.jpg", os.path.realpath("pictures/none/a.jpg"))
+    assert (first.stem, second.stem) == ("a", "a-2")
+
+
+def test_what_an_earlier_run_drew_is_no_picture_of_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output folder inside is left out; the folder itself, and that of a picture that is named, are refused."""
     (folder / "sub" / "out").mkdir()
     (folder / "sub" / "out" / "a-detections.png").write_bytes(b"x")
     output = folder / "sub" / "out"
     assert not any("out" in name for name, _ in names(folder, recursive=True, output=output))
     with pytest.raises(UsageError, match="where the pictures lie"):
-        name_images((folder / "a.jpg", folder), output=folder / "sub" / "..")
+        name_images((folder / "sub" / "a.jpg", folder), output=folder / "sub" / "..")
+    with pytest.raises(UsageError, match="where the pictures lie"):
+        name_images((folder / "sub" / "a.jpg", folder / "a.jpg"), output=folder / "sub" / "..")
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="where the pictures lie"):
+        name_images((Path("a.jpg"),), output=folder)
+    assert len(name_images((Path("sub/a.jpg"), Path("sub/deep")), output=folder)) == 2
 
 
 def test_a_named_file_is_taken_though_it_is_missing_or_odd(folder: Path) -> None:

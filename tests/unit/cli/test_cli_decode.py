@@ -116,6 +116,45 @@ def test_people_get_a_table_an_image(raw: Path, spec: Path, tmp_path: Path, caps
     ]
 
 
+def test_values_that_are_not_finite_are_counted(
+    raw: Path, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each image and each grid, in both forms; the exit code stays 0, and whole images have no note."""
+    with np.load(raw) as file:
+        cov, bbox = file["output_cov"][:3].copy(), file["output_bbox"][:3].copy()
+    cov[0], bbox[0] = np.nan, np.inf
+    bbox[1, 0, 0, :2] = -np.inf
+    path = tmp_path / "odd.npz"
+    np.savez(path, output_cov=cov, output_bbox=bbox)
+    code, found = document(capsys, path, "--spec", spec)
+    assert code == 0
+    assert found["images"][0]["predictions"] == []
+    assert [image["not_finite"] for image in found["images"]] == [
+        {"coverage": cov[0].size, "bbox": bbox[0].size}, {"coverage": 0, "bbox": 2}, {"coverage": 0, "bbox": 0},
+    ]  # fmt: skip
+    assert run(["decode", str(path), "--spec", str(spec)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    notes = {shown[index - 1].split(",")[0]: line for index, line in enumerate(shown) if "not finite" in line}
+    assert list(notes) == ["image 0", "image 1"]
+    assert f"{cov[0].size:,} of coverage and {bbox[0].size:,} of bbox" in notes["image 0"]
+    assert notes["image 1"].endswith("0 of coverage and 2 of bbox")
+
+
+def test_spec_and_params_are_one_or_the_other(raw: Path, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither and both are different mistakes, and are told apart."""
+    _, neither = document(capsys, raw)
+    _, both = document(capsys, raw, "--spec", spec, "--params", spec)
+    assert neither["error"]["fact"] == "needs one of --spec and --params"
+    assert both["error"]["fact"] == "takes only one of --spec and --params"
+
+
+def test_the_help_names_the_arrays_that_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Boxes that a graph decoded, and TensorFlow's names."""
+    assert run(["decode", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("output_boxes", "output_cov/Sigmoid:0", "output_bbox/BiasAdd:0"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -158,6 +158,16 @@ def test_fiftyone_tells_two_pictures_of_one_stem_apart() -> None:
     assert Path(second).name == "b.jpg"
 
 
+def test_absolute_names_stay_absolute_in_coco_and_fiftyone() -> None:
+    """A picture whose path below its folder was taken: file_name and key are its absolute path, with the ending."""
+    twin = PictureDetections(name="/data/y/b.png", width=64, height=48, predictions=(), path="y/b.png")
+    with of("fiftyone", EMPTY, twin) as layout:
+        assert list(json.loads(written(layout, "labels.json"))["labels"]) == ["b", "/data/y/b.png"]
+    with of("coco", EMPTY, twin) as layout:
+        images = json.loads(written(layout, "instances.json"))["images"]
+    assert [image["file_name"] for image in images] == ["b.png", "/data/y/b.png"]
+
+
 def test_native_lines_are_the_endpoints_documents() -> None:
     """One JSON object a line, with the file it belongs to."""
     with of("native", FIRST, EMPTY) as layout:
