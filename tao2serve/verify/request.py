@@ -188,7 +188,9 @@ def pictures_of(
         )
     found = find_images(images)
     chosen = found[:limit]
-    source = f"{len(chosen)} pictures of {images}" + (f", of {len(found)}" if len(chosen) < len(found) else "")
+    source = f"{len(chosen)} picture{'s' * (len(chosen) != 1)} of {images}" + (
+        f", of {len(found)}" if len(chosen) < len(found) else ""
+    )
     folder = match_labels(chosen, labels) if labels is not None else None
     known = {image: read_labels(file) for image, file in folder.pairs} if folder else {}
     return Pictures(
