@@ -45,17 +45,23 @@ def find_images(source: Path) -> tuple[Path, ...]:
     if not source.exists():
         raise InputError(str(source), "does not exist", hint="name a folder of images")
     try:
-        if source.is_file() and source.stat().st_size:
-            return (source,)
         candidates = sorted(source.iterdir()) if source.is_dir() else [source]
         chosen = tuple(path for path in candidates if _is_image(path))
     except OSError as error:
         raise InputError(str(source), "cannot be read", evidence=str(error)) from error
     if not chosen:
+        endings = ", ".join(sorted(IMAGE_MEDIA_TYPES))
+        if not source.is_dir():
+            raise InputError(
+                str(source),
+                "is no image",
+                evidence=f"it is empty, or its name does not end in {endings}",
+                hint="name a picture, or a folder of pictures",
+            )
         raise InputError(
             str(source),
             "holds no image",
-            evidence=f"{len(candidates)} entries, none a non-empty {', '.join(sorted(IMAGE_MEDIA_TYPES))}",
+            evidence=f"{len(candidates)} entries, none a non-empty {endings}",
             hint="name a folder of images",
         )
     return chosen
