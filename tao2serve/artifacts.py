@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,9 +35,6 @@ from tao2serve.verify.request import decoding_with, default_decoding, pictures_o
 from tao2serve.verify.verification import Verification
 
 __all__ = ["ArtifactRequest", "Artifacts", "EngineWish", "make_artifacts"]
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,33 +126,37 @@ def make_artifacts(
 def _lean(
     made: ModelArtifact, params: DetectorParams, request: ArtifactRequest, folder: Path, steps: Steps
 ) -> tuple[ModelArtifact, tuple[str, ...]]:
-    """Put scaling and decoding into the graph, as far as that is asked for; also return what its user must know.
-
-    Taking pixels is not worth a failure where nobody asked for it (`uint8_input` is None).
-    """
-    if request.uint8_input is None:
-        try:
-            return _lean(made, params, replace(request, uint8_input=True, accept_parity=False), folder, steps)
-        except (InputError, ParityError) as error:
-            log.info("%s does not take pixels: %s", made.path.name, error)
-            return _lean(made, params, replace(request, uint8_input=False), folder, steps)
+    """Put scaling and decoding into the graph, as far as that is asked for; also return what its user must know."""
     wanted = lean_signature(made.signature, uint8_input=request.wants_pixels, absolute_boxes=request.absolute_boxes)
     if wanted == made.signature:
         return made, ()
     with steps.step("make the graph lean") as step:
-        lean = make_lean(
-            made,
-            output=folder / f"{made.path.stem}_lean.onnx",
-            uint8_input=request.wants_pixels,
-            absolute_boxes=request.absolute_boxes,
-            params=params,
-        )
+        if request.uint8_input is not None:
+            return _proved_lean(made, params, request, folder, step)
+        # Nobody asked for pixels: they are not worth a failure, nor any difference.
         try:
-            step.note(f"{lean.signature}: {prove_lean(lean, made, params)}")
-        except ParityError as error:
-            if not request.accept_parity:
-                raise
-            return lean, (f"{lean.path.name} {error.fact}: {error.evidence}",)
+            return _proved_lean(made, params, replace(request, accept_parity=False), folder, step)
+        except (InputError, ParityError) as error:
+            result = _proved_lean(made, params, replace(request, uint8_input=False), folder, step)
+            step.note("; ".join(filter(None, (step.detail, f"it takes no pixels: {error}"))))
+            return result
+
+
+def _proved_lean(
+    made: ModelArtifact, params: DetectorParams, request: ArtifactRequest, folder: Path, step: Step
+) -> tuple[ModelArtifact, tuple[str, ...]]:
+    output = folder / f"{made.path.stem}_lean.onnx"
+    lean = make_lean(
+        made, output=output, uint8_input=request.wants_pixels, absolute_boxes=request.absolute_boxes, params=params
+    )
+    if lean is made:
+        return made, ()
+    try:
+        step.note(f"{lean.signature}: {prove_lean(lean, made, params)}")
+    except ParityError as error:
+        if not request.accept_parity:
+            raise
+        return lean, (f"{lean.path.name} {error.fact}: {error.evidence}",)
     return lean, ()
 
 

@@ -87,8 +87,6 @@ def build(
     from tao2serve.config import home, load_settings
     from tao2serve.registry.source import Source
 
-    if resize and (placement or load_settings().placement) == "endpoint":
-        raise UsageError("--resize", "does nothing here: with placement endpoint Triton reads no pictures")
     if image and not precision:
         raise UsageError("--image", "judges another precision", hint="add: --precision fp16 or int8")
     settings = load_settings(
@@ -101,6 +99,8 @@ def build(
             "instances": instances,
         }
     )
+    if resize and settings.placement == "endpoint":
+        raise UsageError("--resize", "does nothing here: with placement endpoint Triton reads no pictures")
     request = BuildRequest(
         source=Source(text=source, selectors=selectors(project, task, tag), spec=spec, weights=weights),
         name=name,

@@ -19,16 +19,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from . import ensemble
 from .answer import ServedModel, Timing, answer, decoded, images_of
 from .candidates import BoxEncoding
-from .header import DamagedImageError, ImageError
-from .memory import LARGE_PIXELS, give_back
+from .header import ImageError
 from .postprocess import postprocess
-from .preprocess import ResizeMode, read_pixels, to_tensor
+from .reading import ReadInput, read_input
+from .resize import ResizeMode
 from .triton_client import (
     TIMED_OUT,
     UNAVAILABLE,
@@ -125,7 +124,7 @@ class Preprocess:
         """Read the picture and cluster the boxes in this process; Triton runs the network."""
         settings = self._settings
         start = time.perf_counter()
-        read = await self._in_thread(self._read_or_refuse, image, deadline)
+        read = await self._in_thread(self._read, image, deadline)
         if isinstance(read, ImageError):
             raise read
         tensor, image_size = read
@@ -162,35 +161,21 @@ class Preprocess:
         found = ensemble.from_rows(rows)
         return answer(found, self._params, image_size=(width, height), model=self._settings.model, timing=timing)
 
-    def _read_or_refuse(self, image: bytes | str, deadline: float) -> tuple[NDArray[Any], tuple[int, int]] | ImageError:
-        """Return what was read, or why not; never with the traceback, which would keep the picture for a while."""
-        try:
-            array, size = self._read(image, deadline)
-        except DamagedImageError as error:
-            refusal = ImageError(str(error))
-        except ImageError as error:
-            return ImageError(str(error))
-        except MemoryError:
-            raise TritonError(UNAVAILABLE, "the server has no memory left for this picture") from None
-        else:
-            if size[0] * size[1] > LARGE_PIXELS:
-                give_back()
-            return array, size
-        give_back()  # how large it would have been is not known here
-        return refusal
-
-    def _read(self, image: bytes | str, deadline: float) -> tuple[NDArray[Any], tuple[int, int]]:
+    def _read(self, image: bytes | str, deadline: float) -> ReadInput | ImageError:
         settings = self._settings
         if time.monotonic() > deadline:  # it waited for a thread until nobody waits for it
             raise TritonError(TIMED_OUT, f"{settings.model.endpoint} has too many requests to answer this one in time")
-        pixels, size = read_pixels(
-            decoded(image),
-            self._params,
-            max_bytes=settings.max_bytes,
-            max_pixels=settings.max_pixels,
-            mode=settings.resize,
-        )
-        return np.ascontiguousarray(pixels if settings.input == "uint8" else to_tensor(pixels, self._params)), size
+        try:
+            return read_input(
+                decoded(image),
+                self._params,
+                as_pixels=settings.input == "uint8",
+                max_bytes=settings.max_bytes,
+                max_pixels=settings.max_pixels,
+                mode=settings.resize,
+            )
+        except MemoryError:
+            raise TritonError(UNAVAILABLE, "the server has no memory left for this picture") from None
 
     async def _infer(self, contents: tuple[bytes | memoryview, ...], deadline: float) -> dict[str, NDArray[Any]]:
         if self._client is None:  # made in the event loop that uses it

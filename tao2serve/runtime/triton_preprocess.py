@@ -23,9 +23,10 @@ from .ensemble import (
     REFUSED,
     RESIZE,
 )
-from .header import DamagedImageError, ImageError
-from .memory import LARGE_PIXELS, give_back, keep_freed
-from .preprocess import ResizeMode, read_pixels, to_tensor
+from .header import ImageError
+from .memory import keep_freed
+from .reading import ReadInput, read_input
+from .resize import ResizeMode
 from .values import DetectorParams
 
 
@@ -46,11 +47,7 @@ class TritonPythonModel:
         (self._output,) = (item for item in config["output"] if item["name"] not in (IMAGE_SIZE, PREPROCESS_MS))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        self._was_large = False
-        responses = [self._answer(request) for request in requests]
-        if self._was_large:
-            give_back()
-        return responses
+        return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
         """Answer one request; whatever is wrong with its images is its own error."""
@@ -60,15 +57,13 @@ class TritonPythonModel:
         try:
             for image in images:
                 start = time.perf_counter()
-                array, size = self._read(image)
-                arrays.append(array)
-                sizes.append(size)
-                self._was_large |= size[0] * size[1] > LARGE_PIXELS
+                read = self._read(image)
+                if isinstance(read, ImageError):
+                    refusal = backend.TritonError(REFUSED + str(read), backend.TritonError.INVALID_ARG)
+                    return backend.InferenceResponse(error=refusal)
+                arrays.append(read[0])
+                sizes.append(read[1])
                 spent_ms.append([(time.perf_counter() - start) * 1e3])
-        except ImageError as error:
-            self._was_large |= isinstance(error, DamagedImageError)  # how large it would have been is not known here
-            refusal = backend.TritonError(REFUSED + str(error), backend.TritonError.INVALID_ARG)
-            return backend.InferenceResponse(error=refusal)
         except Exception as error:  # raised here, it would be every other request's error too
             fault = backend.TritonError(f"an image cannot be read: {type(error).__name__}: {error}"[:300])
             return backend.InferenceResponse(error=fault)
@@ -81,9 +76,12 @@ class TritonPythonModel:
             ]
         )
 
-    def _read(self, image: bytes) -> tuple[Any, tuple[int, int]]:
-        pixels, size = read_pixels(
-            image, self._params, max_bytes=self._max_bytes, max_pixels=self._max_pixels, mode=self._mode
+    def _read(self, image: bytes) -> ReadInput | ImageError:
+        return read_input(
+            image,
+            self._params,
+            as_pixels=self._output["data_type"] == "TYPE_UINT8",
+            max_bytes=self._max_bytes,
+            max_pixels=self._max_pixels,
+            mode=self._mode,
         )
-        takes_pixels = self._output["data_type"] == "TYPE_UINT8"
-        return (pixels if takes_pixels else to_tensor(pixels, self._params)), size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,14 +13,14 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnx
 import pytest
 from command_line import CommandLine
-from lean_onnx import lean
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from tao2serve.config import Settings
+from tao2serve.export.convert import export_onnx
+from tao2serve.export.lean import make_lean
 from tao2serve.registry.publish import PublishedModel
 from tao2serve.runtime import DetectorParams, ensemble
 from tao2serve.runtime import endpoint as endpoint_module
@@ -33,7 +32,7 @@ from tao2serve.tao.reading import read_experiment
 from tao2serve.triton.control import TritonControl
 from tao2serve.triton.models import models_of
 from tao2serve.triton.repository import remove_models, write_models
-from tao2serve.values import ModelArtifact, ModelSignature, Tensor
+from tao2serve.values import ModelArtifact
 
 pytestmark = pytest.mark.integration
 PRUNED = SAMPLE / "pruned"
@@ -200,20 +199,8 @@ def test_what_build_writes_loads_and_answers(
 
 def lean_artifact(folder: Path, params: DetectorParams, weights: Path) -> ModelArtifact:
     """The sample as a graph that takes pixels and gives boxes."""
-    from tao2serve.export.convert import export_onnx
-
-    usual = export_onnx(weights, output=folder / "usual.onnx", spec=None)
-    path = folder / "lean.onnx"
-    onnx.save(lean(onnx.load(usual.path), params), path)
-    signature = ModelSignature(
-        input=Tensor(name="pixels", datatype="UINT8", shape=(params.height, params.width, 3)),
-        coverage=usual.signature.coverage,
-        bbox=Tensor(name="output_boxes", datatype="FP32", shape=usual.signature.bbox.shape),
-    )
-    return ModelArtifact(
-        format="onnx", path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), precision="fp32",
-        signature=signature, source_sha256="",
-    )  # fmt: skip
+    usual = export_onnx(weights, output=folder / "usual.onnx")
+    return make_lean(usual, output=folder / "lean.onnx", uint8_input=True, absolute_boxes=True, params=params)
 
 
 @pytest.mark.parametrize("placement", ["endpoint", "ensemble"])

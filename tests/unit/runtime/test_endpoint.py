@@ -242,7 +242,7 @@ def test_what_waited_too_long_is_not_decoded(make: Callable[..., Any], monkeypat
     for _ in range(preprocess._pool._max_workers):
         preprocess._pool.submit(release.wait, 10)
     decoded: list[bytes] = []
-    monkeypatch.setattr(endpoint, "read_pixels", lambda image, *_rest, **_options: decoded.append(image))
+    monkeypatch.setattr(endpoint, "read_input", lambda image, *_rest, **_options: decoded.append(image))
     threading.Timer(0.5, release.set).start()
     ((status, answer),) = asked(preprocess, picture())
     assert status == 504

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tao2serve.runtime import DetectorParams, ensemble, postprocess, preprocess, triton_postprocess, triton_preprocess
+from tao2serve.runtime import (
+    DetectorParams,
+    ensemble,
+    postprocess,
+    preprocess,
+    reading,
+    triton_postprocess,
+    triton_preprocess,
+)
 from tao2serve.runtime.ensemble import from_rows, to_rows
 from tao2serve.runtime.preprocess import read_pixels
 
@@ -130,7 +138,7 @@ def test_a_defect_is_its_own_request_s_error_too(load: Any, monkeypatch: pytest.
         return read_pixels(picture(0), PARAMS)
 
     model = first(load)
-    monkeypatch.setattr(triton_preprocess, "read_pixels", broken)
+    monkeypatch.setattr(reading, "read_pixels", broken)
     good, odd = model.execute([request(b"good"), request(b"odd")])
     assert good.error is None
     assert "MemoryError: no room" in odd.error.message
