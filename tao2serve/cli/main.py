@@ -16,9 +16,11 @@ import typer
 from tao2serve import __version__
 from tao2serve.cli import (
     build,
+    config,
     decode,
     demo,
     deploy,
+    doctor,
     export,
     inspect,
     loadtest,
@@ -72,6 +74,8 @@ app.command("build", short_help="Write Triton models without deploying.")(build.
 app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
 app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)
+app.command("doctor", short_help="Say what is here, missing or wrong.")(doctor.doctor)
+app.add_typer(config.app, name="config", short_help="Show settings and where they come from.")
 app.add_typer(render.app, name="render", short_help="Write files for running all of it elsewhere.")
 
 
