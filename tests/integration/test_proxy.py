@@ -280,7 +280,7 @@ def test_the_key_goes_no_further(proxy: Proxy) -> None:
     assert proxy.ask(f"{PATH}?key={PHONE}")[0] == 400
     proxy.raw(f"POST {PATH}?key={PHONE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n".encode())
     proxy.raw(
-        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {PHONE}\r\nBad {PHONE}\r\n\r\n".encode()
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {PHONE}\r\n{PHONE}{{: x\r\n\r\n".encode()
     )
     assert f'"client":"camera-1","address":"127.0.0.1","method":"POST","path":"{PATH}","status":200' in proxy.output
     assert CAMERA not in proxy.output
