@@ -53,7 +53,7 @@ def _clearml(settings: Settings, known: Known) -> Iterator[Check]:
         return
     known.secrets += [configured.access_key, configured.secret_key]
     yield _check("configuration", "ok", f"from {configured.origin}")
-    with httpx.Client(timeout=_ONE_CALL_S) as client:
+    with httpx.Client(timeout=_ONE_CALL_S, verify=configured.verify) as client:
         reached = _server(client, configured)
         yield reached
         if reached.status != "ok":

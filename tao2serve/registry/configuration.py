@@ -19,6 +19,7 @@ class ClearMLConfiguration:
     origin: str
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
+    verify: bool = True  # whether a server's certificate must be trusted
 
 
 def read_configuration(environment: Mapping[str, str] = os.environ) -> ClearMLConfiguration | None:
@@ -31,15 +32,20 @@ def read_configuration(environment: Mapping[str, str] = os.environ) -> ClearMLCo
     if api and files and access_key and secret_key:
         return ClearMLConfiguration(
             api=api.rstrip("/"), files=files.rstrip("/"), origin="environment", access_key=access_key,
-            secret_key=secret_key,
+            secret_key=secret_key, verify=_verifies(environment),
         )  # fmt: skip
     conf = Path(environment.get("CLEARML_CONFIG_FILE") or Path.home() / "clearml.conf").expanduser()
     if not conf.is_file() and not (access_key and secret_key):
         return None
-    return _by_sdk(conf if conf.is_file() else None)
+    return _by_sdk(conf if conf.is_file() else None, environment)
 
 
-def _by_sdk(conf: Path | None) -> ClearMLConfiguration:
+def _verifies(environment: Mapping[str, str], *, default: bool = True) -> bool:
+    said = environment.get("CLEARML_API_HOST_VERIFY_CERT", "").strip().lower()
+    return said not in ("0", "false", "no", "off", "n") if said else default
+
+
+def _by_sdk(conf: Path | None, environment: Mapping[str, str]) -> ClearMLConfiguration:
     from clearml.backend_api.session import Session
     from clearml.backend_api.session.defs import ENV_ACCESS_KEY, ENV_SECRET_KEY
     from clearml.config import config_obj
@@ -51,6 +57,7 @@ def _by_sdk(conf: Path | None) -> ClearMLConfiguration:
             origin=str(conf) if conf else "environment",
             access_key=str(ENV_ACCESS_KEY.get(default=config_obj.get("api.credentials.access_key", None)) or ""),
             secret_key=str(ENV_SECRET_KEY.get(default=config_obj.get("api.credentials.secret_key", None)) or ""),
+            verify=_verifies(environment, default=bool(config_obj.get("api.verify_certificate", True))),
         )
     except Exception as error:  # pyparsing's and pyhocon's own, of a file that is none
         raise ValueError(f"{conf}: {type(error).__name__}") from error

@@ -78,8 +78,21 @@ def test_secrets_are_blotted_out() -> None:
     assert without_secrets("a b", ("a", "")) == "a b"
 
 
-def test_missing_packages_are_named() -> None:
-    """An environment that pip made lacks nothing; a distribution's unmet requirement is named with its version."""
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unmet requirements of all depths are named with their versions, those of an extra only if it is asked for."""
+    distributions = {
+        "pkg-a": ("1.0", "pkg-b>=2", "pkg-c", "pkg-old; python_version < '3'", "pkg-more>=1; extra == 'more'"),
+        "pkg-b": ("1.5",),
+        "pkg-c": ("1.0", "pkg-deep==7"),
+    }
+    for name, (version, *requirements) in distributions.items():
+        folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {each}" for each in requirements)]
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert missing_of("pkg-a", "") == ["pkg-b>=2 (here: 1.5)", "pkg-deep==7"]
+    assert missing_of("pkg-a", "more") == ["pkg-more>=1"]
     assert missing_of("tao2serve", "") == []
 
 

@@ -202,6 +202,21 @@ def test_triton_is_called_by_inference_and_deployer_alone(request_: RenderReques
             assert one(documents, "Deployment", app), app
 
 
+def test_metrics_have_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the runtime has a metrics port, both forms carry its variables, and one namespace may read it."""
+    monkeypatch.setattr("tao2serve.render.templates.METRICS_PORT", 9464)
+    monkeypatch.setattr("tao2serve.render.templates.METRICS_ENVIRONMENT", {"TAO2SERVE_SOME_PORT": "9464"})
+    inference = project(FULL)["services"]["inference"]
+    assert (inference["environment"]["TAO2SERVE_SOME_PORT"], inference["expose"]) == ("9464", ["9464"])
+    documents = manifests(FULL)
+    for document in documents:
+        kubernetes_validate.validate(document, "1.30", strict=True)
+    (container,) = one(documents, "Deployment", "inference")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "TAO2SERVE_SOME_PORT", "value": "9464"} in container["env"]
+    rules = one(documents, "NetworkPolicy", "inference")["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in rules] == [8080, 9464]
+
+
 def test_kustomization_lists_what_is_there() -> None:
     """`kubectl apply -k` gets every manifest but the deployer, and the proxy's configuration."""
     files = texts(kubernetes_files(PLAIN))
