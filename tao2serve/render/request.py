@@ -13,10 +13,15 @@ from tao2serve.render.images import TritonRelease
 
 __all__ = ["METRICS_ENVIRONMENT", "METRICS_PORT", "ClearMLAddresses", "ProxyPlaces", "RenderRequest", "default_body"]
 
-# The place for what the inference service is told about metrics: both compose.yaml and inference.yaml write these
-# variables, and open METRICS_PORT (to the namespace of --metrics-from alone) as soon as it is not None.
-METRICS_PORT: Final[int | None] = None
-METRICS_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({})
+# What the inference service is told about metrics (`TAO2SERVE_METRICS_…` of the runtime). The port is published nowhere; in Kubernetes it is
+# open to the namespace of --metrics-from alone. None and {} leave it all out.
+METRICS_PORT: Final[int | None] = 9464
+METRICS_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "TAO2SERVE_METRICS_PORT": str(METRICS_PORT),
+        "TAO2SERVE_METRICS_ADDRESS": "0.0.0.0",  # noqa: S104 - of a container
+    }
+)
 
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")

@@ -18,7 +18,13 @@ from tao2serve.render.compose import compose_files
 from tao2serve.render.files import RenderedFile, write_files
 from tao2serve.render.images import INFERENCE_PACKAGES, RELEASES, TRITON_PACKAGES, release_of, release_with_tensorrt
 from tao2serve.render.kubernetes import MANIFESTS, kubernetes_files
-from tao2serve.render.request import ClearMLAddresses, RenderRequest, default_body
+from tao2serve.render.request import (
+    METRICS_ENVIRONMENT,
+    METRICS_PORT,
+    ClearMLAddresses,
+    RenderRequest,
+    default_body,
+)
 
 CLEARML = ClearMLAddresses(
     api="https://api.clearml.example:8008",
@@ -202,19 +208,19 @@ def test_triton_is_called_by_inference_and_deployer_alone(request_: RenderReques
             assert one(documents, "Deployment", app), app
 
 
-def test_metrics_have_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the runtime has a metrics port, both forms carry its variables, and one namespace may read it."""
-    monkeypatch.setattr("tao2serve.render.templates.METRICS_PORT", 9464)
-    monkeypatch.setattr("tao2serve.render.templates.METRICS_ENVIRONMENT", {"TAO2SERVE_SOME_PORT": "9464"})
+def test_metrics_have_their_place() -> None:
+    """Both forms carry the metrics' variables and publish no port; one namespace may read it, if one is named."""
     inference = project(FULL)["services"]["inference"]
-    assert (inference["environment"]["TAO2SERVE_SOME_PORT"], inference["expose"]) == ("9464", ["9464"])
+    assert METRICS_ENVIRONMENT.items() <= inference["environment"].items()
+    assert (inference["expose"], "ports" in inference) == ([str(METRICS_PORT)], False)
     documents = manifests(FULL)
-    for document in documents:
-        kubernetes_validate.validate(document, "1.30", strict=True)
     (container,) = one(documents, "Deployment", "inference")["spec"]["template"]["spec"]["containers"]
-    assert {"name": "TAO2SERVE_SOME_PORT", "value": "9464"} in container["env"]
+    for name, value in METRICS_ENVIRONMENT.items():
+        assert {"name": name, "value": value} in container["env"]
     rules = one(documents, "NetworkPolicy", "inference")["spec"]["ingress"]
-    assert [rule["ports"][0]["port"] for rule in rules] == [8080, 9464]
+    assert [rule["ports"][0]["port"] for rule in rules] == [8080, METRICS_PORT]
+    (only,) = one(manifests(PLAIN), "NetworkPolicy", "inference")["spec"]["ingress"]
+    assert only["ports"] == [{"port": 8080, "protocol": "TCP"}]
 
 
 def test_kustomization_lists_what_is_there() -> None:
