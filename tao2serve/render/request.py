@@ -13,8 +13,8 @@ from tao2serve.render.images import TritonRelease
 
 __all__ = ["METRICS_ENVIRONMENT", "METRICS_PORT", "ClearMLAddresses", "ProxyPlaces", "RenderRequest", "default_body"]
 
-# What the inference service is told about metrics (`TAO2SERVE_METRICS_…` of the runtime). The port is published nowhere; in Kubernetes it is
-# open to the namespace of --metrics-from alone. None and {} leave it all out.
+# What the inference service is told about metrics (`TAO2SERVE_METRICS_…` of the runtime). The port is published
+# nowhere; in Kubernetes it is open to the namespace of --metrics-from alone. None and {} leave it all out.
 METRICS_PORT: Final[int | None] = 9464
 METRICS_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -25,12 +25,12 @@ METRICS_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
 
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_URL: Final = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
 _ID: Final = re.compile(r"[A-Za-z0-9]{8,64}")
 _IMAGE: Final = re.compile(
-    r"[a-z0-9][a-z0-9.-]*(:\d{1,5})?(/[a-z0-9][a-z0-9._-]*)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+    r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
-_PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d{1,5})?(/[a-z0-9][a-z0-9._-]*)*")
+_PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PATH: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+@=-]{0,399}")  # no option, whatever it is handed to
 
