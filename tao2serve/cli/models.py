@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 from tao2serve.cli.options import Json, Metric, Project, Tags, Task, selectors
 from tao2serve.cli.output import print_json, print_text, quiet
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from tao2serve.registry.trained import BestModel
     from tao2serve.values import TrainedModel
 
-NARROWEST: Final = 80
+NARROWEST: Final = 88
 WIDEST: Final = 160
+RUN_COLUMN: Final = 40  # TAO's name of a run: detectnet_v2_retrain_23/26/11_08:38:40
+OTHER_COLUMNS: Final = 1 + 6 + 5 + 11 + 7 + 6 * 2  # of fixed width, and the gaps
 
 
 def models(
@@ -70,8 +73,7 @@ def _document(model: TrainedModel, *, best: bool) -> dict[str, Any]:
 def models_table(
     found: Sequence[TrainedModel], best: BestModel | None, *, metric: str, why_none: str, width: int
 ) -> str:
-    """Return the table for people: two lines a model, and below it what a line has no room for."""
-    from rich import box
+    """Return the table for people: three lines a model, and below it what a line has no room for."""
     from rich.console import Console, Group
     from rich.padding import Padding
     from rich.table import Table
@@ -80,23 +82,24 @@ def models_table(
     from tao2serve.registry.trained import MEAN, score
 
     named = "mAP" if metric.lower() in MEAN else f"AP {metric}"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), leading=1)
     table.add_column("", width=1)
-    table.add_column("model\nid", overflow="fold", min_width=32)
-    table.add_column("run\nproject", overflow="fold", ratio=1)
+    table.add_column("model\nid\nwhere", overflow="fold", width=max(32, width - OTHER_COLUMNS - RUN_COLUMN))
+    table.add_column("run\nproject\nstate", overflow="fold", width=min(RUN_COLUMN, width - OTHER_COLUMNS - 32))
     table.add_column("pruned", width=6)
     table.add_column("epoch", width=5, justify="right")
-    table.add_column(f"{named}\nread from", overflow="fold", min_width=11)
-    table.add_column("weights", width=7)
-    notes: list[Text] = []
+    table.add_column(f"{named}\nread from", overflow="fold", width=11)
+    table.add_column("to be\nfetched", width=7)
+    notes: list[str] = []
     for model in found:
+        own = _notes(model)
+        notes += [note for note in own if note not in notes]
         value = score(model, metric)
-        marks = "".join(f"[{len(notes) + number}]" for number, _ in enumerate(_notes(model), start=1))
-        notes += [Text(note) for note in _notes(model)]
+        marks = f"[{','.join(str(notes.index(note) + 1) for note in own)}]" if own else ""
         table.add_row(
             "*" if best is not None and model == best.model else "",
-            Text(f"{model.name}\n{model.model_id}"),
-            Text(f"{model.task_name}\n{model.project}"),
+            Text(f"{model.name}\n{model.model_id}\n{_where(model)}"),
+            Text(f"{model.task_name}\n{model.project}\n{model.task_status}"),
             {True: "yes", False: "no", None: "?"}[model.pruned],
             str(model.epoch) if model.epoch is not None else "?",
             Text(f"{value:.4f}\n{model.metric_source}" if value is not None else "?"),
@@ -105,7 +108,7 @@ def models_table(
     reason = best.reason if best else f"no best model: {why_none}" if why_none else "no best model"
     below = Table.grid(padding=(0, 1))
     for number, note in enumerate(notes, start=1):
-        below.add_row(Text(f"[{number}]"), note)
+        below.add_row(Text(f"[{number}]"), Text(note))
     below.add_row(Text("*" if best else " "), Text(reason))
     console = Console(width=width, color_system=None)
     with console.capture() as captured:
@@ -113,13 +116,24 @@ def models_table(
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
+def _where(model: TrainedModel) -> str:
+    """Return where the weights are: the path, of a URL the server or bucket."""
+    parts = urlsplit(model.uri)
+    if parts.scheme in ("", "file"):
+        return unquote(parts.path)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def _notes(model: TrainedModel) -> list[str]:
     """Return what a row has no room for: why weights are not here, what evidence is at odds."""
     notes = []
-    if not model.fetchable:
+    if not model.fetchable and urlsplit(model.uri).scheme in ("", "file"):
         notes.append(
-            f"cannot be fetched: {model.unfetchable_reason}; give the file: deploy {model.model_id} --weights FILE"
+            "a path of the machine or container that trained it, never uploaded: set CLEARML_DEFAULT_OUTPUT_URI "
+            "for the next run; now: tao2serve deploy ID --weights FILE, which uploads it"
         )
+    elif not model.fetchable:
+        notes.append(model.unfetchable_reason)
     if model.registered_model_id:
         notes.append(f"uploaded for model {model.registered_model_id}, which holds only {model.registered_uri}")
     if model.metric_note:

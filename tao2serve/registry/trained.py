@@ -152,9 +152,12 @@ def score(model: TrainedModel, metric: str = "") -> float | None:
 
 def _reason(best: TrainedModel, value: float, ranked: Sequence[TrainedModel], metric: str) -> str:
     others = [other for other in (score(model, metric) for model in ranked[1:]) if other is not None]
-    what = "mean average precision" if metric.lower() in MEAN else f"average precision of {metric}"
+    what = "mean average precision" if metric.lower() in MEAN else f"average precision for {metric}"
     at_epoch = f" at epoch {best.epoch}" if best.epoch is not None else ""
+    equals = sum(other == value for other in others)
     runner_up = f", the next {max(others):.4f}" if others else ""
+    if equals:
+        runner_up = f", {equals} more as good: what can be fetched comes first, of that what is pruned"
     without = len(ranked) - 1 - len(others)
     unknown = f", {without} without a metric at their own epoch" if without else ""
     note = f"; {best.metric_note}" if best.metric_note else ""
