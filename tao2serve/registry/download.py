@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -74,13 +74,17 @@ def download(
         try:
             digest, path = _fetch(uri, subject, store, sha256, expected, limit_bytes, on_news)
             break
-        except ServiceError:
+        except _BrokenOffError:
             if attempt + 1 == ATTEMPTS:
                 raise
             on_news(f"{file_name(uri)} did not arrive whole, fetching it again")
     if key:
         cache.remember(store, key, digest)
     return path
+
+
+class _BrokenOffError(ServiceError):
+    """Some bytes came, and then no more."""
 
 
 def require_driver(uri: str) -> None:
@@ -136,7 +140,7 @@ def _fetch(
     with cache.staged(store) as (file, keep):
         with _sdk_says() as said, translated(subject, "could not be downloaded"):
             stream = StorageManager.get_stream(uri, chunk_size=CHUNK_BYTES)
-            for chunk in stream or ():
+            for chunk in _until_broken(stream or (), said):
                 received += len(chunk)
                 if limit is not None and received > limit:
                     raise InputError(subject, "is too large", evidence=f"more than {limit:,} bytes")
@@ -144,7 +148,8 @@ def _fetch(
                 file.write(chunk)
                 progress(received)
         if stream is None or said.failed:  # the SDK logs what went wrong, and ends the stream as if all was well
-            raise ServiceError(
+            kind = ServiceError if stream is None else _BrokenOffError
+            raise kind(
                 subject,
                 "could not be downloaded",
                 evidence=shown(f"{uri}: {said}"),
@@ -152,7 +157,12 @@ def _fetch(
             )
         if received == 0 or (expected is not None and received != expected):
             wanted = f" of {expected:,}" if expected is not None else ""
-            raise _not_whole(subject, uri, f"{received:,}{wanted} bytes arrived")
+            raise _BrokenOffError(
+                subject,
+                "did not arrive whole",
+                evidence=f"{received:,}{wanted} bytes; {shown(uri)} {said}".strip(),
+                hint="run it again; if it stays so, the file is damaged where it lies",
+            )
         if cache.SHA256.fullmatch(sha256) and digest.hexdigest() != sha256:
             raise _not_whole(subject, uri, f"SHA-256 {digest.hexdigest()}, ClearML recorded {sha256}")
         return digest.hexdigest(), keep(store.folder / digest.hexdigest())
@@ -165,6 +175,14 @@ def _not_whole(subject: str, uri: str, evidence: str) -> ServiceError:
         evidence=f"{evidence}; {shown(uri)}",
         hint="it was cut off or replaced after it was registered: upload it again, or give it with --weights FILE",
     )
+
+
+def _until_broken(stream: Iterable[bytes], said: _Said) -> Iterator[bytes]:
+    """Yield what comes; a connection that breaks ends it, as with the storages that only log it."""
+    try:
+        yield from stream
+    except OSError as error:  # requests' errors are OSErrors
+        said.fails(f"{type(error).__name__}: {error}")
 
 
 class _Progress:
@@ -198,6 +216,11 @@ class _Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage().strip())
         self.failed |= record.levelno >= logging.ERROR and record.thread == self._thread
+
+    def fails(self, message: str) -> None:
+        """Add what was raised instead of logged."""
+        self.messages.append(message)
+        self.failed = True
 
     def __str__(self) -> str:
         return "; ".join(self.messages)[:400]

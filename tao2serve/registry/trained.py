@@ -152,7 +152,8 @@ def score(model: TrainedModel, metric: str = "") -> float | None:
 
 def _reason(best: TrainedModel, value: float, ranked: Sequence[TrainedModel], metric: str) -> str:
     others = [other for other in (score(model, metric) for model in ranked[1:]) if other is not None]
-    what = "mean average precision" if metric.lower() in MEAN else f"average precision for {metric}"
+    name = next((name for name, _ in best.average_precision if name.lower() == metric.lower()), metric)
+    what = "mean average precision" if metric.lower() in MEAN else f"average precision for {name}"
     at_epoch = f" at epoch {best.epoch}" if best.epoch is not None else ""
     equals = sum(other == value for other in others)
     runner_up = f", the next {max(others):.4f}" if others else ""
