@@ -75,7 +75,6 @@ def models_table(
 ) -> str:
     """Return the table for people: three lines a model, and below it what a line has no room for."""
     from rich.console import Console, Group
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -99,7 +98,7 @@ def models_table(
         table.add_row(
             "*" if best is not None and model == best.model else "",
             Text(f"{model.name}\n{model.model_id}\n{_where(model)}"),
-            Text(f"{model.task_name}\n{model.project}\n{model.task_status}"),
+            Text(f"{model.task_name}\n{model.project}\n{model.task_status}\n"),
             {True: "yes", False: "no", None: "?"}[model.pruned],
             str(model.epoch) if model.epoch is not None else "?",
             Text(f"{value:.4f}\n{model.metric_source}" if value is not None else "?"),
@@ -112,7 +111,7 @@ def models_table(
     below.add_row(Text("*" if best else " "), Text(reason))
     console = Console(width=width, color_system=None)
     with console.capture() as captured:
-        console.print(Group(table, Padding(below, (1, 0, 0, 0))))
+        console.print(Group(table, below))
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
@@ -119,7 +120,9 @@ def staged(store: Store) -> Iterator[tuple[IO[bytes], _Keep]]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
-    _prune(store)
+    # Looking at every file each time would be quadratic where there are thousands; being a little over is no harm.
+    if store.limit_files <= 100 or secrets.randbelow(50) == 0:
+        _prune(store)
 
 
 def _prune(store: Store) -> None:

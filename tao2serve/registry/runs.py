@@ -41,9 +41,10 @@ TASK_FIELDS: Final = (
 # Up to so many runs every source is read, and held against the others; of more only what is needed, source by source.
 COMPARED_RUNS: Final = 50
 AT_ONCE: Final = 8
-# A console log is read from its end, at most so far: 120 epochs of TAO are some 3,000 events.
+# A console log is read from its end, at most so far. The SDK sends what was printed in 2 s or more as one event: this
+# is most of a day of training.
 CONSOLE_PAGE: Final = 1000
-CONSOLE_EVENTS: Final = 10_000
+CONSOLE_EVENTS: Final = 30_000
 CONSOLE_BYTES: Final = 16 << 20
 
 
@@ -161,6 +162,14 @@ def _suffices(found: Sequence[Evidence], wish: Wanted) -> bool:
     return wish.epochs <= known and (not wish.last or any(e.last_epoch is not None for e in found))
 
 
+def _reaches_back(evidence: Evidence, wish: Wanted) -> bool:
+    """Whether a log read from its end is past the wanted epochs: what is earlier in it is of earlier ones, or of an
+    attempt that was begun again."""
+    if not evidence.by_epoch or (wish.last and evidence.last_epoch is None):
+        return False
+    return not wish.epochs or min(evidence.by_epoch) < min(wish.epochs)
+
+
 def _read(source: str, run: Run, row: Mapping[str, Any], wish: Wanted, found: Sequence[Evidence]) -> Evidence | None:
     if source == STATUS:
         return _status(run, row)
@@ -216,7 +225,9 @@ def _console(run: Run, wish: Wanted) -> Evidence | None:
         events, size = events + len(batch), size + len(pages[0])
         evidence = of_console(read_console("\n".join(pages)))
         stamps = [event["timestamp"] for event in batch if isinstance(event.get("timestamp"), int | float)]
-        if len(batch) < CONSOLE_PAGE or not stamps or _suffices([evidence], wish) or min(stamps) == before:
+        if len(batch) < CONSOLE_PAGE or not stamps or min(stamps) == before:
+            break
+        if _suffices([evidence], wish) or _reaches_back(evidence, wish):
             break
         if events >= CONSOLE_EVENTS or size >= CONSOLE_BYTES:
             note = f"only the last {events:,} events of the console were read"
