@@ -80,49 +80,65 @@ def known(store: Store, identity: str) -> str:
 def remember(store: Store, identity: str, sha256: str) -> None:
     """Note which content an identity has: a model as it is now, at its URI, of its size."""
     index = _index(store, identity)
-    with staged(store) as (file, keep):
+    with staged(store) as file:
         file.write(sha256.encode("ascii"))
-        keep(index)
+        file.keep(index)
 
 
 def _index(store: Store, identity: str) -> Path:
     return store.folder / "index" / hashlib.sha256(identity.encode()).hexdigest()
 
 
-class _Keep:
-    """Renames a staged file into the cache."""
+class Staged:
+    """A file of the cache while it is written; raises ToolError if there is no room for it, or no right."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file, self._path = file, path
 
-    def __call__(self, target: Path) -> Path:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._path.replace(target)
+    def write(self, chunk: bytes) -> None:
+        """Add some bytes."""
+        with _writable(self._path.parent):
+            self._file.write(chunk)
+
+    def keep(self, target: Path) -> Path:
+        """Put the file under its name, whole, and return that."""
+        with _writable(target.parent):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._path.replace(target)
         return target
 
 
 @contextmanager
-def staged(store: Store) -> Iterator[tuple[IO[bytes], _Keep]]:
-    """Yield a file to write and what keeps it, under a name; what is not kept is gone at the end."""
-    try:
+def staged(store: Store) -> Iterator[Staged]:
+    """Yield a file to write; what is not kept is gone at the end."""
+    with _writable(store.folder):
         store.folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=PREFIX, dir=store.folder)
-    except PermissionError as error:
-        raise ToolError(
-            str(store.folder), "cannot be written", evidence=str(error), hint="set TAO2SERVE_HOME"
-        ) from error
     path = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file, _Keep(file, path)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            yield Staged(file, path)
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
     # Looking at every file each time would be quadratic where there are thousands; being a little over is no harm.
     if store.limit_files <= 100 or secrets.randbelow(50) == 0:
         _prune(store)
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ToolError(
+            str(folder),
+            "cannot be written",
+            evidence=error.strerror or str(error),
+            hint="make room there, or set TAO2SERVE_HOME to another folder",
+        ) from error
 
 
 def _prune(store: Store) -> None:

@@ -118,7 +118,11 @@ def shown(text: str) -> str:
 
 def _require_access(manager: Any, uri: str, subject: str) -> None:
     with _sdk_says() as said:
-        helper = manager.storage_helper.get(uri)
+        try:
+            helper = manager.storage_helper.get(uri)
+        except Exception as error:  # of Azure without configuration the SDK raises what it otherwise logs
+            helper = None
+            said.fails(str(error))
     if helper is None:
         section = DRIVERS.get(urlsplit(uri).scheme, ("", "", "sdk.storage"))[2]
         raise UsageError(
@@ -137,7 +141,7 @@ def _fetch(
 
     digest, received = hashlib.sha256(), 0
     progress = _Progress(file_name(uri), expected, on_news)
-    with cache.staged(store) as (file, keep):
+    with cache.staged(store) as file:
         with _sdk_says() as said, translated(subject, "could not be downloaded"):
             stream = StorageManager.get_stream(uri, chunk_size=CHUNK_BYTES)
             for chunk in _until_broken(stream or (), said):
@@ -165,7 +169,7 @@ def _fetch(
             )
         if cache.SHA256.fullmatch(sha256) and digest.hexdigest() != sha256:
             raise _not_whole(subject, uri, f"SHA-256 {digest.hexdigest()}, ClearML recorded {sha256}")
-        return digest.hexdigest(), keep(store.folder / digest.hexdigest())
+        return digest.hexdigest(), file.keep(store.folder / digest.hexdigest())
 
 
 def _not_whole(subject: str, uri: str, evidence: str) -> ServiceError:

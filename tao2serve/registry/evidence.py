@@ -142,12 +142,16 @@ def _reading(source: str, mean: float | None, classes: Mapping[str, float]) -> M
     return MetricReading(
         source=source,
         mean_average_precision=_ratio(mean),
-        average_precision=tuple(sorted((name, value) for name, value in classes.items() if _ratio(value) is not None)),
+        average_precision=tuple(
+            (name, ratio)
+            for name, ratio in sorted((name, _ratio(value)) for name, value in classes.items())
+            if ratio is not None
+        ),
     )
 
 
 def _ratio(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) and 0 <= value <= 1 else None
+    return round(value, 9) if value is not None and math.isfinite(value) and 0 <= value <= 1 else None
 
 
 def _plain(tag: str) -> str:

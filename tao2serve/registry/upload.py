@@ -43,7 +43,9 @@ def upload_weights(trained: TrainedModel, weights: Path, *, on_news: News = lamb
         if known is not None:
             on_news("ClearML has these weights")
         else:
-            on_news(f"uploading {weights.name}, {weights.stat().st_size / 1e6:.1f} MB")
+            original = file_name(trained.registered_uri or trained.uri)
+            taken = f" as {original}" if original != weights.name else ""
+            on_news(f"uploading {weights.name}{taken}, {weights.stat().st_size / 1e6:.1f} MB")
             known = _upload(trained, registered_id, weights, sha256)
     return replace(
         trained,
@@ -72,7 +74,7 @@ def _known(registered_id: str, sha256: str) -> dict[str, Any] | None:
 def _upload(trained: TrainedModel, registered_id: str, weights: Path, sha256: str) -> dict[str, Any]:
     sdk = clearml()
     task = sdk.Task.create(
-        project_name=trained.project,
+        project_name=trained.project or "tao2serve",
         # Of the file, not of the run: TAO's task names hold slashes and colons, which end up in the URL.
         task_name=f"upload of {weights.name}",
         task_type="data_processing",

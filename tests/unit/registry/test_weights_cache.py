@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tao2serve.registry.cache import Store, find, known, remember, staged
+from tao2serve.errors import ToolError
+from tao2serve.registry.cache import Staged, Store, find, known, remember, staged
 
 STORE = Store(name="test", limit_files=3, limit_bytes=100)
 
@@ -22,9 +23,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put(content: bytes) -> str:
     digest = hashlib.sha256(content).hexdigest()
-    with staged(STORE) as (file, keep):
+    with staged(STORE) as file:
         file.write(content)
-        keep(STORE.folder / digest)
+        file.keep(STORE.folder / digest)
     return digest
 
 
@@ -42,12 +43,23 @@ def test_what_is_kept_is_found_by_its_content() -> None:
 
 def test_what_is_not_kept_is_gone() -> None:
     """A write that ends in an error, or is not kept, leaves nothing."""
-    with pytest.raises(ValueError, match="cut off"), staged(STORE) as (file, _):
+    with pytest.raises(ValueError, match="cut off"), staged(STORE) as file:
         file.write(b"half")
         raise ValueError("cut off")
-    with staged(STORE) as (file, _):
+    with staged(STORE) as file:
         file.write(b"half")
     assert list(STORE.folder.iterdir()) == []
+
+
+def test_no_room_is_said() -> None:
+    """A cache that cannot be written, or is full, is exit code 4 with the folder, not a traceback."""
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(ToolError, match="cannot be written"):
+        Staged(full, STORE.folder / "x").write(b"x")
+    put(b"a")
+    blocked = Store(name="test/blocked", limit_files=3, limit_bytes=100)
+    (STORE.folder / "blocked").write_text("a file where the folder would be")
+    with pytest.raises(ToolError, match="blocked"), staged(blocked):
+        pass
 
 
 def test_bounds_keep_what_was_used_last() -> None:
