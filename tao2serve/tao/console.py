@@ -27,6 +27,7 @@ SIMPLE_ROW: Final = re.compile(r"^(\S.{0,200}?)\s{2,}(\S+)$")
 HEAD_REACH: Final = 20
 LINE_LENGTH: Final = 2000
 TABLE_ROWS: Final = 1000
+ROW_LENGTH: Final = 300  # a longer line is no row, and would be slow to match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def _table(lines: Iterable[str]) -> Iterable[tuple[str, float]]:
             if not line:
                 return
             continue
-        match = row.match(line)
+        match = row.match(line) if len(line) <= ROW_LENGTH else None
         value = _ratio(match.group(2)) if match else None
         if match is None:
             return
