@@ -174,6 +174,7 @@ class TrainedModel:
     readings: tuple[MetricReading, ...] = ()  # every source that has this epoch, the preferred one first
     lineage: Lineage = Lineage()
     task_status: str = ""
+    task_tags: tuple[str, ...] = ()
     framework: str = ""
     last_update: str = ""
     sha256: str = ""  # of the weights, when ClearML knows it

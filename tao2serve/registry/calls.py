@@ -9,7 +9,7 @@ from typing import Any, Final
 from tao2serve.errors import ServiceError
 from tao2serve.registry.session import clearml
 
-__all__ = ["call", "get_all", "get_by_ids", "text"]
+__all__ = ["IDS", "call", "get_all", "get_by_ids", "text"]
 
 PAGE: Final = 500
 IDS: Final = 200  # a filter of more ids makes a long request

@@ -76,6 +76,7 @@ def describe(row: Mapping[str, Any], run: Run) -> TrainedModel:
             evidence=evidence,
         ),
         task_status=run.status,
+        task_tags=run.tags,
         framework=text(row, "framework"),
         last_update=text(row, "last_update"),
         sha256=metadata(row, "sha256"),

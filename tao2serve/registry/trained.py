@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tao2serve.errors import InputError
-from tao2serve.registry.calls import call, get_all, get_by_ids, text
+from tao2serve.registry.calls import IDS, call, get_all, get_by_ids, text
 from tao2serve.registry.described import (
     MODEL_FIELDS,
     SUFFIXES,
@@ -37,7 +37,7 @@ MEAN: Final = ("", "map", "mean_average_precision", "mean average precision")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selectors:
-    """Which models are meant: all of what is given must hold; several tags must all be there.
+    """Which models are meant: all of what is given must hold; several tags must all be there, on the model or its run.
 
     `metric` says what the best is best at: mean average precision, or the average precision of one class.
     """
@@ -73,7 +73,7 @@ def find_trained_models(selectors: Selectors) -> tuple[TrainedModel, ...]:
     """
     clearml()
     with translated("ClearML", "did not list the models"):
-        models = _described(_query(selectors), task=selectors.task)
+        models = _described(_query(selectors), task=selectors.task, tags=selectors.tags)
     return tuple(sorted(models, key=lambda model: _rank(model, selectors.metric)))
 
 
@@ -190,8 +190,6 @@ def _copies_of(identifier: str, *, task: bool = False) -> dict[str, Any]:
 
 def _query(selectors: Selectors) -> list[dict[str, Any]]:
     filters = _ours()
-    if selectors.tags:
-        filters["tags"] = ["__$all", *selectors.tags]
     if selectors.project:
         name = f"^{re.escape(selectors.project)}$"
         found = call("projects", "get_all", name=name, only_fields=["id", "name"], search_hidden=True).get("projects")
@@ -202,19 +200,36 @@ def _query(selectors: Selectors) -> list[dict[str, Any]]:
                 hint="project names are exact, parents included: Parent/Child",
             )
         filters["project"] = [text(row, "id") for row in found]
-    rows = list(get_all("models", fields=["id", *MODEL_FIELDS], limit=MOST_MODELS, **filters))
+    rows = _tagged(selectors.tags, filters) if selectors.tags else _listed(filters)
     if len(rows) >= MOST_MODELS:
         log.warning("more than %d models in %s: only the newest are looked at", MOST_MODELS, selectors)
     return rows
 
 
-def _described(rows: Iterable[dict[str, Any]], *, task: str = "") -> list[TrainedModel]:
+def _listed(filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(get_all("models", fields=["id", *MODEL_FIELDS], limit=MOST_MODELS, **filters))
+
+
+def _tagged(tags: Sequence[str], filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the models that have one of these tags, or whose run has: TAO's hook tags the run, and the models that the
+    SDK makes of what Keras saves inherit none of it."""
+    found = {text(row, "id"): row for row in _listed({**filters, "tags": [*tags]})}
+    where = {"project": filters["project"]} if "project" in filters else {}
+    runs = get_all("tasks", fields=["id"], limit=MOST_MODELS, tags=[*tags], order_by=["-last_update"], **where)
+    ids = [text(row, "id") for row in runs]
+    for start in range(0, len(ids), IDS):
+        found |= {text(row, "id"): row for row in _listed({**filters, "task": ids[start : start + IDS]})}
+    return list(found.values())
+
+
+def _described(rows: Iterable[dict[str, Any]], *, task: str = "", tags: Sequence[str] = ()) -> list[TrainedModel]:
     """Return the trained models among these rows, with their runs' evidence, uploads in the place of paths."""
     models = [row for row in rows if is_trained(row)]
     tasks = get_by_ids("tasks", [training_task(row) for row in models], fields=TASK_FIELDS, search_hidden=True)
     if task:
         tasks = {key: row for key, row in tasks.items() if re.search(task, text(row, "name"))}
-    models = _without_paths([row for row in models if training_task(row) in tasks])
+    models = [row for row in models if training_task(row) in tasks]
+    models = _without_paths([row for row in models if {*_tags(row), *_tags(tasks[training_task(row)])} >= {*tags}])
     wanted: dict[str, Wanted] = {}
     for row in models:
         epoch, _ = own_epoch(row)
@@ -225,6 +240,11 @@ def _described(rows: Iterable[dict[str, Any]], *, task: str = "") -> list[Traine
         )
     runs = read_runs(wanted, tasks={key: tasks[key] for key in wanted})
     return [describe(row, runs[training_task(row)]) for row in models]
+
+
+def _tags(row: Mapping[str, Any]) -> list[str]:
+    tags = row.get("tags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _without_paths(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -81,6 +81,7 @@ def _upload(trained: TrainedModel, registered_id: str, weights: Path, sha256: st
     )
     try:
         task.set_parent(trained.task_id)
+        task.set_tags(list(trained.task_tags))  # what selects the run selects this
         task.mark_started()
         if not task.output_uri:
             task.output_uri = True  # the files server that clearml.conf names

@@ -105,7 +105,7 @@ def test_lineage_says_what_says_so(models: dict[str, dict[str, Any]], ids: dict[
 def test_selectors_and_metric(chosen: dict[str, Any], ids: dict[str, Any]) -> None:
     """Tags and task names select; the best is best at the metric that was asked for, and the sentence says why.
 
-    An upload has the tags of the model it stands for.
+    TAO's hook tags the run, not its models; an upload is selected as what it stands for.
     """
     assert sorted(chosen["tagged"]) == sorted([chosen["uploaded"]["model_id"], *ids["console"][1:]])
     assert chosen["named"]
@@ -156,9 +156,10 @@ def test_given_weights_are_uploaded_once(chosen: dict[str, Any], ids: dict[str, 
     assert said["sha256"] == GIVEN
     assert said["epoch"] == "20"
     assert said["original_uri"] == "file:///workspace/tao-experiments/run/weights/model.epoch-20.hdf5"
-    assert (model["framework"], model["tags"]) == ("Keras", ["street"])
+    assert (model["framework"], model["name"]) == ("Keras", "model.epoch-20")
     (task,) = shared_server.call("tasks.get_all", id=[model["task"]])["tasks"]
     assert (task["parent"], task["status"]) == (ids["console_task"], "completed")
+    assert task["tags"] == ["street", "unpruned"]
     assert [item["model"] for item in task["models"]["input"]] == [registered]
     assert len(shared_server.call("models.get_all", **{"metadata.sha256.value": [GIVEN]})["models"]) == 1
 

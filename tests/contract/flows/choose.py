@@ -133,7 +133,7 @@ result = {
     "all": all_models,
     "calls": calls_of_all,
     "car": listing(metric="CAR")["reason"],
-    "tagged": [model["model_id"] for model in listing(tags=("street",))["models"]],
+    "tagged": [model["model_id"] for model in listing(tags=("street", "unpruned"))["models"]],
     "named": [model["task_name"] for model in listing(task="^unpr")["models"]],
     "best": best,
     "again": again,

@@ -126,7 +126,7 @@ def main() -> dict[str, object]:
     for epoch in (10, 20, 30, 40):
         run.get_logger().report_text(evaluation(epoch, 40, best=20), print_console=False)
     scalars(run, [10, 20, 30, 40], best=20)
-    ids["console"] = [weights(run, f"model.epoch-{n}.hdf5", tags=["street"]) for n in (20, 25, 40)]
+    ids["console"] = [weights(run, f"model.epoch-{n}.hdf5") for n in (20, 25, 40)]
     ids["console_task"] = end(run)
 
     run = begin("at odds", ["odd"])
