@@ -27,7 +27,7 @@ ADDRESS: Final = "TAO2SERVE_METRICS_ADDRESS"
 TEXTFILE: Final = "TAO2SERVE_METRICS_TEXTFILE"
 FOLDER: Final = "TAO2SERVE_METRICS_FOLDER"
 LOOPBACK: Final = "127.0.0.1"
-EVERY_S: Final = 5.0  # the file is written, and a port that was taken is tried again
+EVERY_S: Final = 2.0  # the file is written, and a port that was taken is tried again
 
 log = logging.getLogger("tao2serve.metrics")
 

@@ -15,7 +15,7 @@ import pytest
 
 from tao2serve.runtime import cells, exporter, metrics
 from tao2serve.runtime.answer import ServedModel
-from tao2serve.runtime.cells import Family, Series, living, open_cells
+from tao2serve.runtime.cells import Family, Series, open_cells
 from tao2serve.runtime.exporter import Target, merged
 from tao2serve.runtime.metrics import CLASS_LIMIT, OTHER_CLASSES, Meter, measured_by
 
@@ -146,51 +146,6 @@ def test_there_are_as_many_series_as_classes_up_to_a_limit(tmp_path: Path) -> No
     ask(meter(tmp_path, classes=names), Answered(document=one_image((names[0], 0.5), (names[-1], 0.5))))
     assert len(merged(tmp_path)[metrics.SCORE]) == CLASS_LIMIT + 1
     assert sum(counted(tmp_path, metrics.SCORE, OTHER_CLASSES)[:-1]) == 1
-
-
-def in_child(folder: Path, program: str) -> int:
-    """Run statements in a forked child that counts in the folder; returns its exit status."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            exec(program, {"meter": meter, "ask": ask, "Answered": Answered, "folder": folder, "os": os})
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def test_processes_add_up_and_a_dead_one_leaves_its_counts(tmp_path: Path) -> None:
-    """Counters of a process that was killed stay in the sum; what it had in hand does not."""
-    here = meter(tmp_path)
-    ask(here, Answered(422))
-    killed_in_a_request = """
-import asyncio, signal
-one = meter(folder)
-ask(one, Answered(422), Answered(503))
-async def work():
-    os.kill(os.getpid(), signal.SIGKILL)
-asyncio.run(one.measured(work()))
-"""
-    assert in_child(tmp_path, killed_in_a_request) == -9
-    assert living(tmp_path) == 1
-    assert counted(tmp_path, metrics.REQUESTS, "422") == [2]
-    assert counted(tmp_path, metrics.REQUESTS, "503") == [1]
-    assert counted(tmp_path, metrics.IN_FLIGHT) == [0]
-    files = set(tmp_path.glob("*.cells"))
-    assert in_child(tmp_path, "ask(meter(folder), Answered(422)); assert len(list(folder.glob('*.slot'))) == 2") == 0
-    assert set(tmp_path.glob("*.cells")) == files  # it took the place of the dead one
-    assert counted(tmp_path, metrics.REQUESTS, "422") == [3]
-    assert counted(tmp_path, metrics.IN_FLIGHT) == [0]
-
-
-def test_a_service_that_starts_again_counts_from_nothing(tmp_path: Path) -> None:
-    """With no process left, the next one removes what was counted."""
-    assert in_child(tmp_path, "ask(meter(folder), Answered(422))") == 0
-    assert counted(tmp_path, metrics.REQUESTS, "422") == [1]
-    meter(tmp_path)
-    assert counted(tmp_path, metrics.REQUESTS, "422") == [0]
 
 
 def test_damaged_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
