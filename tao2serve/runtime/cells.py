@@ -46,6 +46,11 @@ class Family:
         """How many numbers a series has: one; of a histogram one for each bucket, not added up, and the sum."""
         return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What has to be the same for numbers to be added up."""
+        return self.kind, self.labels, self.bounds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
@@ -153,7 +158,7 @@ def _slot(folder: Path) -> str:
     """Return the name of this process's slot, taken at the first call; the caller holds the lock on changes."""
     held: dict[tuple[str, int], str] = process_wide().setdefault("slots", {})
     key = (str(folder), os.getpid())  # a fork is another process
-    if key not in held:
+    if key not in held or not (folder / f"{held[key]}.slot").exists():  # somebody may have cleaned the folder
         if not living(folder):
             for path in folder.glob(f"*{SUFFIX}"):
                 path.unlink()

@@ -86,13 +86,16 @@ def _show(chosen: Target) -> None:
 
     registry = CollectorRegistry()
     registry.register(_Sum(chosen.folder))
-    with locked(chosen.folder / "exporter.lock"):  # waits here while another process shows them
-        served = chosen.port is None
-        while True:
-            served = served or _serve(chosen, registry)
-            if chosen.textfile is not None:
-                _write(chosen.textfile, registry)
-            time.sleep(EVERY_S)
+    try:
+        with locked(chosen.folder / "exporter.lock"):  # waits here while another process shows them
+            served = chosen.port is None
+            while True:
+                served = served or _serve(chosen, registry)
+                if chosen.textfile is not None:
+                    _write(chosen.textfile, registry)
+                time.sleep(EVERY_S)
+    except OSError as error:
+        say_once(f"metrics are counted, but this process cannot show them: {error}")
 
 
 def _serve(chosen: Target, registry: Any) -> bool:
@@ -150,11 +153,17 @@ class _Sum:
 
 
 def merged(folder: Path) -> dict[Family, dict[tuple[str, ...], list[float]]]:
-    """Add up the numbers of all processes; a gauge counts only while its process lives."""
+    """Add up the numbers of all processes; a gauge counts only while its process lives.
+
+    A metric that another release writes in another form is left out: one name cannot be shown in two.
+    """
+    families: dict[str, Family] = {}
     found: dict[Family, dict[tuple[str, ...], list[float]]] = {}
     for reading in read(folder):
-        family, values = reading.series.family, reading.series.values
-        numbers = found.setdefault(family, {}).setdefault(values, [0.0] * family.cells)
+        family = families.setdefault(reading.series.family.name, reading.series.family)
+        if family.form != reading.series.family.form:
+            continue
+        numbers = found.setdefault(family, {}).setdefault(reading.series.values, [0.0] * family.cells)
         if family.kind != "gauge" or reading.alive:
             numbers[:] = map(sum, zip(numbers, reading.numbers, strict=True))
     return found

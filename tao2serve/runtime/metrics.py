@@ -75,7 +75,7 @@ SCORE: Final = Family(
     labels=(*_VERSION, "class"),
     bounds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
-# Copies of two releases may count side by side: whoever changes a metric's labels or bounds gives it another name.
+# Copies of two releases may count side by side: a metric whose labels or bounds change gets another name.
 FAMILIES: Final = (REQUESTS, FAILURES, IN_FLIGHT, DURATION, STAGE, IMAGES, DETECTIONS, SCORE)
 
 

@@ -293,6 +293,18 @@ def test_every_alert_is_tested_and_described() -> None:
     assert set(fired) == set(alerts) == set(sections)
 
 
+def test_every_metric_is_described_and_every_one_that_is_used_exists() -> None:
+    """docs/watch.md lists the metrics of the runtime; rules and dashboard use no others of that prefix."""
+    suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    shown = {family.name + suffix for family in metrics.FAMILIES for suffix in suffixes[family.kind]}
+    documented = set(re.findall(r"^\| `(tao2serve_\w+)`", (OPS.parent / "docs" / "watch.md").read_text(), re.MULTILINE))
+    assert documented == {
+        family.name + ("_total" if family.kind == "counter" else "") for family in metrics.FAMILIES
+    } | {"tao2serve_workers"}
+    used = set(re.findall(r"\btao2serve_\w+", RULES.read_text() + " ".join(EXPRESSIONS.values())))
+    assert used <= shown | {"tao2serve_workers"}
+
+
 @pytest.fixture(scope="module")
 def prometheus(
     sandbox: CommandLine, deployed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

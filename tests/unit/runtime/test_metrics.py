@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,43 @@ def test_there_are_as_many_series_as_classes_up_to_a_limit(tmp_path: Path) -> No
     assert sum(counted(tmp_path, metrics.SCORE, OTHER_CLASSES)[:-1]) == 1
 
 
+def test_a_folder_that_was_cleaned_is_filled_again(tmp_path: Path) -> None:
+    """Whoever cleans the temporary folder takes the counts away, until the objects are made anew."""
+    folder = tmp_path / "cells"
+    ask(meter(folder), Answered(422))
+    shutil.rmtree(folder)
+    assert merged(folder) == {}
+    ask(meter(folder), Answered(422))
+    assert counted(folder, metrics.REQUESTS, "422") == [1]
+    assert cells.living(folder) == 1
+
+
+def test_one_name_is_shown_in_one_form(tmp_path: Path) -> None:
+    """Of two releases in one process: other words are the same metric, other labels or bounds are left out."""
+    first = Family(name="x", help="first", kind="histogram", labels=("class",), bounds=(1.0,))
+    reworded = replace(first, help="second")
+    for family in (first, reworded, replace(first, bounds=(2.0,)), replace(first, labels=("kind",))):
+        open_cells(tmp_path, [Series(family=family, values=("car",))])[0] += 1
+    ((family, series),) = merged(tmp_path).items()
+    same = {first.form: 2, replace(first, bounds=(2.0,)).form: 1, replace(first, labels=("kind",)).form: 1}
+    assert series == {("car",): [same[family.form], 0, 0]}
+
+
+def test_a_full_disk_is_no_fault_of_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    """Space for the numbers is taken when they are opened: later there is no write that could fail."""
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setenv(exporter.PORT, "9999")
+    monkeypatch.setenv(exporter.FOLDER, str(tmp_path))
+    assert reply_of(measured_by(MODEL, ["car"])) == 422
+    assert "No space left" in said()[0]
+
+
 def test_damaged_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     """Whatever lies in the folder, the rest is read."""
     ask(meter(tmp_path), Answered(422))
@@ -237,4 +276,5 @@ def test_a_series_starts_at_a_whole_word(tmp_path: Path) -> None:
         family = Family(name="x", help=name, kind="counter", labels=("class",))
         numbers = open_cells(tmp_path, [Series(family=family, values=(name,))])
         numbers[0] += 2
-        assert merged(tmp_path)[family] == {(name,): [2]}
+        (series,) = merged(tmp_path).values()
+        assert series[name,] == [2]
