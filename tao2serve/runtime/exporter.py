@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ TEXTFILE: Final = "TAO2SERVE_METRICS_TEXTFILE"
 FOLDER: Final = "TAO2SERVE_METRICS_FOLDER"
 LOOPBACK: Final = "127.0.0.1"
 EVERY_S: Final = 2.0  # the file is written, and a port that was taken is tried again
+HANDOVER_S: Final = 0.3
 
 log = logging.getLogger("tao2serve.metrics")
 
@@ -89,24 +90,25 @@ def _show(chosen: Target) -> None:
     try:
         with locked(chosen.folder / "exporter.lock"):  # waits here while another process shows them
             served = chosen.port is None
-            while True:
-                served = served or _serve(chosen, registry)
+            for attempt in count():
+                served = served or _serve(chosen, registry, first=attempt == 0)
                 if chosen.textfile is not None:
                     _write(chosen.textfile, registry)
-                time.sleep(EVERY_S)
+                time.sleep(EVERY_S if attempt else HANDOVER_S)
     except OSError as error:
         say_once(f"metrics are counted, but this process cannot show them: {error}")
 
 
-def _serve(chosen: Target, registry: Any) -> bool:
+def _serve(chosen: Target, registry: Any, *, first: bool) -> bool:
     from prometheus_client import start_http_server
 
     assert chosen.port is not None
     try:
         server, _ = start_http_server(chosen.port, chosen.address, registry)
     except OSError as error:
-        reason = error.strerror or str(error)
-        say_once(f"metrics are counted, but not shown on {chosen.address}:{chosen.port}: {reason}; trying again")
+        if not first:  # a process that ends may lose its lock a moment before its port
+            reason = error.strerror or str(error)
+            say_once(f"metrics are counted, but not shown on {chosen.address}:{chosen.port}: {reason}; trying again")
         return False
     close_in_children(server.fileno())
     log.info("metrics on http://%s:%d/metrics", chosen.address, chosen.port)

@@ -52,7 +52,7 @@ def debian(program: str) -> str:
     return found
 
 
-def until(check: Callable[[], Any], *, timeout_s: float = 20.0) -> Any:
+def until(check: Callable[[], Any], *, timeout_s: float = 60.0) -> Any:
     """What the check returns as soon as that is something; fails with its last exception, or after the time."""
     deadline = time.monotonic() + timeout_s
     while True:
