@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -177,7 +176,7 @@ def _report_training(task: Any, history: History, curves: Curves, *, steps: int 
 
 
 def _report_summaries(task: Any, run: SampleRun, *, step: int) -> None:
-    """Report weight histograms and validation pictures; the SDK puts a line of zeros under a histogram's first report."""
+    """Report weight histograms and validation pictures; the SDK puts a line of zeros below a single one."""
     logger = task.get_logger()
     for one in weight_histograms(run.weights):
         logger.report_surface(
@@ -185,12 +184,8 @@ def _report_summaries(task: Any, run: SampleRun, *, step: int) -> None:
             xlabels=[f"{end:.2f}" for end in one.ends], ylabels=["", str(step)],
             matrix=[0 * one.counts, one.counts], camera=(-0.1, 1.3, 1.4),
         )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        for picture in validation_pictures(pictures(), SAMPLE / "labels", size=NETWORK_SIZE):
-            path = Path(folder) / f"{picture.variant}.jpg"
-            picture.image.save(path, quality=85)
-            logger.report_image("image", picture.variant, iteration=step, local_path=str(path))
-        task.flush(wait_for_uploads=True)
+    for picture in validation_pictures(pictures(), SAMPLE / "labels", size=NETWORK_SIZE):
+        logger.report_image("image", picture.variant, iteration=step, image=picture.image)
 
 
 def _configure_service(service_id: str) -> str:
