@@ -7,8 +7,9 @@ from typing import Any
 
 from ...call import Call
 from ...store import Doc
+from ..archiving import archive_each
 from ..projects import rules as projects
-from ..reading import add_tag, bulk, deleted_reference, drop_tag, texts
+from ..reading import bulk, deleted_reference, texts
 from ..tasks import lifecycle as tasks
 from .entity import KIND
 from .errors import already_ready, in_use, maker_published, no_target
@@ -47,29 +48,12 @@ def _publish(call: Call, identifier: str) -> tuple[bool, Mapping[str, Any] | Non
 
 def archive_many(call: Call) -> Mapping[str, Any]:
     """Archive several models."""
-
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=True)
-        return {"archived": True}
-
-    return bulk(texts(call.params["ids"]), change)
+    return archive_each(call, KIND, load, archived=True, changes=call.stamp())
 
 
 def unarchive_many(call: Call) -> Mapping[str, Any]:
     """Take several models out of the archive."""
-
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=False)
-        return {"unarchived": True}
-
-    return bulk(texts(call.params["ids"]), change)
-
-
-def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
-    doc = load(call.tx, identifier)
-    (add_tag if archived else drop_tag)(doc, "archived")
-    doc.update(call.stamp())
-    call.tx.put(KIND, doc)
+    return archive_each(call, KIND, load, archived=False, changes=call.stamp())
 
 
 def relocate(call: Call) -> Mapping[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from ...call import Call
 from ...store import Doc
+from ..archiving import archive_each, set_archived
 from ..models import rules as models
 from ..projects import rules as projects
 from ..queues import rules as queues
-from ..reading import add_tag, bulk, drop_tag, texts
+from ..reading import bulk, drop_tag, texts
 from .entity import KIND
 from .errors import already_queued, invalid_move
 from .status import load, may_move, move
@@ -133,46 +134,34 @@ def ping(call: Call) -> Mapping[str, Any]:
 
 def archive(call: Call) -> Mapping[str, Any]:
     """Archive tasks; an unknown id changes none."""
-    identifiers = texts(call.params["tasks"])
-    for identifier in identifiers:
-        _set_archived(call, identifier, archived=True)
-    return {"archived": len(identifiers)}
-
-
-def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
-    doc = load(call.tx, identifier)
-    (add_tag if archived else drop_tag)(doc, "archived")
-    doc.update(call.stamp(update=False))
-    doc.update(status_reason=call.text("status_reason"), status_message=call.text("status_message"))
-    call.tx.put(KIND, doc)
+    return {"archived": _archive_all(call, archived=True)}
 
 
 def unarchive(call: Call) -> Mapping[str, Any]:
     """Take tasks out of the archive; an unknown id changes none."""
+    return {"unarchived": _archive_all(call, archived=False)}
+
+
+def _archive_all(call: Call, *, archived: bool) -> int:
     identifiers = texts(call.params["tasks"])
     for identifier in identifiers:
-        _set_archived(call, identifier, archived=False)
-    return {"unarchived": len(identifiers)}
+        set_archived(call, KIND, load(call.tx, identifier), archived=archived, changes=_archive_notes(call))
+    return len(identifiers)
 
 
 def archive_many(call: Call) -> Mapping[str, Any]:
     """Archive several tasks."""
-
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=True)
-        return {"archived": True}
-
-    return bulk(texts(call.params["ids"]), change)
+    return archive_each(call, KIND, load, archived=True, changes=_archive_notes(call))
 
 
 def unarchive_many(call: Call) -> Mapping[str, Any]:
     """Take several tasks out of the archive."""
+    return archive_each(call, KIND, load, archived=False, changes=_archive_notes(call))
 
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=False)
-        return {"unarchived": True}
 
-    return bulk(texts(call.params["ids"]), change)
+def _archive_notes(call: Call) -> Mapping[str, str]:
+    notes = {name: call.text(name) for name in ("status_reason", "status_message")}
+    return {**call.stamp(update=False), **notes}
 
 
 def relocate(call: Call) -> Mapping[str, Any]:

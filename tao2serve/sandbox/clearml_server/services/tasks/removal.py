@@ -8,6 +8,7 @@ from typing import Any
 
 from ...call import Call
 from ...store import Doc
+from ..events.urls import file_urls
 from ..models import rules as models
 from ..queues import rules as queues
 from ..reading import bulk, deleted_reference, replace_references, texts
@@ -41,8 +42,8 @@ def _cleanup(call: Call, doc: Doc, *, children: bool) -> Cleanup:
             call.tx.put(models.KIND, {**model, "task": deleted_reference(doc["id"])})
     urls = {
         "model_urls": [model["uri"] for model in doomed if model.get("uri")],
-        "artifact_urls": _artifact_urls(doc),
-        "event_urls": _event_urls(call, doc),
+        "artifact_urls": artifact_urls(doc),
+        "event_urls": file_urls(call.tx, doc["id"]),
     }
     call.tx.delete_events(doc["id"])
     return Cleanup(
@@ -59,14 +60,10 @@ def _used_elsewhere(call: Call, doc: Doc) -> set[str]:
     return {entry["model"] for task in others for entry in task["models"].get("input", ())}
 
 
-def _artifact_urls(doc: Doc) -> list[str]:
+def artifact_urls(doc: Doc) -> list[str]:
+    """Return where the artifacts lie that a task made."""
     artifacts = doc["execution"].get("artifacts", ())
     return [item["uri"] for item in artifacts if item.get("uri") and item.get("mode") != "input"]
-
-
-def _event_urls(call: Call, doc: Doc) -> list[str]:
-    events = call.tx.events(doc["id"], "training_debug_image")
-    return sorted({event["url"] for event in events if event.get("url")})
 
 
 def delete(call: Call) -> Mapping[str, Any]:
