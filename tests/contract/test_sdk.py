@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 pytestmark = pytest.mark.integration
@@ -82,3 +83,27 @@ def test_lifecycle_with_the_sdk(trained: dict[str, Any], flow: Flow, server: Any
         "gone": True,
     }
     assert server.call("tasks.get_all", id=[trained["task"]]) == {"tasks": []}
+
+
+def test_publish_reset_and_delete_with_the_sdk(flow: Flow, server: Any, tmp_path: Path) -> None:
+    """Publishing takes the model along and happens once; what is deleted takes its files along, and nothing else."""
+    seen = flow("endings.py", f"{PROJECT}/endings", str(tmp_path))
+    assert "not stopped" in seen["publish_draft"]
+    assert seen["published"] == ["published", True]
+    assert "not stopped" in seen["published_again"]
+    assert not seen["delete_published"]
+    assert not seen["remove_used"]
+    assert seen["reset"] == ["created", [], [], {}]
+    assert (seen["deleted"], seen["removed_model"]) == (True, True)
+
+    def stored(url: str) -> bool:
+        return httpx.get(url, auth=server.keys, timeout=10).status_code == 200
+
+    assert stored(seen["used_is_there"])
+    assert [name for name, url in seen["urls"].items() if stored(url)] == []
+    assert not stored(seen["removed_model_url"])
+    child, parent = seen["orphan"]
+    assert server.call("tasks.get_by_id", task=child)["task"]["parent"] == f"__DELETED__{parent}"
+    kept, outputs = seen["kept"]
+    assert server.call("tasks.get_by_id", task=kept)["task"]["output"]["error"].startswith("model deleted on ")
+    assert outputs[0].startswith("__DELETED__")
