@@ -12,6 +12,8 @@ from ..tasks.removal import artifact_urls
 from .errors import has_contents
 from .rules import KIND, load, with_children
 
+_DELETED = "__DELETED__"
+
 
 def delete(call: Call) -> Mapping[str, Any]:
     """Delete a project and its children; contents need `force`, and go too with `delete_contents`."""
@@ -34,7 +36,7 @@ def delete(call: Call) -> Mapping[str, Any]:
             else:
                 call.tx.put(kind, {**doc, "project": None})
     if removed:
-        _forget(call, {doc["id"] for doc in (*tasks, *models)})
+        _forget(call, {doc["id"] for doc in tasks}, {doc["id"] for doc in models})
     for project in family:
         call.tx.delete(KIND, project)
     return {
@@ -46,19 +48,27 @@ def delete(call: Call) -> Mapping[str, Any]:
     }
 
 
-def _forget(call: Call, gone: set[str]) -> None:
-    """Empty what other projects' tasks and models say of documents that are gone."""
+def _forget(call: Call, tasks: set[str], models: set[str]) -> None:
+    """Change what other projects' tasks and models say of tasks and models that are gone."""
     for task in call.tx.scan("task"):
-        models = {
-            side: [{**entry, "model": None} if entry["model"] in gone else entry for entry in entries]
-            for side, entries in task["models"].items()
-        }
-        if task.get("parent") in gone or models != task["models"]:
-            parent = None if task.get("parent") in gone else task.get("parent")
-            call.tx.put("task", {**task, "parent": parent, "models": models})
+        changed = {**task, "models": _without(task, models)}
+        if task.get("parent") in tasks:
+            changed["parent"] = None
+        if changed != task:
+            call.tx.put("task", changed)
     for model in call.tx.scan("model"):
-        if model.get("task") in gone:
+        if model.get("task") in tasks:
             call.tx.put("model", {**model, "task": None})
+
+
+def _without(task: Doc, gone: set[str]) -> Mapping[str, list[Doc]]:
+    """Return a task's models; inputs, and outputs of a published task, keep their place as deleted ones."""
+    sides = {}
+    for side, entries in task["models"].items():
+        kept = [entry for entry in entries if entry["model"] not in gone]
+        marked = [{**entry, "model": _DELETED} if entry["model"] in gone else entry for entry in entries]
+        sides[side] = marked if side == "input" or task["status"] == "published" else kept
+    return sides
 
 
 def _urls(call: Call, tasks: list[Doc], models: list[Doc]) -> Mapping[str, list[str]]:

@@ -34,6 +34,13 @@ def not_deletable(identifier: str, status: str) -> ApiError:
     return ApiError(400, 123, "Task cannot be deleted", detail=detail, values=values)
 
 
+def has_published(identifier: str, what: str, **found: object) -> ApiError:
+    """Deleting or resetting a task on which published things depend needs force."""
+    return ApiError(
+        400, 123, "Task cannot be deleted", detail=f"has {what}, use force=True", values={"task": identifier, **found}
+    )
+
+
 def already_queued(identifier: str) -> ApiError:
     """The task waits in a queue."""
     sentence = "Failed adding task to queue since task is already queued"

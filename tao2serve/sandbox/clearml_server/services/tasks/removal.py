@@ -13,7 +13,7 @@ from ..models import rules as models
 from ..queues import rules as queues
 from ..reading import bulk, deleted_reference, replace_references, texts
 from .entity import KIND, fresh_task
-from .errors import not_deletable
+from .errors import has_published, not_deletable
 from .status import load, move
 
 _FORGOTTEN = ("started", "completed", "published", "active_duration", "_enqueued_from", "_totals")
@@ -30,16 +30,28 @@ class Cleanup:
 
 
 def _cleanup(call: Call, doc: Doc, *, children: bool) -> Cleanup:
-    made = [model for model in call.tx.scan(models.KIND) if model.get("task") == doc["id"]]
+    """Take away what a task made: drafts go, what is published or in use stays and loses its maker.
+
+    Raises 400/123 where something published depends on the task, unless the call has `force`.
+    """
+    made = _made(call, doc)
+    if not call.flag("force"):
+        _check_removable(call, doc, made)
     used = _used_elsewhere(call, doc)
-    drafts = [model for model in made if not model.get("ready") and model["id"] not in used]
-    doomed = drafts if call.flag("delete_output_models", default=True) else []
+    doomed: list[Doc] = []
+    in_use: list[Doc] = []
+    kept: list[Doc] = []
+    for model in made:
+        if model.get("ready") or not call.flag("delete_output_models", default=True):
+            kept.append(model)
+        else:
+            (in_use if model["id"] in used else doomed).append(model)
     for model in doomed:
         call.tx.delete(models.KIND, model["id"])
-    kept = [model for model in made if model not in doomed]
-    if children:
-        for model in kept:
-            call.tx.put(models.KIND, {**model, "task": deleted_reference(doc["id"])})
+    for model in kept:
+        call.tx.put(models.KIND, {**model, "task": deleted_reference(doc["id"]) if children else None})
+    for model in in_use:
+        call.tx.put(models.KIND, {**model, "task": None})
     urls = {
         "model_urls": [model["uri"] for model in doomed if model.get("uri")],
         "artifact_urls": artifact_urls(doc),
@@ -52,6 +64,24 @@ def _cleanup(call: Call, doc: Doc, *, children: bool) -> Cleanup:
         deleted_models=len(doomed),
         urls=urls,
     )
+
+
+def _made(call: Call, doc: Doc) -> list[Doc]:
+    """Return the models that the task made, or names as its outputs."""
+    outputs = {entry["model"] for entry in doc["models"].get("output", ())}
+    return [model for model in call.tx.scan(models.KIND) if model.get("task") == doc["id"] or model["id"] in outputs]
+
+
+def _check_removable(call: Call, doc: Doc, made: list[Doc]) -> None:
+    children = sum(task.get("parent") == doc["id"] and task["status"] == "published" for task in call.tx.scan(KIND))
+    if children:
+        raise has_published(doc["id"], "children", children=children)
+    published = [model for model in made if model.get("ready")]
+    own = [model for model in published if model.get("task") == doc["id"]]
+    if own:
+        raise has_published(doc["id"], "output models", models=len(own))
+    if published:
+        raise has_published(doc["id"], "output model", model=published[0]["id"])
 
 
 def _used_elsewhere(call: Call, doc: Doc) -> set[str]:
