@@ -38,7 +38,10 @@ def test_what_the_sdk_writes_it_reads_back(trained: dict[str, Any], flow: Flow) 
     assert curve["y"] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
     assert found["single"] == {"mAP": 0.75}
     assert "hello from training" in found["log"]
-    assert found["plots"] == ["classes"]
+    assert found["table"] == [["car"], [3]]
+    assert found["plots"] == [[2, [1, 2]]]
+    assert found["more_plots"] == [[2, [1, 2]], [1, [1, 1]]]
+    assert found["images"] == [[2, [8, 8], 160], [1, [8, 8], 80]]
     assert found["last_metrics"]["loss"]["train"]["last"] == pytest.approx(0.2)
     assert found["last_iteration"] == 4
     assert found["artifact"] == {"mAP": 0.75}
