@@ -76,5 +76,5 @@ seen["orphan"] = [child.id, doomed.id]
 kept, kept_model = make("to keep")
 seen["removed_model_url"] = Model(kept_model.id).url
 seen["removed_model"] = bool(Model.remove(kept_model.id))
-seen["kept"] = [kept.id, [entry.id for entry in Task.get_task(task_id=kept.id).models["output"]]]
+seen["kept"] = [entry.id for entry in Task.get_task(task_id=kept.id).models["output"]]
 print(json.dumps(seen))

@@ -89,6 +89,58 @@ def test_a_reset_needs_force_where_something_published_depends_on_it(ask: Ask) -
     assert ask("tasks.get_by_id", task=child)["task"]["parent"] == maker
 
 
+def test_a_published_task_is_reset_with_force_only(ask: Ask) -> None:
+    """Without force it is an invalid status; `clear_all` forgets execution and script, and no more."""
+    task = _task(ask, script={"repository": "r"}, hyperparams={"General": {"a": {"name": "a", "value": "1"}}})
+    ask("tasks.publish", task=task, force=True)
+    assert ask("tasks.reset", task=task) == (400, 110, f"Invalid task status: task_id={task}, status=published")
+    assert ask("tasks.reset", task=task, force=True)["updated"] == 1
+    assert ask("tasks.get_by_id", task=task)["task"]["script"]["repository"] == "r"
+    ask("tasks.reset", task=task, clear_all=True)
+    left = ask("tasks.get_by_id", task=task)["task"]
+    assert left["script"]["repository"] == ""
+    assert left["hyperparams"]["General"]["a"]["value"] == "1"
+
+
+def test_archived_tasks_leave_their_queue_and_may_be_deleted(ask: Ask) -> None:
+    """Archiving takes a task out of its queue into the state it had; an archived task is deleted without force."""
+    task = _task(ask)
+    ask("tasks.started", task=task)
+    ask("tasks.stopped", task=task)
+    assert ask("tasks.enqueue", task=task, queue="a", queue_name="b")[:2] == (400, 12)
+    ask("tasks.enqueue", task=task, queue_name="work")
+    queue = ask("queues.get_all", name="work")["queues"][0]["id"]
+    assert ask("tasks.delete", task=task)[:2] == (400, 123)
+    ask("tasks.archive_many", ids=[task])
+    assert ask("tasks.get_by_id", task=task)["task"]["status"] == "stopped"
+    assert ask("queues.get_num_entries", queue=queue)["num"] == 0
+    assert ask("tasks.delete", task=task)["deleted"]
+
+
+def test_a_stopped_task_waits_in_no_queue(ask: Ask) -> None:
+    """Stopping a queued task takes it out of the queue."""
+    task = _task(ask)
+    ask("tasks.enqueue", task=task)
+    ask("tasks.stop", task=task)
+    queue = ask("queues.get_default")["id"]
+    assert ask("queues.get_num_entries", queue=queue)["num"] == 0
+
+
+def test_only_a_published_maker_remembers_a_deleted_model(ask: Ask) -> None:
+    """Its output is marked, with a note; another task just loses the output."""
+    for publish in (False, True):
+        task = _task(ask)
+        model = ask("models.create", name="made", uri="http://f/m", task=task, ready=False)["id"]
+        ask("tasks.add_or_update_model", task=task, name="m", model=model, type="output")
+        if publish:
+            ask("tasks.publish", task=task, force=True)
+            assert ask("models.delete", model=model)[:2] == (400, 206)
+        assert ask("models.delete", model=model, force=publish)["url"] == "http://f/m"
+        left = ask("tasks.get_by_id", task=task)["task"]
+        assert [entry["model"] for entry in left["models"]["output"]] == [f"__DELETED__{model}"] * publish
+        assert ("error" in left["output"]) is publish
+
+
 def test_a_deleted_project_names_all_files_and_leaves_no_reference(ask: Ask) -> None:
     """With its contents go their events; what refers to them elsewhere is emptied or marked."""
     project = ask("projects.create", name="Doomed")["id"]

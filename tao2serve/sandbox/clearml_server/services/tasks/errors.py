@@ -22,6 +22,11 @@ def invalid_move(current: str, new: str) -> ApiError:
     return ApiError(400, 110, "Invalid task status", detail="Invalid status change", values=values)
 
 
+def published_stays(identifier: str) -> ApiError:
+    """Resetting a published task needs force."""
+    return ApiError(400, 110, "Invalid task status", values={"task_id": identifier, "status": "published"})
+
+
 def not_editable(status: str) -> ApiError:
     """The task has left the state in which it may be edited."""
     return ApiError(400, 110, "Invalid task status", values={"expected": "created", "status": status})

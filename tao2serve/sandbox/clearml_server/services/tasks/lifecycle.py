@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...call import Call
-from ...store import Doc
+from ...errors import validation
+from ...store import Doc, Tx
 from ..archiving import archive_each, set_archived
 from ..models import rules as models
 from ..projects import rules as projects
@@ -56,6 +57,7 @@ def stop(call: Call) -> Mapping[str, Any]:
     """Ask a task to stop; nobody else runs tasks here, so it is stopped at once."""
     doc = load(call.tx, call.text("task"))
     fields = move(call, doc, "stopped", status_message=f"Stopped by {call.who.user}")
+    queues.discard(call, doc["execution"].get("queue"), doc["id"])
     return {"fields": fields, "updated": 1}
 
 
@@ -98,6 +100,8 @@ def publish_from_model(call: Call, identifier: str) -> None:
 
 def enqueue(call: Call) -> Mapping[str, Any]:
     """Put a task into a queue: by id, by name (created if missing), or the default one."""
+    if call.params.get("queue") and call.params.get("queue_name"):
+        raise validation("Either queue id or queue name should be provided")
     doc = load(call.tx, call.text("task"))
     queue = queues.find(call, call.params.get("queue"), call.params.get("queue_name"))
     if doc["status"] == "queued":
@@ -145,13 +149,29 @@ def unarchive(call: Call) -> Mapping[str, Any]:
 def _archive_all(call: Call, *, archived: bool) -> int:
     identifiers = texts(call.params["tasks"])
     for identifier in identifiers:
-        set_archived(call, KIND, load(call.tx, identifier), archived=archived, changes=_archive_notes(call))
+        doc = load(call.tx, identifier)
+        kept = _out_of_queue(call, doc) if archived else doc
+        set_archived(call, KIND, kept, archived=archived, changes=_archive_notes(call))
     return len(identifiers)
+
+
+def _out_of_queue(call: Call, doc: Doc) -> Doc:
+    """Return a task that waits in no queue: a queued one returns to the state it had."""
+    if doc["status"] != "queued":
+        return doc
+    queues.discard(call, doc["execution"].get("queue"), doc["id"])
+    target = doc.pop(_BEFORE, None) or "created"
+    move(call, doc, target, force=True)
+    return load(call.tx, doc["id"])
 
 
 def archive_many(call: Call) -> Mapping[str, Any]:
     """Archive several tasks."""
-    return archive_each(call, KIND, load, archived=True, changes=_archive_notes(call))
+
+    def waiting_nowhere(tx: Tx, identifier: str) -> Doc:
+        return _out_of_queue(call, load(tx, identifier))
+
+    return archive_each(call, KIND, waiting_nowhere, archived=True, changes=_archive_notes(call))
 
 
 def unarchive_many(call: Call) -> Mapping[str, Any]:

@@ -13,10 +13,14 @@ from ..models import rules as models
 from ..queues import rules as queues
 from ..reading import bulk, deleted_reference, replace_references, texts
 from .entity import KIND, fresh_task
-from .errors import has_published, not_deletable
+from .errors import has_published, not_deletable, published_stays
 from .status import load, move
 
-_FORGOTTEN = ("started", "completed", "published", "active_duration", "_enqueued_from", "_totals")
+_RESULTS = ("last_iteration", "last_metrics", "metric_stats", "unique_metrics", "runtime")
+_FORGOTTEN = (
+    *("started", "completed", "published", "active_duration", "last_worker", "last_worker_report"),
+    *("_enqueued_from", "_totals"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,7 @@ def artifact_urls(doc: Doc) -> list[str]:
 
 
 def delete(call: Call) -> Mapping[str, Any]:
-    """Delete a task; one that is not in state `created` needs force."""
+    """Delete a task; one that is neither in state `created` nor archived needs force."""
     return _delete(call, call.text("task"))
 
 
@@ -108,7 +112,8 @@ def delete_many(call: Call) -> Mapping[str, Any]:
 
 def _delete(call: Call, identifier: str) -> Mapping[str, Any]:
     doc = load(call.tx, identifier)
-    if doc["status"] != "created" and not call.flag("force"):
+    archived = "archived" in doc.get("system_tags", ())
+    if doc["status"] != "created" and not archived and not call.flag("force"):
         raise not_deletable(identifier, doc["status"])
     result = _cleanup(call, doc, children=True)
     queues.discard(call, doc["execution"].get("queue"), identifier)
@@ -125,19 +130,15 @@ def _delete(call: Call, identifier: str) -> Mapping[str, Any]:
 def reset(call: Call) -> Mapping[str, Any]:
     """Return a task to `created` without its results; a published one needs force."""
     doc = load(call.tx, call.text("task"))
-    force = call.flag("force") or doc["status"] in ("created", "queued")
+    if doc["status"] == "published" and not call.flag("force"):
+        raise published_stays(doc["id"])
     removed = queues.discard(call, doc["execution"].get("queue"), doc["id"])
-    blank = fresh_task(call, {})
-    kept = {key: value for key, value in doc.items() if key not in _FORGOTTEN}
-    execution = {key: value for key, value in doc["execution"].items() if key != "queue"}
-    execution["artifacts"] = [item for item in execution.get("artifacts", ()) if item.get("mode") == "input"]
-    kept |= {key: blank[key] for key in ("last_iteration", "last_metrics", "unique_metrics", "runtime")}
-    kept |= {"metric_stats": {}, "models": {**doc["models"], "output": []}, "execution": execution}
-    if call.flag("clear_all"):
-        kept |= {key: blank[key] for key in ("script", "hyperparams", "configuration", "container")}
-        kept |= {"execution": blank["execution"], "models": blank["models"]}
-    fields = move(call, kept, "created", force=force, status_reason="reset", status_message="reset")
     result = _cleanup(call, doc, children=False)
+    kept = {key: value for key, value in doc.items() if key not in _FORGOTTEN}
+    force = call.flag("force") or doc["status"] in ("created", "queued")
+    fields = move(
+        call, {**kept, **_emptied(call, doc)}, "created", force=force, status_reason="reset", status_message="reset"
+    )
     return {
         "deleted_models": result.deleted_models,
         "dequeued": {"removed": 1} if removed else {},
@@ -146,3 +147,18 @@ def reset(call: Call) -> Mapping[str, Any]:
         "updated": 1,
         "urls": result.urls if call.flag("return_file_urls") else {},
     }
+
+
+def _emptied(call: Call, doc: Doc) -> Doc:
+    """Return the fields that a reset changes: no results; with `clear_all` no execution and no script either."""
+    blank = fresh_task(call, {})
+    execution = {key: value for key, value in doc["execution"].items() if key != "queue"}
+    execution["artifacts"] = [item for item in execution.get("artifacts", ()) if item.get("mode") == "input"]
+    results = {
+        key: blank[key] for key in ("last_iteration", "last_metrics", "metric_stats", "unique_metrics", "runtime")
+    }
+    output = {key: value for key, value in doc.get("output", {}).items() if key not in ("result", "error")}
+    changed = {**results, "models": {**doc["models"], "output": []}, "execution": execution, "output": output}
+    if call.flag("clear_all"):
+        changed |= {key: blank[key] for key in ("execution", "script")}
+    return changed
