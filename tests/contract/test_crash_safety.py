@@ -59,6 +59,13 @@ class Writers:
         for thread in self._threads:
             thread.start()
 
+    def wait_for_all(self) -> None:
+        """Return when each kind of write was acknowledged at least once."""
+        deadline = time.monotonic() + 30
+        while not all((self.parameters, self.events, self.files, self.versions)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def join(self) -> None:
         for thread in self._threads:
             thread.join(30)
@@ -100,10 +107,10 @@ def test_kill_9_amid_many_writers_loses_nothing_acknowledged(tmp_path: Path, sta
         task = server.call("tasks.create", name="crash", type="training")["id"]
         writers = Writers(server, task)
         writers.start()
-        time.sleep(random.uniform(0.6, 1.6))
+        writers.wait_for_all()
+        time.sleep(random.uniform(0.1, 0.8))
         server.process.kill()
         writers.join()
-    assert min(map(len, (writers.parameters, writers.events, writers.files, writers.versions))) > 0
     with start_server(tmp_path) as server:
         doc = server.call("tasks.get_by_id", task=task)["task"]
         assert writers.parameters <= {item["value"] for item in doc["hyperparams"]["properties"].values()}
