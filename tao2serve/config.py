@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from tao2serve.errors import UsageError
+from tao2serve.runtime.exporter import ADDRESS, FOLDER, PORT, TEXTFILE
 from tao2serve.runtime.resize import ResizeMode
 
 __all__ = ["Origin", "PlacementKind", "Settings", "VersionPolicy", "home", "load_settings", "origins"]
@@ -23,7 +24,7 @@ VersionPolicy: TypeAlias = Literal["latest", "all", "specific"]
 FILE: Final = "tao2serve.toml"
 PREFIX: Final = "TAO2SERVE_"
 SERVICE_VARIABLE: Final = "CLEARML_SERVING_TASK_ID"
-OTHER_VARIABLES: Final = ("TAO2SERVE_HOME", "TAO2SERVE_TAO_KEY")
+OTHER_VARIABLES: Final = ("TAO2SERVE_HOME", "TAO2SERVE_TAO_KEY", PORT, ADDRESS, TEXTFILE, FOLDER)
 
 log = logging.getLogger(__name__)
 

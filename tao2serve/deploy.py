@@ -14,7 +14,8 @@ from tao2serve.config import Settings
 from tao2serve.export.execution import open_model
 from tao2serve.export.local import detect, neutral_picture
 from tao2serve.parity.boxes import BoxParity
-from tao2serve.registry.publish import DeploymentTask
+from tao2serve.registry.operation import Operation
+from tao2serve.registry.publish import publish
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.serving.client import Answer, wait_for_answer
@@ -132,10 +133,14 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             control = stack.enter_context(TritonControl(where.triton))
             control.require_ready()
             step.note(f"{service.id}, next version {endpoint.version}")
-        task = stack.enter_context(DeploymentTask(project=settings.artifact_project, name=f"deploy {endpoint.name}"))
+        operation = Operation(
+            "deploy", endpoint=endpoint.name, service_id=service.id, project=settings.artifact_project
+        )
+        stack.enter_context(operation)
+        service.turn = operation.turn
         with steps.step("publish to ClearML") as step:
-            model = task.publish(
-                artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained,
+            model = publish(
+                operation, artifact, name=endpoint.triton_model, params=params.to_dict(), trained=source.trained,
                 original=made.original,
             )  # fmt: skip
             step.note(f"model {model.model_id}")
@@ -161,8 +166,8 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             step.note(endpoint.alias_url)
         deployment = Deployment(
             endpoint=endpoint, source=source, artifact=artifact, cost=made.cost, warnings=made.warnings,
-            model_id=model.model_id, task_id=task.id, service_id=service.id, placement=settings.placement,
+            model_id=model.model_id, task_id=operation.id, service_id=service.id, placement=settings.placement,
             parity=parity, smoke=smoke, steps=steps,
         )  # fmt: skip
-        task.record("deployment", deployment.to_dict())
+        operation.record("deployment", deployment.to_dict())
         return deployment

@@ -10,6 +10,9 @@ __all__ = [
     "BOXES_OUTPUT",
     "IMAGE_MEDIA_TYPES",
     "PIXELS_INPUT",
+    "InputModel",
+    "Lineage",
+    "MetricReading",
     "ModelArtifact",
     "ModelSignature",
     "Prediction",
@@ -119,6 +122,36 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputModel:
+    """A model that a training run started from, as ClearML has it."""
+
+    model_id: str
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a trained model comes from: what ClearML links, and what TAO's own experiment spec says."""
+
+    parent_task_id: str = ""
+    parent_task_name: str = ""
+    input_models: tuple[InputModel, ...] = ()
+    pretrained_model_file: str = ""  # of the experiment spec
+    load_graph: bool | None = None  # of the experiment spec; None: ClearML holds no spec
+    evidence: tuple[str, ...] = ()  # what says pruned or unpruned, the strongest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricReading:
+    """What one source says of a checkpoint at its own epoch; ratios in [0, 1]."""
+
+    source: str  # status.json | scalars | console
+    mean_average_precision: float | None
+    average_precision: tuple[tuple[str, float], ...] = ()  # by class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
     """What ClearML tracks of one trained TAO model: the model and the task that made it."""
 
@@ -133,8 +166,20 @@ class TrainedModel:
     unfetchable_reason: str = ""
     pruned: bool | None = None
     epoch: int | None = None
+    epoch_source: str = ""  # metadata | file name | last evaluation
     mean_average_precision: float | None = None  # ratio in [0, 1]
-    metric_source: str = ""  # where the mAP was read: scalar | status.json
+    metric_source: str = ""  # where the mAP was read: status.json | scalars | console
+    metric_note: str = ""  # that sources disagree, or why there is none
+    average_precision: tuple[tuple[str, float], ...] = ()  # by class, of the same source
+    readings: tuple[MetricReading, ...] = ()  # every source that has this epoch, the preferred one first
+    lineage: Lineage = Lineage()
+    task_status: str = ""
+    task_tags: tuple[str, ...] = ()
+    framework: str = ""
+    last_update: str = ""
+    sha256: str = ""  # of the weights, when ClearML knows it
+    registered_model_id: str = ""  # uploaded later: the model that holds only a path
+    registered_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from tao2serve.cli.options import (
     Instances,
     Json,
     MaxBatchSize,
+    Metric,
     Placement,
     Precision,
     Project,
@@ -54,6 +55,7 @@ def build(
     project: Project = "",
     task: Task = "",
     tag: Tags = None,
+    metric: Metric = "",
     spec: Spec = None,
     clustering: Clustering = None,
     placement: Placement = None,
@@ -102,7 +104,7 @@ def build(
     if resize and settings.placement == "endpoint":
         raise UsageError("--resize", "does nothing here: with placement endpoint Triton reads no pictures")
     request = BuildRequest(
-        source=Source(text=source, selectors=selectors(project, task, tag), spec=spec, weights=weights),
+        source=Source(text=source, selectors=selectors(project, task, tag, metric), spec=spec, weights=weights),
         name=name,
         repository=repository or settings.model_repository or Path(REPOSITORY),
         clustering=clustering,

@@ -16,6 +16,7 @@ from tao2serve.cli.options import (
     Instances,
     Json,
     MaxBatchSize,
+    Metric,
     Placement,
     Precision,
     Project,
@@ -41,6 +42,7 @@ def deploy(
     project: Project = "",
     task: Task = "",
     tag: Tags = None,
+    metric: Metric = "",
     spec: Spec = None,
     clustering: Clustering = None,
     placement: Placement = None,
@@ -88,7 +90,7 @@ def deploy(
     request = DeployRequest(
         source=Source(
             text=source,
-            selectors=selectors(project, task, tag),
+            selectors=selectors(project, task, tag, metric),
             spec=spec,
             weights=weights,
         ),

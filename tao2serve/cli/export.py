@@ -18,6 +18,7 @@ from tao2serve.cli.options import (
     CalibrationMethod,
     Clustering,
     Json,
+    Metric,
     Precision,
     Project,
     Spec,
@@ -94,6 +95,7 @@ def export(
     project: Project = "",
     task: Task = "",
     tag: Tags = None,
+    metric: Metric = "",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there with other content.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -111,7 +113,7 @@ def export(
     from tao2serve.tao.params import to_params
     from tao2serve.tao.reading import clustering_beside, read_experiment
 
-    wanted = Source(text=source, selectors=selectors(project, task, tag), spec=spec)
+    wanted = Source(text=source, selectors=selectors(project, task, tag, metric), spec=spec)
     request = artifact_request(
         precision,
         calibration_images=calibration_images,

@@ -56,6 +56,12 @@ Task = Annotated[
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="ClearML tag; may be given several times.")
 ]
+Metric = Annotated[
+    str,
+    typer.Option(
+        "--metric", metavar="NAME", help="What the best is best at: mAP (the default), or a class by its name."
+    ),
+]
 Service = Annotated[
     str | None, typer.Option("--service", metavar="ID", help="Serving service; default: the only one that runs.")
 ]
@@ -87,7 +93,7 @@ MaxBatchSize = Annotated[
 Instances = Annotated[int | None, typer.Option("--instances", metavar="N", help="Instances of the detector.")]
 
 
-def selectors(project: str, task: str, tags: list[str] | None) -> Selectors:
+def selectors(project: str, task: str, tags: list[str] | None, metric: str = "") -> Selectors:
     """Gather the options that select trained models; raises UsageError if --task is no regular expression."""
     from tao2serve.registry.trained import Selectors
 
@@ -95,7 +101,7 @@ def selectors(project: str, task: str, tags: list[str] | None) -> Selectors:
         re.compile(task)
     except re.error as error:
         raise UsageError("--task", f"is {task!r}, not a regular expression", evidence=str(error)) from error
-    return Selectors(project=project, task=task, tags=tuple(tags or ()))
+    return Selectors(project=project, task=task, tags=tuple(tags or ()), metric=metric.strip())
 
 
 def artifact_request(

@@ -168,6 +168,7 @@ def _document(state: SandboxState) -> dict[str, Any]:
     from tao2serve.sandbox.process import is_alive
     from tao2serve.sandbox.stack import is_running
 
+    ports = state.ports
     return {
         "running": state.ready and is_running(state),
         "service_id": state.service_id,
@@ -177,7 +178,9 @@ def _document(state: SandboxState) -> dict[str, Any]:
             "serving": state.serving_url,
             "triton_grpc": state.triton_grpc,
             "triton_http": f"http://127.0.0.1:{state.ports.triton_http}",
-            "triton_metrics": f"http://127.0.0.1:{state.ports.triton_metrics}/metrics",
+            "triton_metrics": f"http://127.0.0.1:{ports.triton_metrics}/metrics",
+            # There from an endpoint's first answer on.
+            **({"endpoint_metrics": f"http://127.0.0.1:{ports.metrics}/metrics"} if ports.metrics else {}),
         },
         "processes": [
             {"name": record.name, "pid": record.pid, "alive": is_alive(record)} for record in state.processes

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from tao2serve.errors import InputError, ServiceError
+from tao2serve.registry import cache
+from tao2serve.registry.calls import get_by_ids
+from tao2serve.registry.download import download, file_name
+from tao2serve.registry.lineage import spec_text
 from tao2serve.registry.session import clearml, translated
 from tao2serve.values import TrainedModel
 
-__all__ = ["SPEC_NAMES", "fetch_spec", "fetch_weights"]
+__all__ = ["fetch_spec", "fetch_weights", "fetched"]
 
-SPEC_NAMES: Final = ("experiment_spec", "experiment_spec.txt", "spec")
+News = Callable[[str], None]
 
 
-def fetch_weights(trained: TrainedModel, *, directory: Path) -> Path:
-    """Copy the weights into `directory` and return the file; the original is never moved or changed.
+def fetch_weights(trained: TrainedModel, *, directory: Path, on_news: News = lambda _: None) -> Path:
+    """Copy the weights into `directory`, under TAO's own name, and return the file; the original is never touched.
 
-    Raises InputError if the URI is a path of another machine, ServiceError if the download fails.
+    What was fetched before is not fetched again. Raises InputError if the URI is a path of another machine,
+    ServiceError if the download fails or is not what ClearML recorded.
     """
+    source = fetched(trained, on_news=on_news)
+    directory.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(source, directory / file_name(trained.uri)))
+
+
+def fetched(trained: TrainedModel, *, on_news: News = lambda _: None) -> Path:
+    """Return the weights as a file here that is not to be changed: of the cache, or the original."""
+    if urlsplit(trained.uri).scheme in ("", "file"):
+        return _local(trained)
+    return download(
+        trained.uri,
+        subject=f"weights of ClearML model {trained.model_id}",
+        store=cache.WEIGHTS,
+        sha256=trained.sha256,
+        identity=f"{trained.model_id} {trained.last_update}" if trained.last_update else "",
+        on_news=on_news,
+    )
+
+
+def _local(trained: TrainedModel) -> Path:
     if not trained.fetchable:
         raise InputError(
             f"ClearML model {trained.model_id}",
@@ -29,31 +54,32 @@ def fetch_weights(trained: TrainedModel, *, directory: Path) -> Path:
             hint="set CLEARML_DEFAULT_OUTPUT_URI for the next training run, "
             "or give the file now: tao2serve deploy … --weights FILE",
         )
-    sdk = clearml()
+    clearml()
+    from clearml import StorageManager
+
     subject = f"weights of ClearML model {trained.model_id}"
-    with translated(subject, "could not be downloaded"):
-        copy = sdk.Model(model_id=trained.model_id).get_local_copy(raise_on_error=True)
+    with translated(subject, "could not be read"):
+        copy = StorageManager.get_local_copy(trained.uri, extract_archive=False)
     if not copy or not Path(copy).is_file():
-        raise ServiceError(subject, "could not be downloaded", evidence=trained.uri)
-    directory.mkdir(parents=True, exist_ok=True)
-    # The SDK's cache puts a hash before the name; TAO's own name says more.
-    name = PurePosixPath(unquote(urlsplit(trained.uri).path)).name
-    return Path(shutil.copyfile(copy, directory / name))
+        raise ServiceError(subject, "could not be read", evidence=trained.uri)
+    if trained.sha256 and cache.file_sha256(Path(copy)) != trained.sha256:
+        raise ServiceError(
+            subject, "is not what ClearML recorded", evidence=f"SHA-256 of {copy} is not {trained.sha256}",
+            hint="the file was replaced after it was registered",
+        )  # fmt: skip
+    return Path(copy)
 
 
 def fetch_spec(trained: TrainedModel, *, directory: Path) -> Path | None:
     """Write the experiment spec that the training task holds into `directory`; None if it holds none."""
-    sdk = clearml()
     with translated(f"ClearML task {trained.task_id}", "could not be read"):
-        task = sdk.Task.get_task(task_id=trained.task_id)
-        text = next((text for text in (_configuration(task, name) for name in SPEC_NAMES) if text), "")
+        row = get_by_ids("tasks", [trained.task_id], fields=["configuration"], search_hidden=True).get(
+            trained.task_id, {}
+        )
+    text = spec_text(row.get("configuration"))
     if not text:
         return None
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "experiment_spec.txt"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def _configuration(task: Any, name: str) -> str:
-    return str(task.get_configuration_object(name) or "")

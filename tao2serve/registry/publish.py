@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -13,12 +12,11 @@ from typing import Any
 
 from tao2serve import __version__
 from tao2serve.errors import ServiceError
+from tao2serve.registry.operation import Operation
 from tao2serve.registry.session import clearml, translated
 from tao2serve.values import ModelArtifact, TrainedModel
 
-__all__ = ["DeploymentTask", "PublishedModel"]
-
-log = logging.getLogger(__name__)
+__all__ = ["PublishedModel", "publish"]
 
 PACKAGE_PARAMS = "params.json"
 PACKAGE_ORIGINAL = "original.onnx"
@@ -34,115 +32,75 @@ class PublishedModel:
     uri: str
 
 
-class DeploymentTask:
-    """The ClearML task of one deployment: what it used, what it built, how it ended. A context manager.
+def publish(
+    operation: Operation,
+    artifact: ModelArtifact,
+    *,
+    name: str,
+    params: Mapping[str, Any],
+    trained: TrainedModel | None,
+    original: ModelArtifact | None = None,
+) -> PublishedModel:
+    """Upload an artifact as a model of the operation's task, from a copy, and return it.
 
-    It is not the process's main task, so nothing of the process is captured.
+    It travels as a folder package holding `model.onnx` (`model.plan`) and `params.json`: clearml-serving's Triton
+    controller renames a single file to `model.bin`, and moves a file it is given by path. TAO's own graph, where
+    another one made from it is served, is there as `original.onnx`: engines and other precisions start from it.
     """
+    with tempfile.TemporaryDirectory(prefix="tao2serve-publish-") as scratch:
+        # Packed here and not by the SDK, which leaves its package behind in the temporary folder.
+        package = Path(scratch) / f"{name}.zip"
+        with zipfile.ZipFile(package, "w") as archive:
+            archive.write(artifact.path, PACKAGE_MODELS[artifact.format][0])
+            for companion in artifact.companions:
+                archive.write(companion, companion.relative_to(artifact.path.parent))
+            if original is not None:
+                archive.write(original.path, PACKAGE_ORIGINAL)
+            archive.writestr(PACKAGE_PARAMS, json.dumps(params, indent=2))
+        with translated(f"artifact {name}", "could not be published to ClearML"):
+            return _upload(operation, artifact, name, package, trained, original)
 
-    def __init__(self, *, project: str, name: str) -> None:
-        self._sdk = clearml()
-        with translated("ClearML", "did not make the deployment's task"):
-            self._task: Any = self._sdk.Task.create(project_name=project, task_name=name, task_type="custom")
-            self._task.set_tags(["tao2serve"])
-            self._task.mark_started()
-            if not self._task.output_uri:
-                self._task.output_uri = True  # the files server that clearml.conf names
 
-    @property
-    def id(self) -> str:
-        return str(self._task.id)
-
-    def __enter__(self) -> DeploymentTask:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            self._fail(error)
-            return
-        with translated(f"ClearML task {self.id}", "could not be closed"):
-            self._task.flush(wait_for_uploads=True)
-            self._task.mark_completed()
-
-    def _fail(self, error: BaseException) -> None:
-        try:
-            self._task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
-        except Exception:  # the error that ended the deployment says more than this one
-            log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
-
-    def publish(
-        self,
-        artifact: ModelArtifact,
-        *,
-        name: str,
-        params: Mapping[str, Any],
-        trained: TrainedModel | None,
-        original: ModelArtifact | None = None,
-    ) -> PublishedModel:
-        """Upload an artifact as a model of this task, from a copy, and return it.
-
-        It travels as a folder package holding `model.onnx` (`model.plan`) and `params.json`: clearml-serving's Triton
-        controller renames a single file to `model.bin`, and moves a file it is given by path. TAO's own graph, where
-        another one made from it is served, is there as `original.onnx`: engines and other precisions start from it.
-        """
-        with tempfile.TemporaryDirectory(prefix="tao2serve-publish-") as scratch:
-            # Packed here and not by the SDK, which leaves its package behind in the temporary folder.
-            package = Path(scratch) / f"{name}.zip"
-            with zipfile.ZipFile(package, "w") as archive:
-                archive.write(artifact.path, PACKAGE_MODELS[artifact.format][0])
-                for companion in artifact.companions:
-                    archive.write(companion, companion.relative_to(artifact.path.parent))
-                if original is not None:
-                    archive.write(original.path, PACKAGE_ORIGINAL)
-                archive.writestr(PACKAGE_PARAMS, json.dumps(params, indent=2))
-            with translated(f"artifact {name}", "could not be published to ClearML"):
-                return self._upload(artifact, name, package, trained, original)
-
-    def _upload(
-        self,
-        artifact: ModelArtifact,
-        name: str,
-        package: Path,
-        trained: TrainedModel | None,
-        original: ModelArtifact | None,
-    ) -> PublishedModel:
-        if trained is not None:
-            self._task.set_input_model(model_id=trained.model_id, name="trained model")
-        classes = artifact.signature.class_count
-        model = self._sdk.OutputModel(
-            task=self._task,
-            name=name,
-            framework=PACKAGE_MODELS[artifact.format][1],
-            tags=["tao2serve", artifact.precision],
-            comment=f"{classes} classes, built by tao2serve {__version__}",
+def _upload(
+    operation: Operation,
+    artifact: ModelArtifact,
+    name: str,
+    package: Path,
+    trained: TrainedModel | None,
+    original: ModelArtifact | None,
+) -> PublishedModel:
+    if trained is not None:
+        operation.task.set_input_model(model_id=trained.model_id, name="trained model")
+    classes = artifact.signature.class_count
+    model = clearml().OutputModel(
+        task=operation.task,
+        name=name,
+        framework=PACKAGE_MODELS[artifact.format][1],
+        tags=["tao2serve", artifact.precision],
+        comment=f"{classes} classes, built by tao2serve {__version__}",
+    )
+    model.update_weights(
+        weights_filename=str(package),
+        auto_delete_file=False,
+        update_comment=False,  # it would hold a path of this machine
+        is_package=True,
+        async_enable=False,
+    )
+    uri = str(model.url or "")
+    for key, value in {
+        "sha256": artifact.sha256,
+        "precision": artifact.precision,
+        "source_sha256": artifact.source_sha256,
+        "original_sha256": original.sha256 if original else "",
+        "source_model": trained.model_id if trained else "",
+        "tao2serve": __version__,
+    }.items():
+        model.set_metadata(key, value, "str")
+    if not uri or uri.startswith("file://"):
+        raise ServiceError(
+            f"artifact {name}",
+            "was not uploaded: ClearML has no storage to put it in",
+            evidence=f"URI {uri!r}",
+            hint="set api.files_server in clearml.conf, or CLEARML_DEFAULT_OUTPUT_URI",
         )
-        model.update_weights(
-            weights_filename=str(package),
-            auto_delete_file=False,
-            update_comment=False,  # it would hold a path of this machine
-            is_package=True,
-            async_enable=False,
-        )
-        uri = str(model.url or "")
-        for key, value in {
-            "sha256": artifact.sha256,
-            "precision": artifact.precision,
-            "source_sha256": artifact.source_sha256,
-            "original_sha256": original.sha256 if original else "",
-            "source_model": trained.model_id if trained else "",
-            "tao2serve": __version__,
-        }.items():
-            model.set_metadata(key, value, "str")
-        if not uri or uri.startswith("file://"):
-            raise ServiceError(
-                f"artifact {name}",
-                "was not uploaded: ClearML has no storage to put it in",
-                evidence=f"URI {uri!r}",
-                hint="set api.files_server in clearml.conf, or CLEARML_DEFAULT_OUTPUT_URI",
-            )
-        return PublishedModel(model_id=str(model.id), uri=uri)
-
-    def record(self, name: str, document: Mapping[str, Any]) -> None:
-        """Keep a JSON document with the task."""
-        with translated(f"ClearML task {self.id}", f"did not take {name}"):
-            self._task.set_configuration_object(name=name, config_text=json.dumps(document, indent=2))
+    return PublishedModel(model_id=str(model.id), uri=uri)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tao2serve.errors import InputError, UsageError
-from tao2serve.registry.fetch import SPEC_NAMES, fetch_spec, fetch_weights
-from tao2serve.registry.trained import Selectors, choose_best, find_trained_model, find_trained_models
+from tao2serve.registry.cache import file_sha256
+from tao2serve.registry.fetch import fetch_spec, fetch_weights
+from tao2serve.registry.lineage import SPEC_NAMES
+from tao2serve.registry.trained import BestModel, Selectors, choose_best, find_trained_model, find_trained_models
+from tao2serve.registry.upload import upload_weights
 from tao2serve.values import TrainedModel
 
 __all__ = ["ResolvedSource", "Source", "resolve", "spec_beside"]
@@ -34,6 +38,8 @@ class ResolvedSource:
     spec: Path | None
     trained: TrainedModel | None
     reason: str  # why this one
+    sha256: str  # of the weights
+    spec_sha256: str = ""  # of the spec's bytes, when there is one
 
     @property
     def experiment_spec(self) -> Path:
@@ -41,37 +47,59 @@ class ResolvedSource:
         if self.spec is not None:
             return self.spec
         looked = (
-            f"ClearML task {self.trained.task_id} holds no configuration object named {', '.join(SPEC_NAMES)}"
+            f"ClearML task {self.trained.task_id} holds no configuration object named {', '.join(SPEC_NAMES)}, "
+            "nor one that reads like a spec"
             if self.trained
             else "looked for experiment_spec.txt in its folder and the one above"
         )
         raise InputError(str(self.weights), "has no experiment spec", evidence=looked, hint="give it: --spec FILE")
 
 
-def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] = lambda _: None) -> ResolvedSource:
-    """Find and fetch what SOURCE names; downloads go into `directory`.
+def resolve(
+    source: Source, *, directory: Path, on_news: Callable[[str], None] = lambda _: None, upload: bool = False
+) -> ResolvedSource:
+    """Find and fetch what SOURCE names; downloads go into `directory`, and nothing is changed in ClearML.
 
-    Raises UsageError when nothing is named, InputError when it is not there.
+    With `upload`, weights given for a model that ClearML holds only by path are uploaded to it first, once, and
+    `trained` is then the uploaded model. Raises UsageError when nothing is named, InputError when it is not there.
     """
-    if source.text and source.selectors != Selectors():
+    if source.text and source.selectors.selects:
         raise UsageError("SOURCE", "and --project, --task or --tag are given, which name models each in its own way")
     if source.text and _is_path(source.text):
         return _local(source)
-    if source.text:
-        trained, reason = find_trained_model(source.text), "named by its id"
-    elif source.selectors != Selectors():
-        best = choose_best(find_trained_models(source.selectors), subject=str(source.selectors))
-        trained, reason = best.model, best.reason
-    else:
-        raise UsageError(
-            "SOURCE", "is missing", hint="give a file, a ClearML model or task id, or --project/--task/--tag"
-        )
-    on_news(f"fetching {trained.name}")
-    weights = source.weights or fetch_weights(trained, directory=directory)
-    if not weights.is_file():
+    weights = source.weights
+    if weights is not None and not weights.is_file():
         raise InputError(str(weights), "does not exist")
+    best = _find(source)
+    trained = best.model
+    if weights is None:
+        on_news(f"fetching {trained.name}")
+        weights = fetch_weights(trained, directory=directory, on_news=on_news)
+    elif upload:
+        trained = upload_weights(trained, weights, on_news=on_news)
     spec = source.spec or fetch_spec(trained, directory=directory)
-    return ResolvedSource(weights=weights, spec=spec, trained=trained, reason=reason)
+    return _resolved(weights, spec, trained=trained, reason=best.reason)
+
+
+def _find(source: Source) -> BestModel:
+    if source.text:
+        return find_trained_model(source.text, metric=source.selectors.metric)
+    if source.selectors.selects:
+        models = find_trained_models(source.selectors)
+        return choose_best(models, subject=str(source.selectors), metric=source.selectors.metric)
+    raise UsageError("SOURCE", "is missing", hint="give a file, a ClearML model or task id, or --project/--task/--tag")
+
+
+def _resolved(weights: Path, spec: Path | None, *, trained: TrainedModel | None, reason: str) -> ResolvedSource:
+    return ResolvedSource(
+        weights=weights,
+        spec=spec,
+        trained=trained,
+        reason=reason,
+        sha256=file_sha256(weights),
+        # A spec that cannot be read is an error of whoever reads it.
+        spec_sha256=hashlib.sha256(spec.read_bytes()).hexdigest() if spec is not None and spec.is_file() else "",
+    )
 
 
 def _local(source: Source) -> ResolvedSource:
@@ -82,9 +110,7 @@ def _local(source: Source) -> ResolvedSource:
         raise InputError(str(weights), "is a folder, not a model file", hint="give the .hdf5 below <results>/weights")
     if not weights.is_file():
         raise InputError(str(weights), "does not exist")
-    return ResolvedSource(
-        weights=weights, spec=source.spec or spec_beside(weights), trained=None, reason="given as a file"
-    )
+    return _resolved(weights, source.spec or spec_beside(weights), trained=None, reason="given as a file")
 
 
 def spec_beside(weights: Path) -> Path | None:

@@ -4,33 +4,53 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from tao2serve.errors import InputError
+from tao2serve.registry.calls import IDS, call, get_all, get_by_ids, text
+from tao2serve.registry.described import (
+    MODEL_FIELDS,
+    SUFFIXES,
+    describe,
+    fetchable,
+    is_trained,
+    metadata,
+    own_epoch,
+    training_task,
+)
+from tao2serve.registry.runs import TASK_FIELDS, Wanted, read_runs
 from tao2serve.registry.session import clearml, translated
-from tao2serve.tao.status import TrainingStatus, read_status
 from tao2serve.values import TrainedModel
 
-__all__ = ["BestModel", "Selectors", "choose_best", "find_trained_model", "find_trained_models"]
+__all__ = [
+    "MEAN", "SUFFIXES", "BestModel", "Selectors", "choose_best", "find_trained_model", "find_trained_models", "score",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
-SUFFIXES: Final = (".hdf5", ".onnx", ".tlt", ".etlt")
-STATUS_ARTIFACT: Final = "status.json"
-EPOCH: Final = re.compile(r"epoch[-_](\d+)")
+# More models than this are nobody's list; the newest come first.
+MOST_MODELS: Final = 5000
+MEAN: Final = ("", "map", "mean_average_precision", "mean average precision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selectors:
-    """Which models are meant: all of what is given must hold; several tags must all be there."""
+    """Which models are meant: all of what is given must hold; several tags must all be there, on the model or its run.
+
+    `metric` says what the best is best at: mean average precision, or the average precision of one class.
+    """
 
     project: str = ""
     task: str = ""
     tags: tuple[str, ...] = ()
+    metric: str = ""
+
+    @property
+    def selects(self) -> bool:
+        """Whether they name any models; a metric alone does not."""
+        return bool(self.project or self.task or self.tags)
 
     def __str__(self) -> str:
         parts = [f"project {self.project!r}"] * bool(self.project) + [f"task {self.task!r}"] * bool(self.task)
@@ -48,169 +68,197 @@ class BestModel:
 def find_trained_models(selectors: Selectors) -> tuple[TrainedModel, ...]:
     """Return the trained TAO models that match, best metric first, those without a metric last.
 
+    It takes few calls however many models there are: 5 or 6, and up to 3 for each run that has to be looked into.
     Raises ServiceError if ClearML cannot be reached, InputError if the project does not exist.
     """
-    sdk = clearml()
+    clearml()
     with translated("ClearML", "did not list the models"):
-        found = _query(sdk, selectors)
-        tasks: dict[str, Any] = {}
-        models = [_describe(sdk, model, tasks) for model in found if _is_trained(model)]
-    wanted = [model for model in models if re.search(selectors.task, model.task_name)] if selectors.task else models
-    return tuple(sorted(wanted, key=_rank))
+        models = _described(_query(selectors), task=selectors.task, tags=selectors.tags)
+    return tuple(sorted(models, key=lambda model: _rank(model, selectors.metric)))
 
 
-def _query(sdk: Any, selectors: Selectors) -> list[Any]:
-    try:
-        return list(
-            sdk.Model.query_models(
-                project_name=selectors.project or None,
-                tags=["__$all", *selectors.tags] if selectors.tags else None,
-                max_results=500,
-            )
-        )
-    except ValueError as error:
-        if "No projects found" not in str(error):
-            raise
-        raise InputError(
-            f"ClearML project {selectors.project!r}",
-            "does not exist",
-            hint="project names are exact, parents included: Parent/Child",
-        ) from error
+def find_trained_model(identifier: str, *, metric: str = "") -> BestModel:
+    """Return the model with this id, or the best of the task with this id; raises InputError if there is neither.
 
-
-def find_trained_model(identifier: str) -> TrainedModel:
-    """Return the model with this id, or the best of the task with this id; raises InputError if there is neither."""
-    sdk = clearml()
+    A model that holds only a path is answered by the one that was uploaded in its place, if one was.
+    """
+    clearml()
     with translated("ClearML", "did not answer"):
-        try:
-            model = sdk.Model(model_id=identifier)
-            if model.id and model.url:
-                return _describe(sdk, model, {})
-        except (ValueError, AttributeError):
-            pass  # how clearml 2.1.12 says that there is no such model
-        task = sdk.Task.get_task(task_id=identifier) if _task_exists(sdk, identifier) else None
-        if task is None:
+        named = get_by_ids("models", [identifier], fields=MODEL_FIELDS)
+        if named:
+            row = named[identifier]
+            copies = get_all("models", fields=["id", *MODEL_FIELDS], limit=MOST_MODELS, **_copies_of(identifier))
+            described = _described([row, *(copy for copy in copies if text(copy, "id") != identifier)])
+            found = [m for m in described if identifier in (m.model_id, m.registered_model_id)]
+            # Of a model that can be fetched its own file is meant, whatever was uploaded beside it.
+            found.sort(key=lambda model: model.model_id != identifier)
+            if found:
+                return BestModel(model=found[0], reason="named by its id")
+            maker = "made by a task" if text(row, "task") else "made by no task"
+            raise InputError(
+                f"ClearML model {identifier}",
+                "is no trained TAO model",
+                evidence=f"{text(row, 'uri') or 'no URI'}, {maker}",
+                hint="list what there is: tao2serve models",
+            )
+        if not get_by_ids("tasks", [identifier], fields=["name"], search_hidden=True):
             raise InputError(
                 identifier,
                 "is neither a file nor the id of a ClearML model or task",
                 hint="list what there is: tao2serve models",
             )
-        models = [_describe(sdk, model, {task.id: task}) for model in task.models["output"] if _is_trained(model)]
-    return choose_best(models, subject=f"ClearML task {identifier}").model
+        own = list(get_all("models", fields=["id", *MODEL_FIELDS], limit=MOST_MODELS, task=[identifier], **_ours()))
+        copies = get_all("models", fields=["id", *MODEL_FIELDS], limit=MOST_MODELS, **_copies_of(identifier, task=True))
+        models = _described([*own, *copies])
+    best = choose_best(models, subject=f"ClearML task {identifier}", metric=metric)
+    return BestModel(model=best.model, reason=f"of the task named by its id, {best.reason}")
 
 
-def choose_best(models: Sequence[TrainedModel], *, subject: str) -> BestModel:
-    """Choose by mean average precision at the checkpoint's own epoch; of equals, the pruned one.
+def choose_best(models: Sequence[TrainedModel], *, subject: str, metric: str = "") -> BestModel:
+    """Choose by the metric at the checkpoint's own epoch; of equals, one that can be fetched, then the pruned one.
 
-    Raises InputError if there is none, or if several have no metric to choose by.
+    Raises InputError if there is none, if several have no metric to choose by, or if no model has that metric.
     """
     if not models:
         raise InputError(subject, "has no trained TAO model", hint="list what there is: tao2serve models")
-    ranked = sorted(models, key=_rank)
-    best = ranked[0]
+    ranked = sorted(models, key=lambda model: _rank(model, metric))
+    best, value = ranked[0], score(ranked[0], metric)
+    if value is None and metric.lower() not in MEAN:
+        classes = sorted({name for model in models for name, _ in model.average_precision})
+        raise InputError(
+            f"--metric {metric}",
+            f"is a metric of none of the models in {subject}",
+            evidence=f"known: {', '.join(['mAP', *classes])}",
+        )
     if len(ranked) == 1:
         return BestModel(model=best, reason="the only trained model")
-    if best.mean_average_precision is None:
-        names = ", ".join(f"{model.name} ({model.model_id})" for model in ranked[:5])
+    if value is None:
         raise InputError(
             subject,
             f"has {len(ranked)} trained models and no metric to choose by",
-            evidence=names,
+            evidence=", ".join(f"{model.name} ({model.model_id})" for model in ranked[:5]),
             hint="name one by its model id",
         )
-    others = [model.mean_average_precision for model in ranked[1:] if model.mean_average_precision is not None]
-    runner_up = f", the next {max(others):.4f}" if others else ""
+    return BestModel(model=best, reason=_reason(best, value, ranked, metric))
+
+
+def score(model: TrainedModel, metric: str = "") -> float | None:
+    """Return a model's metric at its own epoch: the mean, or the average precision of the class of that name."""
+    if metric.lower() in MEAN:
+        return model.mean_average_precision
+    classes = dict(model.average_precision)
+    return classes.get(metric, {name.lower(): value for name, value in classes.items()}.get(metric.lower()))
+
+
+def _reason(best: TrainedModel, value: float, ranked: Sequence[TrainedModel], metric: str) -> str:
+    others = [other for other in (score(model, metric) for model in ranked[1:]) if other is not None]
+    name = next((name for name, _ in best.average_precision if name.lower() == metric.lower()), metric)
+    what = "mean average precision" if metric.lower() in MEAN else f"average precision for {name}"
     at_epoch = f" at epoch {best.epoch}" if best.epoch is not None else ""
-    return BestModel(
-        model=best,
-        reason=f"highest mean average precision of {len(ranked)} models: {best.mean_average_precision:.4f}"
-        f"{at_epoch} (from {best.metric_source}){runner_up}",
+    equals = sum(other == value for other in others)
+    runner_up = f", the next {max(others):.4f}" if others else ""
+    if equals:
+        runner_up = f", {equals} more as good: what can be fetched comes first, of that what is pruned"
+    without = len(ranked) - 1 - len(others)
+    unknown = f", {without} without a metric at their own epoch" if without else ""
+    note = f"; {best.metric_note}" if best.metric_note else ""
+    return (
+        f"highest {what} of {len(ranked)} models: {value:.4f}{at_epoch} (from {best.metric_source})"
+        f"{runner_up}{unknown}{note}"
     )
 
 
-def _rank(model: TrainedModel) -> tuple[bool, float, bool, str]:
-    score = model.mean_average_precision
-    return score is None, -(score or 0.0), not model.pruned, model.model_id
+def _rank(model: TrainedModel, metric: str) -> tuple[bool, float, bool, bool, str]:
+    value = score(model, metric)
+    return value is None, -(value or 0.0), not model.fetchable, not model.pruned, model.model_id
 
 
-def _is_trained(model: Any) -> bool:
-    path = unquote(urlsplit(model.url or "").path)
-    return bool(model.task) and Path(path).suffix.lower() in SUFFIXES
+def _ours() -> dict[str, Any]:
+    """Return the filter of models that may be TAO's: by the ending of their URI, and not archived."""
+    endings = "|".join(suffix[1:] for suffix in SUFFIXES)
+    return {
+        "_any_": {"pattern": rf"\.({endings}|{endings.upper()})$", "fields": ["uri"]},
+        "system_tags": ["-archived"],
+        "order_by": ["-created"],
+    }
 
 
-def _describe(sdk: Any, model: Any, tasks: dict[str, Any]) -> TrainedModel:
-    if model.task and model.task not in tasks:
-        tasks[model.task] = sdk.Task.get_task(task_id=model.task)
-    task = tasks.get(model.task)
-    tags = tuple(model.tags or ())
-    status = _status(task) if task else None
-    epoch = _epoch(model, status)
-    score = _score_at(epoch, status)
-    fetchable, reason = _fetchable(model.url)
-    return TrainedModel(
-        model_id=model.id,
-        name=model.name,
-        task_id=model.task or "",
-        task_name=task.name if task else "",
-        project=task.get_project_name() if task else "",
-        tags=tags,
-        uri=model.url,
-        fetchable=fetchable,
-        unfetchable_reason=reason,
-        pruned=_pruned(tags, model.name),
-        epoch=epoch,
-        mean_average_precision=score,
-        metric_source=STATUS_ARTIFACT if score is not None else "",
-    )
+def _copies_of(identifier: str, *, task: bool = False) -> dict[str, Any]:
+    key = "training_task" if task else "registered_model"
+    return {f"metadata.{key}.value": [identifier], **_ours()}
 
 
-def _status(task: Any) -> TrainingStatus | None:
-    artifact = task.artifacts.get(STATUS_ARTIFACT)
-    copy = artifact.get_local_copy() if artifact is not None else None
-    if copy is None:
-        return None
-    try:
-        return read_status(Path(copy))
-    except InputError as error:
-        log.warning("status.json of task %s cannot be read: %s", task.id, error)
-        return None
+def _query(selectors: Selectors) -> list[dict[str, Any]]:
+    filters = _ours()
+    if selectors.project:
+        name = f"^{re.escape(selectors.project)}$"
+        found = call("projects", "get_all", name=name, only_fields=["id", "name"], search_hidden=True).get("projects")
+        if not found:
+            raise InputError(
+                f"ClearML project {selectors.project!r}",
+                "does not exist",
+                hint="project names are exact, parents included: Parent/Child",
+            )
+        filters["project"] = [text(row, "id") for row in found]
+    rows = _tagged(selectors.tags, filters) if selectors.tags else _listed(filters)
+    if len(rows) >= MOST_MODELS:
+        log.warning("more than %d models in %s: only the newest are looked at", MOST_MODELS, selectors)
+    return rows
 
 
-def _epoch(model: Any, status: TrainingStatus | None) -> int | None:
-    """Return the checkpoint's epoch: its metadata, its file name, or for the final weights the last one trained."""
-    recorded = str((model.get_all_metadata() or {}).get("epoch", {}).get("value", ""))
-    if recorded.isdigit():
-        return int(recorded)
-    named = EPOCH.search(unquote(model.url or ""))
-    if named:
-        return int(named.group(1))
-    trained = [record.epoch for record in status.records if record.epoch is not None] if status else []
-    return max(trained, default=None)
+def _listed(filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(get_all("models", fields=["id", *MODEL_FIELDS], limit=MOST_MODELS, **filters))
 
 
-def _score_at(epoch: int | None, status: TrainingStatus | None) -> float | None:
-    """Return the mAP that was measured at the checkpoint's own epoch; another epoch's says nothing of this file."""
-    if status is None:
-        return None
-    scores = [record.mean_average_precision for record in status.evaluations if record.epoch == epoch]
-    return scores[-1] if scores else None
+def _tagged(tags: Sequence[str], filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the models that have one of these tags, or whose run has: TAO's hook tags the run, and the models that the
+    SDK makes of what Keras saves inherit none of it."""
+    found = {text(row, "id"): row for row in _listed({**filters, "tags": [*tags]})}
+    where = {"project": filters["project"]} if "project" in filters else {}
+    runs = get_all("tasks", fields=["id"], limit=MOST_MODELS, tags=[*tags], order_by=["-last_update"], **where)
+    ids = [text(row, "id") for row in runs]
+    for start in range(0, len(ids), IDS):
+        found |= {text(row, "id"): row for row in _listed({**filters, "task": ids[start : start + IDS]})}
+    return list(found.values())
 
 
-def _pruned(tags: Sequence[str], name: str) -> bool | None:
-    if "unpruned" in tags:
-        return False
-    return True if "pruned" in tags or "pruned" in name else None
+def _described(rows: Iterable[dict[str, Any]], *, task: str = "", tags: Sequence[str] = ()) -> list[TrainedModel]:
+    """Return the trained models among these rows, with their runs' evidence, uploads in the place of paths."""
+    models = [row for row in rows if is_trained(row)]
+    tasks = get_by_ids("tasks", [training_task(row) for row in models], fields=TASK_FIELDS, search_hidden=True)
+    if task:
+        tasks = {key: row for key, row in tasks.items() if re.search(task, text(row, "name"))}
+    models = [row for row in models if training_task(row) in tasks]
+    models = _without_paths([row for row in models if {*_tags(row), *_tags(tasks[training_task(row)])} >= {*tags}])
+    wanted: dict[str, Wanted] = {}
+    for row in models:
+        epoch, _ = own_epoch(row)
+        key = training_task(row)
+        before = wanted.get(key, Wanted())
+        wanted[key] = Wanted(
+            epochs=before.epochs | ({epoch} if epoch is not None else set()), last=before.last or epoch is None
+        )
+    runs = read_runs(wanted, tasks={key: tasks[key] for key in wanted})
+    return [describe(row, runs[training_task(row)]) for row in models]
 
 
-def _fetchable(uri: str) -> tuple[bool, str]:
-    parts = urlsplit(uri)
-    if parts.scheme == "file" or not parts.scheme:
-        path = Path(unquote(parts.path))
-        if path.is_file():
-            return True, ""
-        return False, f"{path} is a path of the machine or container that trained it, and not here"
-    return True, ""
+def _tags(row: Mapping[str, Any]) -> list[str]:
+    tags = row.get("tags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
-def _task_exists(sdk: Any, identifier: str) -> bool:
-    return bool(sdk.Task.query_tasks(task_filter={"id": [identifier]}))
+def _without_paths(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what an upload stands for: a model that holds only a path, and earlier uploads of it."""
+    newest: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: text(row, "created")):
+        if registered := metadata(row, "registered_model"):
+            newest[registered] = row
+    kept = []
+    for row in rows:
+        registered = metadata(row, "registered_model")
+        if registered and newest[registered] is not row:
+            continue
+        if not registered and text(row, "id") in newest and not fetchable(text(row, "uri"))[0]:
+            continue
+        kept.append(row)
+    return kept

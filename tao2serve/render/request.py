@@ -13,7 +13,7 @@ from tao2serve.render.images import TritonRelease
 
 __all__ = ["METRICS_ENVIRONMENT", "METRICS_PORT", "ClearMLAddresses", "ProxyPlaces", "RenderRequest", "default_body"]
 
-# What the inference service is told about metrics (`TAO2SERVE_METRICS_…` of the runtime). The port is published
+# What the inference service is told about metrics (runtime/exporter.py). The port is published
 # nowhere; in Kubernetes it is open to the namespace of --metrics-from alone. None and {} leave it all out.
 METRICS_PORT: Final[int | None] = 9464
 METRICS_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(

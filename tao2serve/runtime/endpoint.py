@@ -25,6 +25,7 @@ from . import ensemble
 from .answer import ServedModel, Timing, answer, decoded, images_of
 from .candidates import BoxEncoding
 from .header import ImageError
+from .metrics import measured_by
 from .postprocess import postprocess
 from .reading import ReadInput, read_input
 from .resize import ResizeMode
@@ -88,9 +89,14 @@ class Preprocess:
         # More pictures at once than there are cores would not be done sooner, and each would be done later.
         self._pool = ThreadPoolExecutor(max_workers=max(2, _cores()), thread_name_prefix="detector")
         self._client: TritonClient | None = None
+        self._measured = measured_by(self._settings.model, [one.name for one in self._params.classes])
 
     async def process(self, data: Any, state: dict[str, Any], collect_custom_statistics_fn: Any = None) -> Any:
-        """Answer one request; a body that is no image gets 422 with a sentence, never an exception.
+        """Answer one request, and count it if the service shows metrics."""
+        return await self._measured(self._replied(data))
+
+    async def _replied(self, data: Any) -> Any:
+        """Return the response; a body that is no image gets 422 with a sentence, never an exception.
 
         Exceptions would be wrapped and logged to ClearML for each request.
         """
@@ -234,12 +240,12 @@ def _reply_class() -> Any:
 
         def __init__(self, document: dict[str, Any], status: int) -> None:
             super().__init__(document, status_code=status)
-            self._document = document
+            self.document = document
 
         def keys(self) -> Any:
-            return self._document.keys()
+            return self.document.keys()
 
         def __getitem__(self, name: str) -> Any:
-            return self._document[name]
+            return self.document[name]
 
     return Reply

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from tao2serve.errors import ToolError
+from tao2serve.identity import process_identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def start(name: str, command: Sequence[str], *, environment: Mapping[str, str], 
                 # Ctrl-C in the terminal must reach only the command, which then ends these in order.
                 start_new_session=True,
             )
-        record = ProcessRecord(name=name, pid=process.pid, identity=_identity(process.pid))
+        record = ProcessRecord(name=name, pid=process.pid, identity=process_identity(process.pid))
         # The record, not this object, follows the process from here; unmarked, its finaliser would warn.
         process.returncode = 0
         return record
@@ -88,18 +89,10 @@ def _process(record: ProcessRecord) -> psutil.Process | None:
     _reap(record.pid)
     try:
         process = psutil.Process(record.pid)
-        same = _identity(record.pid) == record.identity
+        same = process_identity(record.pid) == record.identity
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except (psutil.Error, OSError):
         return None
-
-
-def _identity(pid: int) -> str:
-    """Return boot and start tick of a process; psutil's create_time moves when the clock is set."""
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    start_tick = stat.rpartition(")")[2].split()[19]  # field 22; the name before may hold spaces
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot}:{start_tick}"
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

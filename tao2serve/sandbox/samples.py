@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PROJECT", "SAMPLE", "pictures"]
+__all__ = ["LOCAL_PROJECT", "PROJECT", "SAMPLE", "pictures"]
 
 SAMPLE: Final = Path(__file__).with_name("sample")
 PROJECT: Final = "street-detector"
+LOCAL_PROJECT: Final = "street-detector-local"  # holds a run that was never uploaded
 
 
 def pictures() -> tuple[Path, ...]:

@@ -194,6 +194,8 @@ def _start_serving(paths: SandboxPaths, state: SandboxState) -> SandboxState:
         "CLEARML_SERVING_POLL_FREQ": f"{POLL_MINUTES:.6f}",
         "CLEARML_DEFAULT_TRITON_GRPC_ADDR": state.triton_grpc,
         "CLEARML_BKG_THREAD_REPORT": "1",
+        "TAO2SERVE_METRICS_PORT": str(state.ports.metrics),
+        "TAO2SERVE_METRICS_FOLDER": str(paths.temporary / "metrics"),
     }
     return _launch(paths, state, SERVING, command, environment)
 
@@ -242,7 +244,12 @@ def _ports(paths: SandboxPaths) -> Ports:
         ports = Ports(**dict(zip(names, free_ports(len(names)), strict=True)))
         write_json(asdict(ports), paths.ports)
         return ports
-    ports = Ports(**json.loads(paths.ports.read_text(encoding="utf-8")))
+    stored = json.loads(paths.ports.read_text(encoding="utf-8"))
+    # A sandbox of an earlier release lacks the ports that came later.
+    missing = [name for name in names if name not in stored]
+    ports = Ports(**stored, **dict(zip(missing, free_ports(len(missing)), strict=True)))
+    if missing:
+        write_json(asdict(ports), paths.ports)
     for name in names:
         port = getattr(ports, name)
         if not is_free(port):

@@ -14,7 +14,7 @@ from tao2serve.sandbox.process import ProcessRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Loopback ports of the four servers."""
+    """Loopback ports of the four servers; 0 is a port that a sandbox of an earlier release does not have."""
 
     api: int
     files: int
@@ -22,6 +22,7 @@ class Ports:
     triton_http: int
     triton_grpc: int
     triton_metrics: int
+    metrics: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,15 @@ class ServingService:
     """One serving service.
 
     Each change reads the service's configuration anew, since clearml-serving replaces it whole: whoever writes
-    from an old copy takes away what others added.
+    from an old copy takes away what others added. `turn` keeps other operations out meanwhile (Operation.turn).
     """
 
     def __init__(self, service_id: str) -> None:
-        from clearml_serving.serving.model_request_processor import ModelRequestProcessor
-
+        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
         self.id = service_id
         with translated(f"serving service {service_id}", "could not be read"):
+            from clearml_serving.serving.model_request_processor import ModelRequestProcessor
+
             self._processor: Any = ModelRequestProcessor(task_id=service_id)
             self._task: Any = self._processor._task
             self._read()
@@ -131,14 +133,14 @@ class ServingService:
             output_type=["float32"] * len(outputs),
             output_size=[list(tensor.shape) for tensor in outputs],
         )
-        with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be registered"):
+        with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be registered"), self.turn():
             self._read()
             self._processor.add_endpoint(entry, preprocess_code=str(preprocess_code))
             self._write()
 
     def unregister(self, endpoint: EndpointVersion) -> None:
         """Take one endpoint version away again, in an update of its own; not being there is no error."""
-        with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be removed"):
+        with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be removed"), self.turn():
             self._read()
             if self._processor.remove_endpoint(endpoint.name, str(endpoint.version)):
                 self._write()
@@ -156,24 +158,23 @@ class ServingService:
         Raises InputError for weights that are not positive and for versions that are not registered:
         clearml-serving 1.3.5 freezes every endpoint when the registered weights of a route add up to zero.
         """
-        with translated(f"serving service {self.id}", "could not be read"):
-            self._read()
-        missing = [version for version in weights if version not in self.versions(endpoint)]
-        if not weights or missing or any(weight <= 0 for weight in weights.values()):
-            raise InputError(
-                f"alias {endpoint}",
-                "needs weights above 0 for registered versions",
-                evidence=f"asked for {dict(weights)}, registered {list(self.versions(endpoint))}",
-            )
         from clearml_serving.serving.endpoints import CanaryEP
 
-        total = sum(weights.values())
-        route = CanaryEP(
-            endpoint=endpoint,
-            weights=[weight / total for weight in weights.values()],
-            load_endpoints=[f"{endpoint}/{version}" for version in weights],
-        )
-        with translated(f"alias {endpoint}", "could not be switched"):
+        with translated(f"alias {endpoint}", "could not be switched"), self.turn():
+            self._read()
+            missing = [version for version in weights if version not in self.versions(endpoint)]
+            if not weights or missing or any(weight <= 0 for weight in weights.values()):
+                raise InputError(
+                    f"alias {endpoint}",
+                    "needs weights above 0 for registered versions",
+                    evidence=f"asked for {dict(weights)}, registered {list(self.versions(endpoint))}",
+                )
+            total = sum(weights.values())
+            route = CanaryEP(
+                endpoint=endpoint,
+                weights=[weight / total for weight in weights.values()],
+                load_endpoints=[f"{endpoint}/{version}" for version in weights],
+            )
             self._processor.add_canary_endpoint(route)
             self._write()
 

@@ -1,7 +1,9 @@
 """TAO's status.json: one JSON object a line, written while a run goes on.
 
 TAO writes precision in percent (0–100, `evaluation` in its tf1 backend multiplies by 100); here it is a
-ratio in [0, 1] everywhere.
+ratio in [0, 1] everywhere. At the first step of an epoch TAO writes the epochs that were finished by then
+(task_progress_monitor_hook.py counts from 0), and its line on an evaluation, at the end of that epoch, names none:
+what is evaluated is one epoch more.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ __all__ = ["StatusRecord", "TrainingStatus", "read_status"]
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 256 << 20
+_EVALUATED = "Evaluation metrics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,7 @@ class StatusRecord:
     verbosity: str
     message: str
     is_evaluation: bool  # whether its precision is new: TAO repeats the last one on every later line
-    epoch: int | None  # its own, or the one last named before it
+    epoch: int | None  # finished by then: its own, or what the line last named before it implies
     max_epoch: int | None
     mean_average_precision: float | None  # ratio
     average_precision: Mapping[str, float]  # ratio by target class
@@ -103,7 +106,8 @@ def read_status(path: Path) -> TrainingStatus:
             epoch = None  # TAO appends a resumed run to the same file
         named = _whole(parsed.get("epoch", parsed.get("cur_epoch")))
         epoch = epoch if named is None else named
-        records.append(_record(number, parsed, epoch, previous=records[-1] if records else None))
+        finishes = named is None and epoch is not None and _text(parsed.get("message")).startswith(_EVALUATED)
+        records.append(_record(number, parsed, epoch, finishes=finishes, previous=records[-1] if records else None))
     if not records:
         raise InputError(
             str(path),
@@ -125,7 +129,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def _record(
-    number: int, parsed: Mapping[str, Any], epoch: int | None, *, previous: StatusRecord | None
+    number: int, parsed: Mapping[str, Any], epoch: int | None, *, finishes: bool, previous: StatusRecord | None
 ) -> StatusRecord:
     kpi, graphical = _mapping(parsed.get("kpi")), _mapping(parsed.get("graphical"))
     by_class = _mapping(_mapping(parsed.get("categorical")).get("average_precision"))
@@ -141,8 +145,8 @@ def _record(
         status=_text(parsed.get("status")),
         verbosity=_text(parsed.get("verbosity")),
         message=message,
-        is_evaluation=mean is not None and (is_new or message.startswith("Evaluation metrics")),
-        epoch=epoch,
+        is_evaluation=mean is not None and (is_new or message.startswith(_EVALUATED)),
+        epoch=epoch + 1 if finishes and epoch is not None else epoch,
         max_epoch=_whole(parsed.get("max_epoch")),
         mean_average_precision=mean,
         average_precision=average_precision,

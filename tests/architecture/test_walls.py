@@ -19,7 +19,8 @@ LATE = frozenset(
 )
 SERVER_ONLY = {
     "resize.py": frozenset({"cv2"}),  # if present
-    "endpoint.py": frozenset({"starlette", "prometheus_client"}),
+    "endpoint.py": frozenset({"starlette"}),
+    "exporter.py": frozenset({"prometheus_client"}),
     "triton_client.py": frozenset({"tritonclient", "grpc"}),
     "triton_model.py": frozenset({"onnxruntime", "triton_python_backend_utils"}),
     "triton_preprocess.py": frozenset({"triton_python_backend_utils"}),

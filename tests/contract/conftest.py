@@ -174,22 +174,26 @@ def server(shared_server: Server) -> Iterator[Server]:
     shared_server.assert_answered()
 
 
-@pytest.fixture(scope="session")
-def client_environment(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What ClearML clients read to find the shared server."""
-    folder = tmp_path_factory.mktemp("client")
+def environment_for(server: Server, folder: Path) -> Mapping[str, str]:
+    """Return what ClearML clients read to find a server; their settings and caches lie in a folder."""
     conf = folder / "clearml.conf"
     conf.write_text(_CLIENT_CONF)
     return {
         **server_environment(),
-        "CLEARML_API_HOST": shared_server.api,
-        "CLEARML_WEB_HOST": os.environ.get("CLEARML_WEB_HOST", shared_server.api),
-        "CLEARML_FILES_HOST": shared_server.files,
-        "CLEARML_API_ACCESS_KEY": shared_server.keys[0],
-        "CLEARML_API_SECRET_KEY": shared_server.keys[1],
+        "CLEARML_API_HOST": server.api,
+        "CLEARML_WEB_HOST": os.environ.get("CLEARML_WEB_HOST", server.api),
+        "CLEARML_FILES_HOST": server.files,
+        "CLEARML_API_ACCESS_KEY": server.keys[0],
+        "CLEARML_API_SECRET_KEY": server.keys[1],
         "CLEARML_CONFIG_FILE": str(conf),
         "CLEARML_CACHE_DIR": str(folder / "cache"),
     }
+
+
+@pytest.fixture(scope="session")
+def client_environment(shared_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What ClearML clients read to find the shared server."""
+    return environment_for(shared_server, tmp_path_factory.mktemp("client"))
 
 
 @pytest.fixture
@@ -227,3 +231,9 @@ def serving_cli(server: Server, client_environment: Mapping[str, str], tmp_path:
 def module_server() -> Callable[[Path], Any]:
     """Start a server of the module's own."""
     return running_server
+
+
+@pytest.fixture(scope="module")
+def module_client() -> Callable[[Server, Path], Mapping[str, str]]:
+    """Return what clients read to find a server of the module's own."""
+    return environment_for

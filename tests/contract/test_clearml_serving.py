@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.integration
 
 Cli = Callable[..., str]
 _ID = re.compile(r"\bid=([0-9a-f]{32})")
+_MODEL_ID = re.compile(r"\bModel ID=([0-9a-f]{32})")
 _BOOT_S = 90.0
 _SYNC_S = 30.0
 _TRITON_ENDPOINT = (
@@ -61,30 +63,80 @@ def _configuration(server: Any, service: str) -> Mapping[str, str]:
     return {name: item["value"] for name, item in task["configuration"].items()}
 
 
+def _listed(printed: str) -> dict[str, Any]:
+    """Return the objects that a listing of the command line prints, by their headings."""
+    parts = re.split(r"^([A-Z][A-Za-z ]+):$", printed, flags=re.M)[1:]
+    return {heading: json.loads(text) for heading, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
 def test_command_line_round_trip(serving_cli: Cli, service: str, code: Path, server: Any) -> None:
-    """create, list, model add/canary/auto-update/remove, metrics add and config leave what they say."""
-    model = server.call("models.create", name="weights", uri=f"{server.files}/w.onnx", project="")["id"]
+    """create, list, config, and model upload/add/auto-update/canary/remove leave in the task what they say."""
+    at, file, models = ("--yes", "--id", service), str(code / "preprocess.py"), ("--project", "Contract models")
+    weights = code.parent / "weights.onnx"
+    weights.write_bytes(b"onnx" * 100)
+    upload = ("model", "upload", "--name", "weights", *models, "--framework", "onnx", "--path", str(weights))
+    found = _MODEL_ID.search(serving_cli(*at, *upload, "--tags", "edge", "--publish"))
+    assert found
+    model = server.call("models.get_by_id", model=found[1])["model"]
+    assert (model["ready"], model["framework"], model["tags"]) == (True, "onnx", ["edge"])
+    assert httpx.get(model["uri"], auth=server.keys, timeout=10).content == weights.read_bytes()
     assert service in serving_cli("list")
-    at = ("--id", service)
-    file = str(code / "preprocess.py")
-    serving_cli(*at, *_TRITON_ENDPOINT, "--model-id", model, "--preprocess", file)
+
+    # The model is found by its name, project and tags, among published ones.
+    query = ("--name", "weights", *models, "--tags", "edge", "--published")
+    extra = ("--aux-config", "max_batch_size=8", "instance_group=[{count: 2}]")
+    serving_cli(*at, *_TRITON_ENDPOINT, *query, "--preprocess", file, *extra)
     serving_cli(*at, "model", "add", "--engine", "custom", "--endpoint", "echo", "--preprocess", str(code))
-    serving_cli(*at, "model", "canary", "--endpoint", "alias", "--weights", "1", "--input-endpoints", "people/1")
-    serving_cli(*at, *_AUTO_UPDATE, "--preprocess", file)
-    serving_cli(*at, "metrics", "add", "--endpoint", "echo", "--variable-scalar", "x=0,1,2")
-    serving_cli(*at, "config", "--base-serving-url", "http://127.0.0.1:9/serve")
-    listed = serving_cli(*at, "model", "list")
-    assert all(name in listed for name in ("people/1", "echo", "alias", "auto"))
-    configuration = _configuration(server, service)
-    assert model in configuration["endpoints"]
-    assert "people/1" in configuration["canary"]
-    assert "auto" in configuration["model_monitoring"]
-    assert "echo" in configuration["metric_logging"]
+    serving_cli(*at, *_AUTO_UPDATE, *models, "--published", "--preprocess", file)
+    serving_cli(*at, "model", "canary", "--endpoint", "alias", "--weights", "1", "--input-endpoint-prefix", "people/")
+    address = ("--base-serving-url", "http://127.0.0.1:9/serve", "--triton-grpc-server", "127.0.0.1:8001")
+    serving_cli(*at, "config", *address, "--kafka-metric-server", "127.0.0.1:9092")
+
+    listed = _listed(serving_cli(*at, "model", "list"))
+    endpoint = listed["Endpoints"]["people/1"]
+    assert (endpoint["model_id"], endpoint["engine_type"], endpoint["version"]) == (model["id"], "triton", "1")
+    assert (endpoint["input_size"], endpoint["input_type"]) == ([[3, 4, 4]], ["float32"])
+    assert endpoint["auxiliary_cfg"] == {"max_batch_size": 8, "instance_group": [{"count": 2}]}
+    assert listed["Canary"]["alias"]["load_endpoint_prefix"] == "people/"
+    assert listed["Model Monitoring"]["auto"]["monitor_name"] == "weights"
     task = server.call("tasks.get_by_id", task=service)["task"]
+    general = {name: item["value"] for name, item in task["hyperparams"]["General"].items()}
+    assert general["serving_base_url"] == "http://127.0.0.1:9/serve"
+    assert general["triton_grpc_server"] == "127.0.0.1:8001"
+    assert general["kafka_service_server"] == "127.0.0.1:9092"
     assert {item["name"] for item in task["models"]["input"]} == {"people"}
-    assert {item["key"] for item in task["execution"]["artifacts"]} >= {"py_code_people_1", "py_code_echo"}
-    serving_cli(*at, "model", "remove", "--endpoint", "people/1")
-    assert "people/1" not in _configuration(server, service)["endpoints"]
+    assert {item["key"] for item in task["execution"]["artifacts"]} == {
+        "py_code_people_1",
+        "py_code_echo",
+        "py_code_auto",
+    }
+    assert (task["status"], task["system_tags"]) == ("created", ["serving-control-plane"])
+
+    for name in ("auto", "alias", "people/1"):
+        serving_cli(*at, "model", "remove", "--endpoint", name)
+    listed = _listed(serving_cli(*at, "model", "list"))
+    assert (list(listed["Endpoints"]), listed["Canary"], listed["Model Monitoring"]) == (["echo"], {}, {})
+
+
+def test_metrics_of_the_command_line(serving_cli: Cli, service: str, code: Path, server: Any) -> None:
+    """metrics add, list and remove keep each variable with its kind and buckets, and drop one or all of them."""
+    at, endpoint = ("--yes", "--id", service), ("--endpoint", "echo")
+    serving_cli(*at, "model", "add", "--engine", "custom", *endpoint, "--preprocess", str(code))
+    kinds = ("--variable-scalar", "x=0,1,2", "--variable-enum", "animal=cat,dog", "--variable-value", "z")
+    serving_cli(*at, "metrics", "add", *endpoint, "--log-freq", "0.5", *kinds)
+    stored = _listed(serving_cli(*at, "metrics", "list"))["Logged Metrics"]["echo"]
+    assert stored["log_frequency"] == 0.5
+    assert stored["metrics"] == {
+        "x": {"type": "scalar", "buckets": [0, 1, 2]},
+        "animal": {"type": "enum", "buckets": ["cat", "dog"]},
+        "z": {"type": "value", "buckets": None},
+    }
+    serving_cli(*at, "metrics", "remove", *endpoint, "--variable", "z")
+    kept = _configuration(server, service)["metric_logging"]
+    assert "animal {" in kept
+    assert "z {" not in kept
+    serving_cli(*at, "metrics", "remove", *endpoint)
+    assert _configuration(server, service)["metric_logging"] == "{}"
 
 
 @contextmanager

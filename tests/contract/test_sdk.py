@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 pytestmark = pytest.mark.integration
@@ -37,7 +38,10 @@ def test_what_the_sdk_writes_it_reads_back(trained: dict[str, Any], flow: Flow) 
     assert curve["y"] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
     assert found["single"] == {"mAP": 0.75}
     assert "hello from training" in found["log"]
-    assert found["plots"] == ["classes"]
+    assert found["table"] == [["car"], [3]]
+    assert found["plots"] == [[2, [1, 2]]]
+    assert found["more_plots"] == [[2, [1, 2]], [1, [1, 1]]]
+    assert found["images"] == [[2, [8, 8], 160], [1, [8, 8], 80]]
     assert found["last_metrics"]["loss"]["train"]["last"] == pytest.approx(0.2)
     assert found["last_iteration"] == 4
     assert found["artifact"] == {"mAP": 0.75}
@@ -82,3 +86,25 @@ def test_lifecycle_with_the_sdk(trained: dict[str, Any], flow: Flow, server: Any
         "gone": True,
     }
     assert server.call("tasks.get_all", id=[trained["task"]]) == {"tasks": []}
+
+
+def test_publish_reset_and_delete_with_the_sdk(flow: Flow, server: Any, tmp_path: Path) -> None:
+    """Publishing takes the model along and happens once; what is deleted takes its files along, and nothing else."""
+    seen = flow("endings.py", f"{PROJECT}/endings", str(tmp_path))
+    assert "not stopped" in seen["publish_draft"]
+    assert seen["published"] == ["published", True]
+    assert "not stopped" in seen["published_again"]
+    assert not seen["delete_published"]
+    assert not seen["remove_used"]
+    assert seen["reset"] == ["created", [], [], {}]
+    assert (seen["deleted"], seen["removed_model"]) == (True, True)
+
+    def stored(url: str) -> bool:
+        return httpx.get(url, auth=server.keys, timeout=10).status_code == 200
+
+    assert stored(seen["used_is_there"])
+    assert [name for name, url in seen["urls"].items() if stored(url)] == []
+    assert not stored(seen["removed_model_url"])
+    child, parent = seen["orphan"]
+    assert server.call("tasks.get_by_id", task=child)["task"]["parent"] == f"__DELETED__{parent}"
+    assert seen["kept"] == []

@@ -114,7 +114,7 @@ def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path, number: sig
 
 
 def test_a_start_cut_off_while_seeding_leaves_no_half_seed(tmp_path: Path) -> None:
-    """Killed while the sample runs are written; the next start has exactly two of them and one service."""
+    """Killed while the sample runs are written; the next start has each of their models once."""
     home = tmp_path / "home"
     plain = make_command_line(home, tmp_path)
     process = subprocess.Popen(
@@ -130,6 +130,8 @@ def test_a_start_cut_off_while_seeding_leaves_no_half_seed(tmp_path: Path) -> No
     try:
         plain.tao2serve("sandbox", "up").assert_success()
         inside = make_command_line(home, tmp_path, **plain.tao2serve("sandbox", "env", "--json").document)
-        assert len(inside.tao2serve("models", "--json").assert_success().document["models"]) == 2
+        for project in ("street-detector", "street-detector-local"):
+            document = inside.tao2serve("models", "--project", project, "--json").assert_success().document
+            assert len(document["models"]) == 2
     finally:
         plain.tao2serve("sandbox", "down", "--purge").assert_success()

@@ -14,7 +14,7 @@ from .clock import Clock
 from .errors import ApiError, unsupported
 from .routes import is_known, route_table
 from .services.auth.tokens import Gate
-from .store import Store
+from .store import Store, StoreError
 from .validation import check
 from .wire import UNREADABLE, Target, envelope, parse_lines, parse_object, parse_path, parse_query
 
@@ -97,6 +97,11 @@ class Dispatcher:
             data = self._run(route, request)
         except ApiError as error:
             return Answer(status=error.code, body=envelope(target, actual=actual, data={}, error=error))
+        except StoreError as error:
+            # 500 and no more: the SDK repeats calls without end on codes above it.
+            _log.error("%s was not answered: %s", target.name, error)
+            failure = ApiError(500, 0, f"The sandbox server could not store or read: {error}")
+            return Answer(status=500, body=envelope(target, actual=actual, data={}, error=failure))
         except Exception:
             _log.exception("defect in %s", target.name)
             self.tally.defect(target.name)

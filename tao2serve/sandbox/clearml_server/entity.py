@@ -22,7 +22,11 @@ Struct = Mapping[str, "Shape | Struct"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:
-    """A kind of document; the rules of reading it are the same for all kinds."""
+    """A kind of document; the rules of reading it are the same for all kinds.
+
+    `patterns`, `lists`, `times`, `ranges` and `flags` name its filters by the way their values are read; a filter that
+    is in none of them is ignored, as the real server does.
+    """
 
     kind: str
     plural: str

@@ -18,6 +18,7 @@ Test = Callable[[Doc], bool]
 _ALL = ("__$all", "__$and")
 _ANY = ("__$any", "__$or")
 _NOT = "__$not"
+_LARGEST_PAGE = 500  # documents an answer holds at most
 _COMPARISON = re.compile(r"^(>=|<=|>|<)?(.*)$", re.DOTALL)
 
 
@@ -95,12 +96,12 @@ def _test(entity: Entity, name: str, value: Any) -> Test | None:
     if name in entity.patterns and isinstance(value, str):
         pattern = compile_pattern(value)
         return lambda doc: bool(pattern.search(str(doc.get(name) or "")))
-    if name in entity.lists:
+    if _named(entity.lists, name):
         wanted = parse_list(as_list(value))
         return lambda doc: wanted.accepts(_values(doc, name))
-    if name in entity.flags:
-        return lambda doc: bool(doc.get(name)) is bool(value)
-    if name in entity.ranges:
+    if _named(entity.flags, name):
+        return lambda doc: (lookup(doc, name) or False) == value
+    if _named(entity.ranges, name):
         return _range_test(name, as_list(value))
     if name in entity.times:
         return _time_test(name, as_list(value))
@@ -111,10 +112,12 @@ def _test(entity: Entity, name: str, value: Any) -> Test | None:
         return lambda doc: any(text.search(str(doc.get(field) or "")) for field in entity.patterns)
     if name == "filters" and isinstance(value, dict):
         return _filters_test(value)
-    if "." in name and name.split(".")[0] in entity.fields:
-        choices = as_list(value)
-        return lambda doc: lookup(doc, name) in choices
     return None
+
+
+def _named(names: Sequence[str], name: str) -> bool:
+    """Say whether a filter is one of these; a name that ends in `.*` stands for all below it."""
+    return any(name.startswith(one[:-1]) if one.endswith(".*") else name == one for one in names)
 
 
 def _values(doc: Doc, path: str) -> list[object]:
@@ -125,20 +128,37 @@ def _values(doc: Doc, path: str) -> list[object]:
 
 
 def _range_test(name: str, limits: list[Any]) -> Test:
+    """Test for a value from low to high, both included; without a low limit, documents without a value pass too."""
     if len(limits) != 2:
         raise validation(f"Min and max values should be specified for range field {name}")
-    low, high = (None if limit is None else parse_time(str(limit)) for limit in limits)
+    if limits == [None, None]:
+        raise validation(f"At least one of min or max values should be provided for field {name}")
+    low, high = (None if limit is None else _moment(limit) for limit in limits)
     if (limits[0] is not None and low is None) or (limits[1] is not None and high is None):
         return lambda doc: False
 
     def inside(doc: Doc) -> bool:
-        moment = parse_time(str(doc.get(name) or ""))
-        return moment is not None and (low is None or moment >= low) and (high is None or moment <= high)
+        value = _moment(lookup(doc, name))
+        if value is None:
+            return low is None
+        return (low is None or value >= low) and (high is None or value <= high)
 
     return inside
 
 
+def _moment(value: object) -> Any:
+    """Return a number, or a time, as something that can be compared; None for neither."""
+    if isinstance(value, int | float):
+        return float(value)
+    try:
+        return float(str(value))
+    except ValueError:
+        return parse_time(str(value))
+
+
 def _time_test(name: str, conditions: list[Any]) -> Test:
+    if len(conditions) == 2 and not any(str(condition).startswith((">", "<")) for condition in conditions):
+        return _range_test(name, conditions)
     tests = [_comparison(str(condition)) for condition in conditions if condition is not None]
     return lambda doc: all(test(parse_time(str(doc.get(name) or ""))) for test in tests)
 
@@ -217,11 +237,14 @@ def _rank(value: object) -> tuple[int, Any]:
 
 
 def page(docs: list[Doc], params: Mapping[str, Any]) -> list[Doc]:
-    """Return the slice that `page`/`page_size` or `start`/`size` ask for; past the end it is empty."""
+    """Return the slice that `page`/`page_size` or `start`/`size` ask for, 500 at most; past the end it is empty."""
     number, size = number_in(params, "page"), number_in(params, "page_size")
     if number is not None and number < 0:
         raise ApiError(400, 12, "Validation error", detail="page must be >=0", values={"field": "page"})
-    if size:
-        return docs[(number or 0) * size :][:size]
+    if size is not None and size < 1:
+        raise ApiError(400, 12, "Validation error", detail="page_size must be >0", values={"field": "page_size"})
     first, count = number_in(params, "start"), number_in(params, "size")
-    return docs[first : first + count] if first is not None and count else docs
+    if first is not None and count:
+        return docs[first : first + count]
+    size = min(size or _LARGEST_PAGE, _LARGEST_PAGE)
+    return docs[(number or 0) * size :][:size]

@@ -23,7 +23,7 @@ from .call import COMPANY, Identity
 from .dispatch import Dispatcher
 from .files.app import FileServer
 from .services.auth.tokens import Credentials, Gate, load_signing_key
-from .store import Store
+from .store import Store, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -112,11 +112,15 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _leave)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(settings.data):
+        (settings.data / "address.json").unlink(missing_ok=True)  # of a server that was killed
         listeners = [
             _listen(settings.host, settings.api_port),
             _listen(settings.host, settings.files_port),
         ]
-        store = Store(settings.data / "clearml.sqlite")
+        try:
+            store = Store(settings.data / "clearml.sqlite")
+        except StoreError as error:
+            raise StartError(str(error)) from error
         try:
             _run(settings, store, listeners)
         finally:

@@ -6,7 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from clearml import Model, Task
+import numpy as np
+from clearml import Model, StorageManager, Task
+from PIL import Image
 
 project, task_id, model_id = sys.argv[1:4]
 task = Task.get_task(task_id=task_id)
@@ -16,6 +18,26 @@ outputs = {model.name: model for model in task.models["output"]}
 
 def names(**query: object) -> list[str]:
     return sorted(model.name for model in Model.query_models(project_name=project, **query))
+
+
+def bars(iterations: int) -> list[object]:
+    plots = task.get_reported_plots(max_iterations=iterations)
+    found = [plot for plot in plots if plot["metric"] == "weights"]
+    return [[plot["iter"], json.loads(plot["plot_str"])["data"][0]["y"]] for plot in found]
+
+
+def table() -> object:
+    (plot,) = (plot for plot in task.get_reported_plots() if plot["metric"] == "classes")
+    return json.loads(plot["plot_str"])["data"][0]["cells"]["values"]
+
+
+def images(iterations: int) -> list[object]:
+    samples = task.get_debug_samples("image", "first", n_last_iterations=iterations)
+    found = []
+    for sample in samples:
+        with Image.open(StorageManager.get_local_copy(sample["url"])) as picture:
+            found.append([sample["iter"], picture.size, round(np.asarray(picture).mean())])
+    return found
 
 
 print(
@@ -29,7 +51,10 @@ print(
             "scalars": task.get_reported_scalars(),
             "single": task.get_reported_single_values(),
             "log": "\n".join(task.get_reported_console_output(5)),
-            "plots": [plot["metric"] for plot in task.get_reported_plots()],
+            "plots": bars(1),
+            "more_plots": bars(2),
+            "table": table(),
+            "images": images(2),
             "last_metrics": task.get_last_scalar_metrics(),
             "last_iteration": task.get_last_iteration(),
             "artifact": task.artifacts["metrics"].get(),

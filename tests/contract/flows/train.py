@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from clearml import InputModel, OutputModel, Task
 
 project, folder = sys.argv[1], Path(sys.argv[2])
@@ -26,6 +27,9 @@ for iteration in range(5):
 logger.report_single_value("mAP", 0.75)
 logger.report_text("hello from training")
 logger.report_table("classes", "counts", iteration=0, table_plot=[["class", "n"], ["car", 3]])
+for iteration in range(3):
+    logger.report_histogram("weights", "conv1", values=[1, iteration], iteration=iteration)
+    logger.report_image("image", "first", iteration=iteration, image=np.full((8, 8, 3), 80 * iteration, np.uint8))
 task.upload_artifact("metrics", {"mAP": 0.75}, wait_on_upload=True)
 task.upload_artifact("folder", package, wait_on_upload=True)
 task.set_user_properties(board="nano")

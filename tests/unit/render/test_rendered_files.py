@@ -25,6 +25,7 @@ from tao2serve.render.request import (
     RenderRequest,
     default_body,
 )
+from tao2serve.runtime import exporter
 
 CLEARML = ClearMLAddresses(
     api="https://api.clearml.example:8008",
@@ -210,6 +211,7 @@ def test_triton_is_called_by_inference_and_deployer_alone(request_: RenderReques
 
 def test_metrics_have_their_place() -> None:
     """Both forms carry the metrics' variables and publish no port; one namespace may read it, if one is named."""
+    assert set(METRICS_ENVIRONMENT) == {exporter.PORT, exporter.ADDRESS}
     inference = project(FULL)["services"]["inference"]
     assert METRICS_ENVIRONMENT.items() <= inference["environment"].items()
     assert (inference["expose"], "ports" in inference) == ([str(METRICS_PORT)], False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -183,6 +184,18 @@ def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
         with pytest.raises(ServiceError, match=f"port {taken}"):
             stack.up(tmp_path)
     assert read_state(paths.state) is None
+
+
+def test_a_sandbox_of_an_earlier_release_gets_the_ports_it_lacks(tmp_path: Path) -> None:
+    """Ports that are stored stay, for URLs name them; one that came later is chosen, and stored beside them."""
+    paths = SandboxPaths(tmp_path)
+    chosen = asdict(stack._ports(paths))
+    earlier = {name: port for name, port in chosen.items() if name != "metrics"}
+    paths.ports.write_text(json.dumps(earlier))
+    ports = asdict(stack._ports(paths))
+    assert ports["metrics"]
+    assert {name: ports[name] for name in earlier} == earlier
+    assert json.loads(paths.ports.read_text()) == ports
 
 
 def test_one_command_at_a_time(tmp_path: Path) -> None:

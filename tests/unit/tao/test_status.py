@@ -39,9 +39,10 @@ def status_json(tmp_path: Path) -> Path:
 
 
 def test_every_evaluation_once_as_ratios(status_json: Path) -> None:
-    """Precision is a ratio; a value TAO repeats on later lines is not a further evaluation."""
+    """Precision is a ratio; a value TAO repeats on later lines is not a further evaluation; the line that follows the
+    first step of epoch 9, counted from 0, evaluates 10 finished epochs."""
     status = read_status(status_json)
-    assert [(x.epoch, x.mean_average_precision) for x in status.evaluations] == [(9, 0.615), (19, 0.785)]
+    assert [(x.epoch, x.mean_average_precision) for x in status.evaluations] == [(10, 0.615), (20, 0.785)]
     assert status.best is not None
     assert status.best is status.latest
     assert status.best.average_precision == {"car": 0.85, "person": 0.72}

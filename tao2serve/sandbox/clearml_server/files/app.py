@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +12,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from ..clock import new_id
+from ..durable import FULL, publish
 from ..errors import ApiError
 from ..services.auth.tokens import Gate
 from .multipart import MultipartError, PartBytes, PartStart, boundary_of, read_parts
 from .paths import UnsafePathError, locate, safe_parts
+
+_log = logging.getLogger(__name__)
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,6 +54,8 @@ class FileServer:
             response = PlainTextResponse(str(error), status_code=400)
         except TooLargeError:
             response = PlainTextResponse("the body is too large", status_code=413)
+        except OSError as error:
+            response = _disk_failure(error)
         response.headers.update(_HEADERS)
         return response
 
@@ -85,7 +91,7 @@ class FileServer:
         pending: list[tuple[str, Path]] = []
         try:
             await self._receive(request, boundary, pending)
-            stored = [self._publish(name, temporary) for name, temporary in pending]
+            stored = [await run_in_threadpool(self._publish, name, temporary) for name, temporary in pending]
         finally:
             for _, temporary in pending:
                 temporary.unlink(missing_ok=True)
@@ -103,6 +109,7 @@ class FileServer:
                 elif isinstance(piece, PartBytes):
                     await run_in_threadpool(_write_all, handle, piece.content)
                 else:
+                    await run_in_threadpool(os.fsync, handle)
                     os.close(handle)
                     handle = -1
         finally:
@@ -120,11 +127,18 @@ class FileServer:
     def _publish(self, name: str, temporary: Path) -> str:
         place = locate(self._root, name)
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(place)
+            publish(temporary, place, root=self._root)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise UnsafePathError("a file and a folder would have the same name") from error
         return "/".join(safe_parts(name))
+
+
+def _disk_failure(error: OSError) -> Response:
+    """Return an answer that the SDK does not repeat: it would for 502, 503 and 504."""
+    _log.error("a file was not stored or not read: %s", error)
+    if error.errno in FULL:
+        return PlainTextResponse("the disk of the sandbox's files is full; free some space, then upload again", 507)
+    return PlainTextResponse(f"the sandbox's disk failed: {error.strerror}", status_code=500)
 
 
 def _write_all(handle: int, content: bytes) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -13,12 +12,14 @@ from pathlib import Path
 
 import jwt
 
+from ...durable import write_private
 from .errors import invalid_token, missing_credentials, unknown_credentials
 
 API_VERSION = "2.34"
 SERVER_VERSION = "2.3.0"
 _ALGORITHM = "HS256"
 _LIFETIME_S = 30 * 24 * 3600
+_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +34,10 @@ class Credentials:
 
 
 def load_signing_key(data: Path) -> bytes:
-    """Return this server's signing key, made (mode 0600) on the first start."""
+    """Return this server's signing key, made (mode 0600) on the first start; a key that is cut off is made anew."""
     path = data / "signing.key"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as file:
-        file.write(secrets.token_bytes(32))
+    if not path.is_file() or path.stat().st_size != _KEY_BYTES:
+        write_private(path, secrets.token_bytes(_KEY_BYTES))
     return path.read_bytes()
 
 

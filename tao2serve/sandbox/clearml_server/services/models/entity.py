@@ -24,10 +24,10 @@ MODEL = Entity(
     patterns=("name", "comment"),
     lists=(
         *("id", "user", "company", "project", "task", "parent", "uri", "framework"),
-        *("tags", "system_tags"),
+        *("tags", "system_tags", "metadata.*"),
     ),
     times=("last_update", "last_change"),
-    ranges=("created",),
+    ranges=("created", "last_metrics.*", "last_iteration"),
     flags=("ready",),
     references={
         "company": "company",

@@ -7,8 +7,9 @@ from typing import Any
 
 from ...call import Call
 from ...store import Doc
+from ..archiving import archive_each
 from ..projects import rules as projects
-from ..reading import add_tag, bulk, deleted_reference, drop_tag, texts
+from ..reading import bulk, deleted_reference, texts
 from ..tasks import lifecycle as tasks
 from .entity import KIND
 from .errors import already_ready, in_use, maker_published, no_target
@@ -47,29 +48,12 @@ def _publish(call: Call, identifier: str) -> tuple[bool, Mapping[str, Any] | Non
 
 def archive_many(call: Call) -> Mapping[str, Any]:
     """Archive several models."""
-
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=True)
-        return {"archived": True}
-
-    return bulk(texts(call.params["ids"]), change)
+    return archive_each(call, KIND, load, archived=True, changes=call.stamp())
 
 
 def unarchive_many(call: Call) -> Mapping[str, Any]:
     """Take several models out of the archive."""
-
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=False)
-        return {"unarchived": True}
-
-    return bulk(texts(call.params["ids"]), change)
-
-
-def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
-    doc = load(call.tx, identifier)
-    (add_tag if archived else drop_tag)(doc, "archived")
-    doc.update(call.stamp())
-    call.tx.put(KIND, doc)
+    return archive_each(call, KIND, load, archived=False, changes=call.stamp())
 
 
 def relocate(call: Call) -> Mapping[str, Any]:
@@ -96,32 +80,42 @@ def delete_many(call: Call) -> Mapping[str, Any]:
 
 def _delete(call: Call, identifier: str) -> Mapping[str, Any]:
     doc = load(call.tx, identifier)
-    using = [task for task in call.tx.scan("task") if _uses(task, identifier, ("input",))]
+    using = [task for task in call.tx.scan("task") if _uses(task, identifier)]
     if not call.flag("force"):
         maker = call.tx.get("task", doc.get("task") or "")
         if using:
             raise in_use(len(using))
         if maker and maker["status"] == "published":
             raise maker_published(maker["id"])
-    for task in call.tx.scan("task"):
-        if _uses(task, identifier, ("input", "output")):
-            call.tx.put("task", _without(call, task, identifier))
+    for task in using:
+        call.tx.put("task", {**task, "models": {**task["models"], "input": _marked(task, "input", identifier)}})
+    maker = call.tx.get("task", doc.get("task") or "")
+    if maker:
+        call.tx.put("task", _without_output(call, maker, identifier))
     call.tx.delete(KIND, identifier)
     call.tx.delete_events(identifier)
     return {"deleted": True, "url": doc.get("uri")}
 
 
-def _uses(task: Doc, identifier: str, sides: tuple[str, ...]) -> bool:
-    return any(entry["model"] == identifier for side in sides for entry in task["models"].get(side, ()))
+def _uses(task: Doc, identifier: str) -> bool:
+    return any(entry["model"] == identifier for entry in task["models"].get("input", ()))
 
 
-def _without(call: Call, task: Doc, identifier: str) -> Doc:
+def _marked(task: Doc, side: str, identifier: str) -> list[Doc]:
+    """Return a task's models with the deleted one marked."""
     gone = deleted_reference(identifier)
-    models = {
-        side: [{**entry, "model": gone} if entry["model"] == identifier else entry for entry in entries]
-        for side, entries in task["models"].items()
-    }
-    changed = {**task, "models": models}
-    if _uses(task, identifier, ("output",)):
-        changed["output"] = {**task.get("output", {}), "error": f"model deleted on {call.now}"}
-    return changed
+    entries = task["models"].get(side, ())
+    return [{**entry, "model": gone} if entry["model"] == identifier else entry for entry in entries]
+
+
+def _without_output(call: Call, task: Doc, identifier: str) -> Doc:
+    """Return the task that made a deleted model: a published one remembers it, others lose it."""
+    outputs = task["models"].get("output", [])
+    if not any(entry["model"] == identifier for entry in outputs):
+        return task
+    if task["status"] != "published":
+        kept = [entry for entry in outputs if entry["model"] != identifier]
+        return {**task, "models": {**task["models"], "output": kept}, "last_change": call.now}
+    note = {**task.get("output", {}), "error": f"model deleted on {call.now.removesuffix('+00:00')}"}
+    marked = {**task["models"], "output": _marked(task, "output", identifier)}
+    return {**task, "models": marked, "output": note, "last_change": call.now}

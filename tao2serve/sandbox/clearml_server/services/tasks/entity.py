@@ -45,10 +45,11 @@ TASK = Entity(
     patterns=("name", "comment", "report"),
     lists=(
         *("id", "user", "company", "project", "type", "status", "tags", "system_tags", "parent"),
-        *("execution.queue", "script.entry_point", "models.input.model", "models.output.model"),
+        *("execution.queue", "script.entry_point", "models.input.model", "models.output.model", "hyperparams.*"),
     ),
-    times=("status_changed", "last_update", "last_change", "started", "completed", "published"),
-    ranges=("created",),
+    times=("status_changed", "last_update", "last_change"),
+    ranges=("created", "started", "active_duration", "last_metrics.*", "last_iteration"),
+    flags=("runtime.*",),
     references={
         "company": "company",
         "user": "user",

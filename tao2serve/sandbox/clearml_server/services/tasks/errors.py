@@ -22,6 +22,11 @@ def invalid_move(current: str, new: str) -> ApiError:
     return ApiError(400, 110, "Invalid task status", detail="Invalid status change", values=values)
 
 
+def published_stays(identifier: str) -> ApiError:
+    """Resetting a published task needs force."""
+    return ApiError(400, 110, "Invalid task status", values={"task_id": identifier, "status": "published"})
+
+
 def not_editable(status: str) -> ApiError:
     """The task has left the state in which it may be edited."""
     return ApiError(400, 110, "Invalid task status", values={"expected": "created", "status": status})
@@ -32,6 +37,13 @@ def not_deletable(identifier: str, status: str) -> ApiError:
     values = {"task": identifier, "expected": "created", "current": status}
     detail = "due to status, use force=True"
     return ApiError(400, 123, "Task cannot be deleted", detail=detail, values=values)
+
+
+def has_published(identifier: str, what: str, **found: object) -> ApiError:
+    """Deleting or resetting a task on which published things depend needs force."""
+    return ApiError(
+        400, 123, "Task cannot be deleted", detail=f"has {what}, use force=True", values={"task": identifier, **found}
+    )
 
 
 def already_queued(identifier: str) -> ApiError:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...call import Call
-from ...store import Doc
+from ...errors import validation
+from ...store import Doc, Tx
+from ..archiving import archive_each, set_archived
 from ..models import rules as models
 from ..projects import rules as projects
 from ..queues import rules as queues
-from ..reading import add_tag, bulk, drop_tag, texts
+from ..reading import bulk, drop_tag, texts
 from .entity import KIND
 from .errors import already_queued, invalid_move
 from .status import load, may_move, move
@@ -55,6 +57,7 @@ def stop(call: Call) -> Mapping[str, Any]:
     """Ask a task to stop; nobody else runs tasks here, so it is stopped at once."""
     doc = load(call.tx, call.text("task"))
     fields = move(call, doc, "stopped", status_message=f"Stopped by {call.who.user}")
+    queues.discard(call, doc["execution"].get("queue"), doc["id"])
     return {"fields": fields, "updated": 1}
 
 
@@ -97,6 +100,8 @@ def publish_from_model(call: Call, identifier: str) -> None:
 
 def enqueue(call: Call) -> Mapping[str, Any]:
     """Put a task into a queue: by id, by name (created if missing), or the default one."""
+    if call.params.get("queue") and call.params.get("queue_name"):
+        raise validation("Either queue id or queue name should be provided")
     doc = load(call.tx, call.text("task"))
     queue = queues.find(call, call.params.get("queue"), call.params.get("queue_name"))
     if doc["status"] == "queued":
@@ -133,46 +138,50 @@ def ping(call: Call) -> Mapping[str, Any]:
 
 def archive(call: Call) -> Mapping[str, Any]:
     """Archive tasks; an unknown id changes none."""
-    identifiers = texts(call.params["tasks"])
-    for identifier in identifiers:
-        _set_archived(call, identifier, archived=True)
-    return {"archived": len(identifiers)}
-
-
-def _set_archived(call: Call, identifier: str, *, archived: bool) -> None:
-    doc = load(call.tx, identifier)
-    (add_tag if archived else drop_tag)(doc, "archived")
-    doc.update(call.stamp(update=False))
-    doc.update(status_reason=call.text("status_reason"), status_message=call.text("status_message"))
-    call.tx.put(KIND, doc)
+    return {"archived": _archive_all(call, archived=True)}
 
 
 def unarchive(call: Call) -> Mapping[str, Any]:
     """Take tasks out of the archive; an unknown id changes none."""
+    return {"unarchived": _archive_all(call, archived=False)}
+
+
+def _archive_all(call: Call, *, archived: bool) -> int:
     identifiers = texts(call.params["tasks"])
     for identifier in identifiers:
-        _set_archived(call, identifier, archived=False)
-    return {"unarchived": len(identifiers)}
+        doc = load(call.tx, identifier)
+        kept = _out_of_queue(call, doc) if archived else doc
+        set_archived(call, KIND, kept, archived=archived, changes=_archive_notes(call))
+    return len(identifiers)
+
+
+def _out_of_queue(call: Call, doc: Doc) -> Doc:
+    """Return a task that waits in no queue: a queued one returns to the state it had."""
+    if doc["status"] != "queued":
+        return doc
+    queues.discard(call, doc["execution"].get("queue"), doc["id"])
+    target = doc.pop(_BEFORE, None) or "created"
+    move(call, doc, target, force=True)
+    return load(call.tx, doc["id"])
 
 
 def archive_many(call: Call) -> Mapping[str, Any]:
     """Archive several tasks."""
 
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=True)
-        return {"archived": True}
+    def waiting_nowhere(tx: Tx, identifier: str) -> Doc:
+        return _out_of_queue(call, load(tx, identifier))
 
-    return bulk(texts(call.params["ids"]), change)
+    return archive_each(call, KIND, waiting_nowhere, archived=True, changes=_archive_notes(call))
 
 
 def unarchive_many(call: Call) -> Mapping[str, Any]:
     """Take several tasks out of the archive."""
+    return archive_each(call, KIND, load, archived=False, changes=_archive_notes(call))
 
-    def change(identifier: str) -> Mapping[str, Any]:
-        _set_archived(call, identifier, archived=False)
-        return {"unarchived": True}
 
-    return bulk(texts(call.params["ids"]), change)
+def _archive_notes(call: Call) -> Mapping[str, str]:
+    notes = {name: call.text(name) for name in ("status_reason", "status_message")}
+    return {**call.stamp(update=False), **notes}
 
 
 def relocate(call: Call) -> Mapping[str, Any]:

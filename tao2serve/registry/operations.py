@@ -1,0 +1,104 @@
+"""The operations on the endpoints of a serving service, running and past, as ClearML holds them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from tao2serve.identity import Holder
+from tao2serve.registry.claims import HOLDING, NOTHING, WANTING, Claim, ClaimState
+from tao2serve.registry.session import clearml, translated
+
+__all__ = ["CLAIM", "ENDPOINT", "HOLDER", "KIND", "SERVICE", "TAG", "TURN", "OperationRecord", "list_operations"]
+
+log = logging.getLogger(__name__)
+
+TAG: Final = "tao2serve"
+# Properties that every operation's task has.
+KIND, ENDPOINT, SERVICE, HOLDER, CLAIM, TURN = "kind", "endpoint", "service", "holder", "claim", "turn"
+PAGE: Final = 200
+FIELDS: Final = ("id", "name", "status", "status_message", "created", "last_update", "tags", "hyperparams.properties")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationRecord:
+    """One operation: a deployment, a promotion, a rollback …; dates are the server's."""
+
+    task_id: str
+    kind: str
+    endpoint: str
+    status: str  # ClearML's: in_progress, completed, failed, stopped
+    created: datetime
+    last_update: datetime
+    holder: Holder | None  # None if what is written there cannot be read
+    properties: Mapping[str, str]
+    message: str = ""
+
+    def __str__(self) -> str:
+        by = f" by {self.holder}" if self.holder else ""
+        return (
+            f"{self.kind} {self.endpoint}{by}, since {self.created:%Y-%m-%d %H:%M:%S} UTC, ClearML task {self.task_id}"
+        )
+
+    def claim(self, scope: str) -> Claim:
+        """Return what it says of its endpoint (CLAIM), or of the service's configuration (TURN)."""
+        states: dict[str, ClaimState] = {WANTING: WANTING, HOLDING: HOLDING}
+        state = states.get(self.properties.get(scope, ""), NOTHING)
+        return Claim(owner=self.task_id, order=(self.created.isoformat(), self.task_id), state=state)
+
+
+def list_operations(
+    service_id: str, *, endpoint: str = "", running: bool = False, api: Any = None
+) -> list[OperationRecord]:
+    """Return the operations below a serving service, newest first; of one endpoint, or only those that run.
+
+    Raises ServiceError if ClearML does not answer.
+    """
+    clearml()
+    with translated("ClearML", "did not list the operations on its endpoints"):
+        from clearml.backend_api.session.client import APIClient
+
+        api = api or APIClient()
+        wanted: dict[str, Any] = {"parent": service_id, "tags": ["__$all", TAG], "only_fields": list(FIELDS)}
+        wanted |= {"order_by": ["-created"], "page_size": PAGE}
+        if running:
+            wanted["status"] = ["in_progress"]
+        found: list[OperationRecord] = []
+        page = 0
+        while tasks := list(api.tasks.get_all(page=page, **wanted)):
+            found += [record for record in map(_record, tasks) if record is not None]
+            page += 1
+            if len(tasks) < PAGE:
+                break
+    return [record for record in found if not endpoint or record.endpoint == endpoint]
+
+
+def _record(task: Any) -> OperationRecord | None:
+    """Return the task as an operation, None if it is something else that a user put below the service."""
+    document = task.data.to_dict()
+    items = (document.get("hyperparams") or {}).get("properties") or {}
+    properties = {name: str(item.get("value") or "") for name, item in items.items()}
+    if not properties.get(KIND) or not properties.get(ENDPOINT):
+        return None
+    return OperationRecord(
+        task_id=document["id"],
+        kind=properties[KIND],
+        endpoint=properties[ENDPOINT],
+        status=document["status"],
+        created=task.data.created,
+        last_update=task.data.last_update or task.data.created,
+        holder=_holder(properties.get(HOLDER, "")),
+        properties=properties,
+        message=document.get("status_message") or "",
+    )
+
+
+def _holder(text: str) -> Holder | None:
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
