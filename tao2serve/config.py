@@ -63,7 +63,10 @@ class Settings(BaseSettings):
     absolute_boxes: bool = Field(False, description="the served graph gives boxes instead of offsets")
     max_batch_size: int = Field(8, ge=1, le=1024, description="largest batch Triton forms")
     preferred_batch_sizes: str = Field(
-        "", pattern=r"^(\d{1,4}(,\d{1,4})*)?$", description="batches that do not wait for more, as 4,8; empty: none"
+        "",
+        pattern=r"^(\d{1,4}(,\d{1,4})*)?$",
+        description="batches that do not wait for more, as 4,8; empty: none",
+        json_schema_extra={"type": ["string", "array"], "items": {"type": "integer"}},  # see _as_text
     )
     queue_delay_us: int = Field(
         0, ge=0, le=1_000_000, description="microseconds a request may wait for others to share its batch"

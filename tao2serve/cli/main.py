@@ -14,7 +14,22 @@ from typing import Annotated, Any
 import typer
 
 from tao2serve import __version__
-from tao2serve.cli import build, decode, demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
+from tao2serve.cli import (
+    build,
+    config,
+    decode,
+    demo,
+    deploy,
+    doctor,
+    export,
+    inspect,
+    loadtest,
+    models,
+    predict,
+    render,
+    sandbox,
+    verify,
+)
 from tao2serve.cli.output import Told, error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
@@ -59,6 +74,9 @@ app.command("build", short_help="Write Triton models without deploying.")(build.
 app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
 app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)
+app.command("doctor", short_help="Say what is here, missing or wrong.")(doctor.doctor)
+app.add_typer(config.app, name="config", short_help="Show settings and where they come from.")
+app.add_typer(render.app, name="render", short_help="Write files for running all of it elsewhere.")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from tao2serve.errors import ToolError
 
 __all__ = [
     "TritonPorts",
+    "check_python_backend",
     "clean_environment_folders",
     "clean_shared_memory",
     "prepare_backends",
@@ -35,11 +36,8 @@ class TritonPorts:
     metrics: int
 
 
-def prepare_backends(folder: Path) -> None:
-    """Lay out Triton's python backend for this interpreter; raises ToolError saying what to install.
-
-    The wheel keeps the backend and the stub of each Python version apart; Triton wants them in one folder.
-    """
+def check_python_backend() -> Path:
+    """Return the stub of Triton's python backend for this interpreter; raises ToolError saying what to install."""
     distribution = _distribution()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = distribution / "python_backend_stubs" / version / "triton_python_backend_stub"
@@ -53,6 +51,16 @@ def prepare_backends(folder: Path) -> None:
             "is missing, and Triton's python backend needs it",
             hint=f"apt-get install libpython{version}  (or set LD_LIBRARY_PATH to the folder that holds it)",
         )
+    return stub
+
+
+def prepare_backends(folder: Path) -> None:
+    """Lay out Triton's python backend for this interpreter; raises ToolError saying what to install.
+
+    The wheel keeps the backend and the stub of each Python version apart; Triton wants them in one folder.
+    """
+    stub = check_python_backend()
+    distribution = _distribution()
     target = folder / "python"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

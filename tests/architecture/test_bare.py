@@ -9,6 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ COMMANDS = (
     ("deploy",),
     ("predict",),
     ("loadtest",),
+    ("doctor",),
+    ("config",),
+    ("config", "show"),
+    ("config", "schema"),
+    ("render",),
+    ("render", "compose"),
+    ("render", "kubernetes"),
 )
 
 
@@ -61,7 +69,7 @@ def test_every_help_answers(command: tuple[str, ...]) -> None:
     outcome = tao2serve_command(*command, "--help")
     assert outcome.returncode == 0, outcome.stderr
     assert "Usage: tao2serve" in outcome.stdout
-    if command and command != ("sandbox",):
+    if command and command not in (("sandbox",), ("render",), ("config",)):
         assert "Example:" in outcome.stdout
 
 
@@ -122,6 +130,11 @@ def loaded_by(program: str) -> set[str]:
         (("export", "."), 3, "folder"),
         (("export", "missing.hdf5", "--tag", "x"), 2, "SOURCE"),
         (("loadtest", "http://[", "--images", "."), 2, "URL"),
+        (("render", "compose"), 2, "--output"),
+        (("render", "compose", "-o", "out", "--tensorrt", "7.0"), 2, "10.8.0"),
+        (("render", "compose", "-o", "out", "--host", "a;b"), 2, "a;b"),
+        (("render", "compose", "-o", "out", "--poll-minutes", "nan"), 2, "--poll-minutes"),
+        (("render", "kubernetes", "-o", "out", "--service-type", "x"), 2, "LoadBalancer"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -138,6 +151,23 @@ def test_wrong_input_gets_one_clear_error(
     assert words in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert not outcome.stdout
+
+
+def test_doctor_with_nothing_configured_is_quick(tmp_path: Path) -> None:
+    """Where nothing is configured doctor asks nobody, imports no ClearML, and finds nothing wrong."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TAO2SERVE_"))}
+    environment = {**kept, "TAO2SERVE_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    command = [sys.executable, "-X", "importtime", "-m", "tao2serve", "doctor", "--json"]
+    started = time.monotonic()
+    outcome = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert time.monotonic() - started < 10  # 2 s, on a machine that has its cores to itself
+    assert outcome.returncode == 0, outcome.stdout
+    document = json.loads(outcome.stdout)
+    assert document["counts"]["wrong"] == 0
+    assert not re.search(r"\| +(clearml|clearml_serving|tritonclient|grpc|onnx)$", outcome.stderr, re.MULTILINE)
+    assert all(check["remedy"] or check["status"] != "wrong" for check in document["checks"])
 
 
 def test_a_full_disk_is_no_defect() -> None:
