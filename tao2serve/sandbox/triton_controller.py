@@ -1,0 +1,87 @@
+"""ClearML Serving's own Triton controller, in place of a Triton of ours, run as a module.
+
+The `main()` of clearml-serving 1.3.5 cannot start: it hands Triton an option of its own (`--t_exit_on_error`) and
+looks for its serving service under another task's id. This does what it is meant to do, with the real `TritonHelper`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, Final, NoReturn
+
+import psutil
+
+__all__ = ["NAME", "main"]
+
+NAME: Final = "triton engine"  # how the stock controller names itself, after its serving service
+SERVER: Final = "tritonserver"
+GRACE_S: Final = 10.0
+
+
+def main() -> None:
+    """Run the controller until Triton ends or SIGTERM comes; its Triton ends with it, which the stock one leaves."""
+    from clearml import Task  # before the arguments are read, so that they are written into the task
+    from clearml_serving.engines.triton.triton_helper import TritonHelper
+    from clearml_serving.serving.model_request_processor import ModelRequestProcessor
+
+    arguments = _read_arguments()
+    service: Any = ModelRequestProcessor._get_control_plane_task(task_id=arguments.serving_id)
+    task = Task.init(
+        project_name=service.get_project_name() or "serving",
+        task_name=f"{service.name} - {NAME}",
+        task_type=Task.TaskTypes.inference,
+        reuse_last_task_id=False,
+        auto_connect_frameworks=False,
+        auto_resource_monitoring=False,
+    )
+    # No arguments: those of `t_` names would go to Triton with the underscores that it does not know.
+    helper = TritonHelper(
+        SimpleNamespace(),
+        task,
+        serving_id=arguments.serving_id,
+        metric_host="127.0.0.1",
+        metric_port=arguments.metrics_port,
+    )
+    with _ended_with_its_triton():
+        helper.maintenance_daemon(
+            local_model_repo=arguments.repository,
+            update_frequency_sec=arguments.update_frequency * 60,
+            metric_frequency_sec=arguments.metric_frequency * 60,
+        )
+
+
+def _read_arguments() -> argparse.Namespace:
+    """The names of the stock controller's own options; frequencies in minutes, as there."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--serving-id", required=True)
+    parser.add_argument("--update-frequency", type=float, required=True)
+    parser.add_argument("--metric-frequency", type=float, required=True)
+    parser.add_argument("--metrics-port", type=int, required=True)
+    parser.add_argument("--repository", required=True)
+    return parser.parse_args()
+
+
+@contextmanager
+def _ended_with_its_triton() -> Iterator[None]:
+    def leave(_number: int, _frame: object) -> NoReturn:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        servers = [child for child in psutil.Process().children() if child.name() == SERVER]
+        for server in servers:
+            server.terminate()
+        _, stubborn = psutil.wait_procs(servers, timeout=GRACE_S)
+        for server in stubborn:
+            server.kill()
+
+
+if __name__ == "__main__":
+    main()
