@@ -15,6 +15,7 @@ from tao2serve.cli.options import (
     Clustering,
     Instances,
     Json,
+    Managed,
     MaxBatchSize,
     Placement,
     Precision,
@@ -43,6 +44,7 @@ def deploy(
     tag: Tags = None,
     spec: Spec = None,
     clustering: Clustering = None,
+    managed: Managed = None,
     placement: Placement = None,
     resize: Resize = None,
     uint8_input: ServePixels = None,
@@ -77,6 +79,7 @@ def deploy(
     settings = load_settings(
         {
             "service": service,
+            "managed": managed,
             "placement": placement,
             "resize": resize,
             "uint8_input": uint8_input,

@@ -43,6 +43,33 @@ class TritonControl:
                 f"Triton at {self.address}", "cannot be reached or is not ready", hint="start it, then run this again"
             )
 
+    def require_live(self) -> None:
+        """Raise ServiceError unless the server is there; it may have models that did not load."""
+        try:
+            live = bool(self._client.is_server_live(client_timeout=self._timeout_s))
+        except Exception:
+            live = False
+        if not live:
+            raise ServiceError(
+                f"Triton at {self.address}", "cannot be reached or is not live", hint="start it, then run this again"
+            )
+
+    def parameters(self, name: str) -> dict[str, str]:
+        """Return the parameters of a model that is loaded; raises ServiceError if it is not."""
+        config = self._call("get_model_config", name, client_timeout=self._timeout_s).config
+        return {key: str(value.string_value) for key, value in config.parameters.items()}
+
+    def refusal(self, name: str) -> str:
+        """Return why Triton does not serve a model that it has found, "" if it says nothing of the kind."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            index = self._client.get_model_repository_index(client_timeout=self._timeout_s)
+        except InferenceServerException:
+            return ""
+        said = [model.reason for model in index.models if model.name == name and model.state != "READY"]
+        return " ".join(" ".join(said).split())
+
     def is_model_ready(self, name: str) -> bool:
         """Whether a model can take requests now; raises ServiceError if Triton cannot be reached."""
         return bool(self._call("is_model_ready", name, client_timeout=self._timeout_s))

@@ -1,0 +1,193 @@
+"""A Triton that ClearML Serving's own controller runs: it downloads what is registered, and Triton finds it there.
+
+Nothing here loads or unloads: the controller looks at the serving service's endpoints once in a while, and its Triton
+looks into the controller's folder as often.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tao2serve.config import Settings
+from tao2serve.errors import InputError, NotReadyError, ServiceError, UsageError
+from tao2serve.registry.publish import PublishedModel
+from tao2serve.registry.session import clearml, translated
+from tao2serve.serving.auxiliary import MODEL_PARAMETER, auxiliary_config
+from tao2serve.serving.service import EndpointVersion
+from tao2serve.triton.control import TritonControl
+from tao2serve.triton.models import ModelFolder
+
+__all__ = ["Controller", "auxiliary_for", "check_manageable", "find_controllers", "wait_until_loaded"]
+
+STOCK_FREQUENCY_S: Final = 600.0
+# One look of the controller, which may just have looked, and one of its Triton; the controller counts in whole looks.
+LOOKS: Final = 3
+SETTLE_S: Final = 5.0
+# The controller's word for a model that it could not download; it does not try again.
+LOST: Final = "Error retrieving model ID {}"
+REPORTS: Final = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controller:
+    """A Triton controller that runs for a serving service, as its ClearML task tells."""
+
+    task_id: str
+    name: str
+    frequency_s: float  # how often it looks for changes, and its Triton for models
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.task_id})"
+
+
+def check_manageable(settings: Settings) -> None:
+    """Raise UsageError for what cannot be had of a Triton that ClearML Serving's controller runs."""
+    if settings.managed and settings.placement == "ensemble":
+        raise UsageError(
+            "placement ensemble",
+            "cannot be had of a Triton that ClearML Serving's own controller runs (--managed)",
+            evidence="an ensemble is four Triton models, and the controller makes one of each endpoint version",
+            hint="give --placement endpoint, or run Triton without the controller: --no-managed",
+        )
+
+
+def auxiliary_for(models: Sequence[ModelFolder], model: PublishedModel, settings: Settings) -> dict[str, Any] | None:
+    """Return the auxiliary config to register the published model with, None if tao2serve writes the models itself.
+
+    Raises InputError for a model that lies in a folder: the controller of clearml-serving 1.3.5 *moves* its file away.
+    """
+    if not settings.managed:
+        return None
+    _check_downloadable(model)
+    (folder,) = models
+    return auxiliary_config(folder.config, model_id=model.model_id)
+
+
+def _check_downloadable(model: PublishedModel) -> None:
+    if "://" not in model.uri or model.uri.startswith("file://"):
+        raise InputError(
+            f"ClearML model {model.model_id}",
+            "must not be registered: the Triton controller would move its file away",
+            evidence=f"its URI is {model.uri!r}, a path and no storage",
+            hint="set api.files_server in clearml.conf, or CLEARML_DEFAULT_OUTPUT_URI, and deploy again",
+        )
+
+
+def find_controllers(service_id: str) -> tuple[Controller, ...]:
+    """Return the controllers that run for the serving service, the one that spoke last first.
+
+    They write their arguments into their tasks; without a frequency among them it is the stock one.
+    """
+    clearml()
+    with translated("ClearML", "did not list the Triton controllers"):
+        from clearml.backend_api.session.client import APIClient
+
+        tasks = APIClient().tasks.get_all(
+            type=["inference"], status=["in_progress"], order_by=["-last_update"], page=0, page_size=500,
+            only_fields=["id", "name", "hyperparams"],
+        )  # fmt: skip
+        found = [(str(task.id), str(task.name), _arguments(task.data.hyperparams)) for task in tasks]
+    return tuple(
+        Controller(task_id=task_id, name=name, frequency_s=_frequency_s(arguments))
+        for task_id, name, arguments in found
+        if arguments.get("serving_id") == service_id and "update_frequency" in arguments
+    )
+
+
+def wait_until_loaded(
+    service_id: str,
+    control: TritonControl,
+    endpoint: EndpointVersion,
+    model: PublishedModel,
+    settings: Settings,
+    *,
+    on_news: Callable[[str], None],
+) -> str:
+    """Return, in a line, that Triton serves this very model of the endpoint version.
+
+    It takes some looks of the controller, and then at most `ready_timeout_s`. Raises ServiceError with the reason as
+    soon as one is known for which it never will, NotReadyError with what can be seen if it takes too long.
+    """
+    controllers = find_controllers(service_id)
+    frequency_s = max((each.frequency_s for each in controllers), default=STOCK_FREQUENCY_S)
+    limit_s = LOOKS * frequency_s + settings.ready_timeout_s
+    rhythm = f"the controller looks every {frequency_s:.3g} s" if controllers else _unseen(frequency_s)
+    name, start = endpoint.triton_model, time.monotonic()
+    refused_since = next_look = 0.0
+    while not _is_loaded(control, name, model.model_id):
+        waited_s = time.monotonic() - start
+        refusal = control.refusal(name)
+        refused_since = (refused_since or waited_s) if refusal else 0.0
+        if waited_s >= next_look:
+            next_look = waited_s + max(2.0, frequency_s / 4)
+            _raise_if_lost(controllers, model)
+        # What is refused may have been found half-copied, and then loads when Triton looks again.
+        if refusal and waited_s - refused_since > LOOKS * frequency_s + SETTLE_S:
+            raise ServiceError(
+                f"Triton model {name}", f"does not load on Triton at {control.address}", evidence=refusal[:600],
+                hint="the controller's log has Triton's own words",
+            )  # fmt: skip
+        if waited_s > limit_s:
+            raise NotReadyError(
+                f"Triton model {name}",
+                f"is not ready on Triton at {control.address} after {waited_s:.0f} s",
+                evidence=refusal or _seen(controllers, service_id),
+                hint="is this the controller's Triton, and does its log name the model? docs/managed.md says what "
+                "can keep it; if it only needs longer, raise TAO2SERVE_READY_TIMEOUT_S",
+            )
+        on_news(f"waiting {waited_s:.0f} s: {rhythm}" + (f"; Triton: {refusal[:120]}" if refusal else ""))
+        time.sleep(0.25)
+    return f"{name} on {control.address}, {rhythm}"
+
+
+def _is_loaded(control: TritonControl, name: str, model_id: str) -> bool:
+    """Whether this very model is ready; one of that name may be there from a serving service that is no more."""
+    return control.is_model_ready(name) and control.parameters(name).get(MODEL_PARAMETER) == model_id
+
+
+def _raise_if_lost(controllers: Sequence[Controller], model: PublishedModel) -> None:
+    """Raise ServiceError if a controller says in its task's log that it could not download the model."""
+    lost = LOST.format(model.model_id)
+    for controller in controllers:
+        with translated(f"ClearML task {controller.task_id}", "did not give its log"):
+            task: Any = clearml().Task.get_task(task_id=controller.task_id)
+            reports = task.get_reported_console_output(number_of_reports=REPORTS)
+        said = [line for report in reports for line in str(report).splitlines() if lost in line]
+        if said:
+            raise ServiceError(
+                f"ClearML model {model.model_id}",
+                "could not be downloaded by the Triton controller, which does not try again",
+                evidence=f"{controller}: {said[-1].strip()}",
+                hint="can it reach the storage, with the credentials and extras that it needs? Then deploy again",
+            )
+
+
+def _seen(controllers: Sequence[Controller], service_id: str) -> str:
+    if not controllers:
+        return f"no running ClearML task says that it is a Triton controller of serving service {service_id}"
+    return "Triton has not found it; running: " + ", ".join(map(str, controllers))
+
+
+def _unseen(frequency_s: float) -> str:
+    return f"no controller is seen to run in ClearML, the stock one looks every {frequency_s:.0f} s"
+
+
+def _arguments(hyperparams: Any) -> dict[str, str]:
+    """Return the command line that a task was started with, as ClearML keeps it."""
+    section = hyperparams.get("Args") if isinstance(hyperparams, Mapping) else None
+    items: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
+    return {
+        name: str(entry.get("value") if isinstance(entry, Mapping) else getattr(entry, "value", ""))
+        for name, entry in items.items()
+    }
+
+
+def _frequency_s(arguments: Mapping[str, str]) -> float:
+    try:
+        minutes = float(arguments["update_frequency"])
+    except ValueError:
+        return STOCK_FREQUENCY_S
+    return minutes * 60 if minutes > 0 else STOCK_FREQUENCY_S
