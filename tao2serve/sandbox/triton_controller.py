@@ -2,20 +2,26 @@
 
 The `main()` of clearml-serving 1.3.5 cannot start: it hands Triton an option of its own (`--t_exit_on_error`) and
 looks for its serving service under another task's id. This does what it is meant to do, with the real `TritonHelper`.
+In one thing it does better: the stock one copies a model file by file into the folder that Triton looks into, and
+Triton 2.51 loads no model any more once it has found one of the python backend without its `model.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn
 
 import psutil
 
-__all__ = ["NAME", "main"]
+from tao2serve.triton.config import CONFIG_FILE
+
+__all__ = ["NAME", "main", "put_whole"]
 
 NAME: Final = "triton engine"  # how the stock controller names itself, after its serving service
 SERVER: Final = "tritonserver"
@@ -46,12 +52,32 @@ def main() -> None:
         metric_host="127.0.0.1",
         metric_port=arguments.metrics_port,
     )
+    staging = Path(arguments.repository).with_name("staging")
+    helper.model_service_update_step = put_whole(helper.model_service_update_step, staging)
     with _ended_with_its_triton():
         helper.maintenance_daemon(
             local_model_repo=arguments.repository,
             update_frequency_sec=arguments.update_frequency * 60,
             metric_frequency_sec=arguments.metric_frequency * 60,
         )
+
+
+def put_whole(step: Callable[..., bool], staging: Path) -> Callable[..., bool]:
+    """Return the controller's update step, which now writes into `staging`, and renames what is whole into place."""
+
+    def update(model_repository_folder: str, verbose: bool = True) -> bool:
+        staging.mkdir(exist_ok=True)
+        changed = step(model_repository_folder=str(staging), verbose=verbose)
+        for folder in staging.iterdir():
+            if not (folder / CONFIG_FILE).is_file():  # the download failed
+                continue
+            target = Path(model_repository_folder) / folder.name
+            if target.exists():
+                shutil.rmtree(target)
+            folder.rename(target)
+        return changed
+
+    return update
 
 
 def _read_arguments() -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """The `tritonserver` that ClearML Serving's controller finds on PATH: the real one, told where it is.
 
 The controller knows nothing of the wheel's folders, of loopback, or of ports other than its own; and it writes its
-polling interval as a float, which Triton 2.51 does not take.
+polling interval as a float, of which Triton 2.51 reads the whole seconds: below 1 it would never look again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from tao2serve.registry.publish import PublishedModel
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.auxiliary import MODEL_PARAMETER, auxiliary_config
 from tao2serve.serving.service import EndpointVersion
-from tao2serve.triton.control import TritonControl
+from tao2serve.triton.control import ModelState, TritonControl
 from tao2serve.triton.models import ModelFolder
 
 __all__ = ["Controller", "auxiliary_for", "check_manageable", "find_controllers", "wait_until_loaded"]
@@ -119,7 +119,8 @@ def wait_until_loaded(
     refused_since = next_look = 0.0
     while not _is_loaded(control, name, model.model_id):
         waited_s = time.monotonic() - start
-        refusal = control.refusal(name)
+        states = control.states()
+        refusal = states[name].reason if name in states else ""
         refused_since = (refused_since or waited_s) if refusal else 0.0
         if waited_s >= next_look:
             next_look = waited_s + max(2.0, frequency_s / 4)
@@ -134,7 +135,7 @@ def wait_until_loaded(
             raise NotReadyError(
                 f"Triton model {name}",
                 f"is not ready on Triton at {control.address} after {waited_s:.0f} s",
-                evidence=refusal or _seen(controllers, service_id),
+                evidence=refusal or _seen(states, controllers, service_id),
                 hint="is this the controller's Triton, and does its log name the model? docs/managed.md says what "
                 "can keep it; if it only needs longer, raise TAO2SERVE_READY_TIMEOUT_S",
             )
@@ -165,7 +166,10 @@ def _raise_if_lost(controllers: Sequence[Controller], model: PublishedModel) -> 
             )
 
 
-def _seen(controllers: Sequence[Controller], service_id: str) -> str:
+def _seen(states: Mapping[str, ModelState], controllers: Sequence[Controller], service_id: str) -> str:
+    loading = [name for name, model in states.items() if model.state == "LOADING"]
+    if loading:  # Triton 2.51 looks for no other model meanwhile, and one without its model.py it loads for ever
+        return f"Triton is still loading {', '.join(loading)}; if that never ends, restart the controller"
     if not controllers:
         return f"no running ClearML task says that it is a Triton controller of serving service {service_id}"
     return "Triton has not found it; running: " + ", ".join(map(str, controllers))
