@@ -17,7 +17,7 @@ from tao2serve.registry.publish import PublishedModel
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.auxiliary import MODEL_PARAMETER, auxiliary_config
 from tao2serve.serving.service import EndpointVersion
-from tao2serve.triton.control import ModelState, TritonControl
+from tao2serve.triton.control import TritonControl
 from tao2serve.triton.models import ModelFolder
 
 __all__ = ["Controller", "auxiliary_for", "check_manageable", "find_controllers", "wait_until_loaded"]
@@ -116,26 +116,25 @@ def wait_until_loaded(
     limit_s = LOOKS * frequency_s + settings.ready_timeout_s
     rhythm = f"the controller looks every {frequency_s:.3g} s" if controllers else _unseen(frequency_s)
     name, start = endpoint.triton_model, time.monotonic()
-    refused_since = next_look = 0.0
-    while not _is_loaded(control, name, model.model_id):
+    refused_at, refusal, next_look = 0.0, "", 0.0
+    while not (seen := _look(control, name, model.model_id)).loaded:
         waited_s = time.monotonic() - start
-        states = control.states()
-        refusal = states[name].reason if name in states else ""
-        refused_since = (refused_since or waited_s) if refusal else 0.0
+        if seen.refusal:
+            refused_at, refusal = refused_at or waited_s, seen.refusal
+            # What was found half-copied is refused, and loads when Triton looks again.
+            if waited_s - refused_at > LOOKS * frequency_s + SETTLE_S:
+                raise ServiceError(
+                    f"Triton model {name}", f"does not load on Triton at {control.address}", evidence=refusal[:600],
+                    hint="the controller's log has Triton's own words",
+                )  # fmt: skip
         if waited_s >= next_look:
             next_look = waited_s + max(2.0, frequency_s / 4)
             _raise_if_lost(controllers, model)
-        # What is refused may have been found half-copied, and then loads when Triton looks again.
-        if refusal and waited_s - refused_since > LOOKS * frequency_s + SETTLE_S:
-            raise ServiceError(
-                f"Triton model {name}", f"does not load on Triton at {control.address}", evidence=refusal[:600],
-                hint="the controller's log has Triton's own words",
-            )  # fmt: skip
         if waited_s > limit_s:
             raise NotReadyError(
                 f"Triton model {name}",
                 f"is not ready on Triton at {control.address} after {waited_s:.0f} s",
-                evidence=refusal or _seen(states, controllers, service_id),
+                evidence=refusal or seen.otherwise or _running(controllers, service_id),
                 hint="is this the controller's Triton, and does its log name the model? docs/managed.md says what "
                 "can keep it; if it only needs longer, raise TAO2SERVE_READY_TIMEOUT_S",
             )
@@ -144,9 +143,25 @@ def wait_until_loaded(
     return f"{name} on {control.address}, {rhythm}"
 
 
-def _is_loaded(control: TritonControl, name: str, model_id: str) -> bool:
-    """Whether this very model is ready; one of that name may be there from a serving service that is no more."""
-    return control.is_model_ready(name) and control.parameters(name).get(MODEL_PARAMETER) == model_id
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sight:
+    loaded: bool = False
+    refusal: str = ""  # Triton's reason for not loading it
+    otherwise: str = ""  # what else can keep it from doing so
+
+
+def _look(control: TritonControl, name: str, model_id: str) -> _Sight:
+    """See whether this very model is ready; one of its name may be there from a serving service that is no more."""
+    try:
+        if control.is_model_ready(name) and control.parameters(name).get(MODEL_PARAMETER) == model_id:
+            return _Sight(loaded=True)
+        states = control.states()
+    except ServiceError as error:  # the controller, and its Triton, may be restarted meanwhile
+        return _Sight(otherwise=f"{error.fact}: {error.evidence}")
+    loading = [each for each, model in states.items() if model.state == "LOADING"]
+    # Triton 2.51 looks for no other model meanwhile, and one without its model.py it loads for ever.
+    stuck = f"Triton is loading {', '.join(loading)}; if that never ends, restart the controller" if loading else ""
+    return _Sight(refusal=states[name].reason if name in states else "", otherwise=stuck)
 
 
 def _raise_if_lost(controllers: Sequence[Controller], model: PublishedModel) -> None:
@@ -166,10 +181,7 @@ def _raise_if_lost(controllers: Sequence[Controller], model: PublishedModel) -> 
             )
 
 
-def _seen(states: Mapping[str, ModelState], controllers: Sequence[Controller], service_id: str) -> str:
-    loading = [name for name, model in states.items() if model.state == "LOADING"]
-    if loading:  # Triton 2.51 looks for no other model meanwhile, and one without its model.py it loads for ever
-        return f"Triton is still loading {', '.join(loading)}; if that never ends, restart the controller"
+def _running(controllers: Sequence[Controller], service_id: str) -> str:
     if not controllers:
         return f"no running ClearML task says that it is a Triton controller of serving service {service_id}"
     return "Triton has not found it; running: " + ", ".join(map(str, controllers))

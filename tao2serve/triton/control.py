@@ -69,13 +69,15 @@ class TritonControl:
         return {key: str(value.string_value) for key, value in config.parameters.items()}
 
     def states(self) -> dict[str, ModelState]:
-        """Return what Triton says of each model that it has found; empty if it cannot be asked."""
+        """Return what Triton says of each model that it has found; raises ServiceError if it cannot be asked."""
         from tritonclient.utils import InferenceServerException
 
         try:
             index = self._client.get_model_repository_index(client_timeout=self._timeout_s)
-        except InferenceServerException:
-            return {}
+        except InferenceServerException as error:
+            raise ServiceError(
+                f"Triton at {self.address}", "did not list its models", evidence=str(error.message())
+            ) from error
         return {
             model.name: ModelState(state=str(model.state), reason=" ".join(str(model.reason).split()))
             for model in index.models
