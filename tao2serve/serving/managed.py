@@ -7,40 +7,22 @@ looks into the controller's folder as often.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, NotReadyError, ServiceError, UsageError
 from tao2serve.registry.publish import PublishedModel
-from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.auxiliary import MODEL_PARAMETER, auxiliary_config
+from tao2serve.serving.controllers import LOOKS, STOCK_FREQUENCY_S, Controller, find_controllers, raise_if_lost
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.triton.control import TritonControl
 from tao2serve.triton.models import ModelFolder
 
-__all__ = ["Controller", "auxiliary_for", "check_manageable", "find_controllers", "wait_until_loaded"]
+__all__ = ["auxiliary_for", "check_manageable", "wait_until_loaded"]
 
-STOCK_FREQUENCY_S: Final = 600.0
-# One look of the controller, which may just have looked, and one of its Triton; the controller counts in whole looks.
-LOOKS: Final = 3
 SETTLE_S: Final = 5.0
-# The controller's word for a model that it could not download; it does not try again.
-LOST: Final = "Error retrieving model ID {}"
-REPORTS: Final = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Controller:
-    """A Triton controller that runs for a serving service, as its ClearML task tells."""
-
-    task_id: str
-    name: str
-    frequency_s: float  # how often it looks for changes, and its Triton for models
-
-    def __str__(self) -> str:
-        return f"{self.name!r} ({self.task_id})"
 
 
 def check_manageable(settings: Settings) -> None:
@@ -76,27 +58,6 @@ def _check_downloadable(model: PublishedModel) -> None:
         )
 
 
-def find_controllers(service_id: str) -> tuple[Controller, ...]:
-    """Return the controllers that run for the serving service, the one that spoke last first.
-
-    They write their arguments into their tasks; without a frequency among them it is the stock one.
-    """
-    clearml()
-    with translated("ClearML", "did not list the Triton controllers"):
-        from clearml.backend_api.session.client import APIClient
-
-        tasks = APIClient().tasks.get_all(
-            type=["inference"], status=["in_progress"], order_by=["-last_update"], page=0, page_size=500,
-            only_fields=["id", "name", "hyperparams"],
-        )  # fmt: skip
-        found = [(str(task.id), str(task.name), _arguments(task.data.hyperparams)) for task in tasks]
-    return tuple(
-        Controller(task_id=task_id, name=name, frequency_s=_frequency_s(arguments))
-        for task_id, name, arguments in found
-        if arguments.get("serving_id") == service_id and "update_frequency" in arguments
-    )
-
-
 def wait_until_loaded(
     service_id: str,
     control: TritonControl,
@@ -129,7 +90,7 @@ def wait_until_loaded(
                 )  # fmt: skip
         if waited_s >= next_look:
             next_look = waited_s + max(2.0, frequency_s / 4)
-            _raise_if_lost(controllers, model)
+            raise_if_lost(controllers, model)
         if waited_s > limit_s:
             raise NotReadyError(
                 f"Triton model {name}",
@@ -164,23 +125,6 @@ def _look(control: TritonControl, name: str, model_id: str) -> _Sight:
     return _Sight(refusal=states[name].reason if name in states else "", otherwise=stuck)
 
 
-def _raise_if_lost(controllers: Sequence[Controller], model: PublishedModel) -> None:
-    """Raise ServiceError if a controller says in its task's log that it could not download the model."""
-    lost = LOST.format(model.model_id)
-    for controller in controllers:
-        with translated(f"ClearML task {controller.task_id}", "did not give its log"):
-            task: Any = clearml().Task.get_task(task_id=controller.task_id)
-            reports = task.get_reported_console_output(number_of_reports=REPORTS)
-        said = [line for report in reports for line in str(report).splitlines() if lost in line]
-        if said:
-            raise ServiceError(
-                f"ClearML model {model.model_id}",
-                "could not be downloaded by the Triton controller, which does not try again",
-                evidence=f"{controller}: {said[-1].strip()}",
-                hint="can it reach the storage, with the credentials and extras that it needs? Then deploy again",
-            )
-
-
 def _running(controllers: Sequence[Controller], service_id: str) -> str:
     if not controllers:
         return f"no running ClearML task says that it is a Triton controller of serving service {service_id}"
@@ -189,21 +133,3 @@ def _running(controllers: Sequence[Controller], service_id: str) -> str:
 
 def _unseen(frequency_s: float) -> str:
     return f"no controller is seen to run in ClearML, the stock one looks every {frequency_s:.0f} s"
-
-
-def _arguments(hyperparams: Any) -> dict[str, str]:
-    """Return the command line that a task was started with, as ClearML keeps it."""
-    section = hyperparams.get("Args") if isinstance(hyperparams, Mapping) else None
-    items: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
-    return {
-        name: str(entry.get("value") if isinstance(entry, Mapping) else getattr(entry, "value", ""))
-        for name, entry in items.items()
-    }
-
-
-def _frequency_s(arguments: Mapping[str, str]) -> float:
-    try:
-        minutes = float(arguments["update_frequency"])
-    except ValueError:
-        return STOCK_FREQUENCY_S
-    return minutes * 60 if minutes > 0 else STOCK_FREQUENCY_S
