@@ -1,9 +1,10 @@
 """ClearML Serving's own Triton controller, in place of a Triton of ours, run as a module.
 
-The `main()` of clearml-serving 1.3.5 cannot start: it hands Triton an option of its own (`--t_exit_on_error`) and
-looks for its serving service under another task's id. This does what it is meant to do, with the real `TritonHelper`.
-In one thing it does better: the stock one copies a model file by file into the folder that Triton looks into, and
-Triton 2.51 loads no model any more once it has found one of the python backend without its `model.py`.
+The `main()` of clearml-serving 1.3.5 fills `/models` and no other folder, takes the serving service's name from
+whichever it finds first, and hands Triton an option of its own unless told not to. This does the same with the real
+`TritonHelper`, for one sandbox. In one thing it does better: the stock one copies a model file by file into the folder
+that Triton looks into, and Triton 2.51 loads nothing any more once it has found one of the python backend without
+its `model.py`.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def test_a_step_that_fails_late_takes_the_registration_back(managed_sandbox: Com
     """When the endpoint does not answer in time (exit 6), it is registered no more."""
     impatient = CommandLine(
         environment={**managed_sandbox.environment, "TAO2SERVE_SERVING_BASE_URL": "http://127.0.0.1:9/serve",
-                     "TAO2SERVE_READY_TIMEOUT_S": "3"},
+                     "TAO2SERVE_READY_TIMEOUT_S": "1"},
         folder=managed_sandbox.folder,
     )  # fmt: skip
     outcome = impatient.tao2serve("deploy", WEIGHTS, "--endpoint", "late", "--json")
