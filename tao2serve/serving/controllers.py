@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from tao2serve.errors import ServiceError
 from tao2serve.registry.publish import PublishedModel
 from tao2serve.registry.session import clearml, translated
 
-__all__ = ["LOOKS", "STOCK_FREQUENCY_S", "Controller", "find_controllers", "raise_if_lost"]
+__all__ = [
+    "LOOKS",
+    "STOCK_FREQUENCY_S",
+    "Controller",
+    "find_controllers",
+    "frequency_s",
+    "raise_if_lost",
+    "still_running",
+]
 
 STOCK_FREQUENCY_S: Final = 600.0
 # One look of the controller, which may just have looked, and one of its Triton; the controller counts in whole looks.
@@ -37,8 +46,7 @@ class Controller:
 def find_controllers(service_id: str) -> tuple[Controller, ...]:
     """Return the controllers that run for the serving service, the one that spoke last first.
 
-    They write their arguments into their tasks. A task whose controller was killed stays `in_progress`: it is left out
-    once another one has spoken that much later.
+    They write their arguments into their tasks.
     """
     clearml()
     with translated("ClearML", "did not list the Triton controllers"):
@@ -48,22 +56,38 @@ def find_controllers(service_id: str) -> tuple[Controller, ...]:
             type=["inference"], status=["in_progress"], order_by=["-last_update"], page=0, page_size=500,
             only_fields=["id", "name", "hyperparams", "last_update"],
         )  # fmt: skip
-        found = [(_controller(task), _arguments(task.data.hyperparams), task.last_update) for task in tasks]
+        found = [(task, _arguments(task.data.hyperparams)) for task in tasks]
     ours = [
-        (controller, spoke)
-        for controller, arguments, spoke in found
+        (
+            Controller(task_id=str(task.id), name=str(task.name), frequency_s=frequency_s(arguments[FREQUENCY])),
+            task.last_update,
+        )
+        for task, arguments in found
         if arguments.get("serving_id") == service_id and FREQUENCY in arguments
     ]
+    return still_running(ours)
+
+
+def still_running(found: Sequence[tuple[Controller, datetime]]) -> tuple[Controller, ...]:
+    """Return those that are not known to have ended; `found` has when each spoke, the last one first.
+
+    A task whose controller was killed stays `in_progress`. It is left out once another one has spoken so much later
+    that it must have missed some of its looks; with nobody to compare with it may be the one that runs.
+    """
     return tuple(
         controller
-        for controller, spoke in ours
-        if (ours[0][1] - spoke).total_seconds() <= LOOKS * controller.frequency_s + SILENCE_S
+        for controller, spoke in found
+        if (found[0][1] - spoke).total_seconds() <= LOOKS * controller.frequency_s + SILENCE_S
     )
 
 
-def _controller(task: Any) -> Controller:
-    frequency_s = _frequency_s(_arguments(task.data.hyperparams))
-    return Controller(task_id=str(task.id), name=str(task.name), frequency_s=frequency_s)
+def frequency_s(minutes: str) -> float:
+    """Return how often a controller looks, from its argument; the stock frequency for what cannot be read."""
+    try:
+        seconds = float(minutes) * 60
+    except ValueError:
+        return STOCK_FREQUENCY_S
+    return seconds if 0 < seconds < float("inf") else STOCK_FREQUENCY_S
 
 
 def raise_if_lost(controllers: Sequence[Controller], model: PublishedModel) -> None:
@@ -91,11 +115,3 @@ def _arguments(hyperparams: Any) -> dict[str, str]:
         name: str(entry.get("value") if isinstance(entry, Mapping) else getattr(entry, "value", ""))
         for name, entry in items.items()
     }
-
-
-def _frequency_s(arguments: Mapping[str, str]) -> float:
-    try:
-        minutes = float(arguments[FREQUENCY])
-    except (KeyError, ValueError):
-        return STOCK_FREQUENCY_S
-    return minutes * 60 if minutes > 0 else STOCK_FREQUENCY_S
