@@ -22,7 +22,7 @@ from tao2serve.triton.models import ModelFolder
 
 __all__ = ["auxiliary_for", "check_manageable", "wait_until_loaded"]
 
-SETTLE_S: Final = 5.0
+SETTLE_S: Final = 2.0
 
 
 def check_manageable(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -141,13 +142,14 @@ def test_a_step_that_fails_late_takes_the_registration_back(managed_sandbox: Com
 
 
 HOPELESS = """
-import json, os, sys
+import json, os, time
 from pathlib import Path
 from clearml import OutputModel, Task
 from tao2serve.config import load_settings
 from tao2serve.errors import ServiceError
 from tao2serve.registry.publish import PublishedModel
 from tao2serve.serving.auxiliary import auxiliary_config
+from tao2serve.serving.controllers import find_controllers
 from tao2serve.serving.managed import wait_until_loaded
 from tao2serve.serving.service import EndpointVersion, find_service
 from tao2serve.triton.config import ModelConfig
@@ -185,6 +187,13 @@ for name in ("lost", "broken"):
     except ServiceError as error:
         seen[name] = f"{error.fact}: {error.evidence}"
     service.unregister(endpoint)
+(controller,) = find_controllers(service.id)
+deadline = time.monotonic() + 30
+while "metrics" not in seen and time.monotonic() < deadline:
+    scalars = Task.get_task(controller.task_id).get_reported_scalars()
+    if "nv_inference_request_success" in scalars:
+        seen["metrics"] = " ".join(scalars["nv_inference_request_success"])
+    time.sleep(0.5)
 print(json.dumps(seen))
 """
 
@@ -199,9 +208,11 @@ def test_a_model_that_never_will_load_ends_the_wait_with_the_reason(
     before = time.monotonic()
     outcome = inside.python(script).assert_success()
     assert time.monotonic() - before < 60
-    last = outcome.stdout.splitlines()[-1]
-    assert "could not be downloaded" in last
-    assert "no such network" in last
+    seen = json.loads(outcome.stdout.splitlines()[-1])
+    assert "could not be downloaded" in seen["lost"]
+    assert "no such network" in seen["broken"]
+    # What Triton counts of each model reaches the task of the one controller that runs.
+    assert f"street_{managed['endpoint']['version']}.v1" in seen["metrics"].split()
     assert post(managed["endpoint"]["url"], PICTURE.read_bytes()).status_code == 200
 
 
