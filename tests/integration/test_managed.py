@@ -204,7 +204,8 @@ def test_a_model_that_never_will_load_ends_the_wait_with_the_reason(
     """One that cannot be downloaded and one that Triton refuses: exit 5 long before the patience ends; others serve."""
     script = tmp_path / "hopeless.py"
     script.write_text(HOPELESS, encoding="utf-8")
-    inside = CommandLine(environment=managed_sandbox.environment, folder=tmp_path)
+    # The SDK leaves its packages behind in the temporary folder.
+    inside = CommandLine(environment={**managed_sandbox.environment, "TMPDIR": str(tmp_path)}, folder=tmp_path)
     before = time.monotonic()
     outcome = inside.python(script).assert_success()
     assert time.monotonic() - before < 60
