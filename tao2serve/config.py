@@ -47,6 +47,9 @@ class Settings(BaseSettings):
 
     service: str = Field("", description="ClearML task id of the serving service; empty: the only one that runs")
     model_repository: Path | None = Field(None, description="Triton model repository that tao2serve writes")
+    managed: bool = Field(
+        False, description="ClearML Serving's own controller owns Triton: it downloads what is published"
+    )
     triton_grpc: str = Field("", description="host:port of Triton's gRPC; empty: what the serving service says")
     serving_base_url: str = Field("", description="base URL of the inference service, ending in /serve")
     artifact_project: str = Field("tao2serve", description="ClearML project of deployments and built artifacts")

@@ -19,6 +19,7 @@ from tao2serve.registry.publish import publish
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.serving.client import Answer, wait_for_answer
+from tao2serve.serving.managed import auxiliary_for, check_manageable, wait_until_loaded
 from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import check_boxes
@@ -109,6 +110,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
     what this run added to Triton and to the serving service is taken away again.
     """
     check_endpoint_name(request.endpoint)
+    check_manageable(settings)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-deploy-")))
         with steps.step("choose the trained model") as step:
@@ -131,7 +133,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             endpoint = where.endpoint
             models = models_of(artifact, params, settings, name=endpoint.triton_model)
             control = stack.enter_context(TritonControl(where.triton))
-            control.require_ready()
+            (control.require_live if settings.managed else control.require_ready)()
             step.note(f"{service.id}, next version {endpoint.version}")
         operation = Operation(
             "deploy", endpoint=endpoint.name, service_id=service.id, project=settings.artifact_project
@@ -145,15 +147,24 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             )  # fmt: skip
             step.note(f"model {model.model_id}")
         undo = stack.enter_context(undone_on_failure())
-        with steps.step("load on Triton") as step:
-            written = write_models(models, repository=where.repository)
-            undo.callback(take_back, service, control, endpoint, written)
-            control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)
-            step.note(f"{', '.join(model.name for model in written)} on {where.triton}")
+        if where.repository is None:
+            undo.callback(take_back, service, control, endpoint, ())
+        else:
+            with steps.step("load on Triton") as step:
+                written = write_models(models, repository=where.repository)
+                undo.callback(take_back, service, control, endpoint, written)
+                control.load(endpoint.triton_model, timeout_s=settings.ready_timeout_s)
+                step.note(f"{', '.join(model.name for model in written)} on {where.triton}")
         with steps.step("register the endpoint version") as step:
             code = write_package(endpoint, model, artifact, params, settings, directory=folder / "preprocess")
-            service.register(endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code)
+            service.register(
+                endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code,
+                auxiliary=auxiliary_for(models, model, settings),
+            )  # fmt: skip
             step.note(endpoint.url)
+        if where.repository is None:
+            with steps.step("wait for the controller to load it on Triton") as step:
+                step.note(wait_until_loaded(service.id, control, endpoint, model, settings, on_news=step.news))
         with steps.step("ask it, and compare with the artifact") as step:
             limit_s = settings.ready_timeout_s
             smoke = wait_for_answer(endpoint.url, image, timeout_s=limit_s, on_news=step.news)

@@ -15,6 +15,7 @@ from tao2serve.cli.options import (
     Clustering,
     Instances,
     Json,
+    Managed,
     MaxBatchSize,
     Metric,
     Placement,
@@ -45,6 +46,7 @@ def deploy(
     metric: Metric = "",
     spec: Spec = None,
     clustering: Clustering = None,
+    managed: Managed = None,
     placement: Placement = None,
     resize: Resize = None,
     uint8_input: ServePixels = None,
@@ -79,6 +81,7 @@ def deploy(
     settings = load_settings(
         {
             "service": service,
+            "managed": managed,
             "placement": placement,
             "resize": resize,
             "uint8_input": uint8_input,

@@ -73,6 +73,10 @@ Placement = Annotated[
         help="Where pictures are read and boxes clustered: endpoint (ClearML Serving) or ensemble (Triton).",
     ),
 ]
+Managed = Annotated[
+    bool | None,
+    typer.Option("--managed/--no-managed", help="Triton is run by ClearML Serving's own controller, not by tao2serve."),
+]
 Resize = Annotated[
     str | None, typer.Option("--resize", metavar="MODE", help="lanczos, TAO's own numbers, or fast, nearly those.")
 ]

@@ -22,7 +22,16 @@ app = typer.Typer(
 
 
 @app.command()
-def up(json_output: Json = False) -> None:
+def up(
+    managed: Annotated[
+        bool | None,
+        typer.Option(
+            "--managed/--no-managed",
+            help="Triton under ClearML Serving's own controller; default: as the last time, at first not.",
+        ),
+    ] = None,
+    json_output: Json = False,
+) -> None:
     """Start the stack in the background, with two finished TAO runs in it; does nothing if it is up.
 
     Example: tao2serve sandbox up && eval "$(tao2serve sandbox env)"
@@ -35,7 +44,7 @@ def up(json_output: Json = False) -> None:
         shown_steps(terminal) as steps,
         steps.step("start the sandbox") as step,
     ):
-        state = stack.up(home(), on_step=step.news)
+        state = stack.up(home(), managed=managed, on_step=step.news)
         step.note(f"ClearML {state.api_url}, endpoints {state.serving_url}")
     if json_output:
         print_json(_document(state))
@@ -65,6 +74,8 @@ def status(json_output: Json = False) -> int:
             f"{entry['name']:<16} {'up' if entry['alive'] else 'DOWN':<5} pid {entry['pid']}"
             for entry in document["processes"]
         ]
+        owner = "ClearML Serving's own controller" if document["managed"] else "tao2serve"
+        lines.append(f"{'Triton owned by':<16} {owner}")
         urls = [f"{name:<16} {url}" for name, url in document["urls"].items()]
         print_text("\n".join([*lines, *urls]))
     return 0 if document["running"] else NotReadyError.exit_code
@@ -90,7 +101,9 @@ def env(json_output: Json = False) -> None:
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="clearml-server, triton, clearml-serving or seed; default: all.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="clearml-server, triton, triton-controller, clearml-serving, seed; none: all.")
+    ] = "",
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines of each.")] = 40,
     json_output: Json = False,
 ) -> None:
@@ -165,12 +178,14 @@ def _running(paths: Any) -> SandboxState:
 
 
 def _document(state: SandboxState) -> dict[str, Any]:
+    from tao2serve.config import home
     from tao2serve.sandbox.process import is_alive
-    from tao2serve.sandbox.stack import is_running
+    from tao2serve.sandbox.stack import is_running, processes
 
     ports = state.ports
     return {
         "running": state.ready and is_running(state),
+        "managed": state.managed,
         "service_id": state.service_id,
         "urls": {
             "clearml_api": state.api_url,
@@ -183,6 +198,6 @@ def _document(state: SandboxState) -> dict[str, Any]:
             **({"endpoint_metrics": f"http://127.0.0.1:{ports.metrics}/metrics"} if ports.metrics else {}),
         },
         "processes": [
-            {"name": record.name, "pid": record.pid, "alive": is_alive(record)} for record in state.processes
+            {"name": record.name, "pid": record.pid, "alive": is_alive(record)} for record in processes(home(), state)
         ],
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tao2serve import __version__
+from tao2serve import __version__, runtime
 from tao2serve.errors import ServiceError
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.session import clearml, translated
@@ -20,6 +20,8 @@ __all__ = ["PublishedModel", "publish"]
 
 PACKAGE_PARAMS = "params.json"
 PACKAGE_ORIGINAL = "original.onnx"
+# What runs the ONNX file on a Triton whose controller loads the package as it is.
+PACKAGE_CODE, CODE = "model.py", Path(runtime.__file__).with_name("triton_model.py")
 # By format: the file's name in the package, and ClearML's word for what it is.
 PACKAGE_MODELS = {"onnx": ("model.onnx", "ONNX"), "tensorrt_plan": ("model.plan", "TensorRT")}
 
@@ -52,6 +54,8 @@ def publish(
         package = Path(scratch) / f"{name}.zip"
         with zipfile.ZipFile(package, "w") as archive:
             archive.write(artifact.path, PACKAGE_MODELS[artifact.format][0])
+            if artifact.format == "onnx":
+                archive.write(CODE, PACKAGE_CODE)
             for companion in artifact.companions:
                 archive.write(companion, companion.relative_to(artifact.path.parent))
             if original is not None:

@@ -1,6 +1,7 @@
 """Triton python-backend model that runs the detector's ONNX file with onnxruntime.
 
-It is copied as `model.py` beside `model.onnx`, for a Triton without an ONNX backend of its own.
+It is copied as `model.py` beside `model.onnx`, for a Triton without an ONNX backend of its own, and must run in the
+Python that this Triton has: 3.8 in the image of ClearML Serving's own.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class TritonPythonModel:
         start = 0
         for array in arrays:
             stop = start + len(array)
-            tensors = [
-                backend.Tensor(name, result[start:stop]) for name, result in zip(self._outputs, results, strict=True)
-            ]
+            # Python 3.8, which ClearML Serving's stock Triton image has, knows no `strict`.
+            pairs = zip(self._outputs, results)  # noqa: B905
+            tensors = [backend.Tensor(name, result[start:stop]) for name, result in pairs]
             responses.append(backend.InferenceResponse(output_tensors=tensors))
             start = stop
         return responses

@@ -79,6 +79,7 @@ def client_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, st
         "CLEARML_CACHE_DIR": str(paths.clearml_cache),
         # All that a deployment asks for, so that no tao2serve.toml of the user's leads it elsewhere.
         "TAO2SERVE_MODEL_REPOSITORY": str(paths.repository),
+        "TAO2SERVE_MANAGED": "true" if state.managed else "false",
         "TAO2SERVE_SERVING_BASE_URL": state.serving_url,
         "TAO2SERVE_TRITON_GRPC": state.triton_grpc,
         "TAO2SERVE_HOME": str(paths.home),

@@ -57,6 +57,29 @@ class SandboxPaths:
         return self.root / "triton-backends"
 
     @property
+    def controller(self) -> Path:
+        """Of ClearML Serving's own Triton controller; there if the sandbox was last started with it."""
+        return self.root / "triton-controller"
+
+    @property
+    def downloads(self) -> Path:
+        """The model repository that the controller fills."""
+        return self.controller / "models"
+
+    @property
+    def controller_cache(self) -> Path:
+        return self.controller / "cache"
+
+    @property
+    def shim(self) -> Path:
+        return self.controller / "bin"
+
+    @property
+    def triton_record(self) -> Path:
+        """Which process the controller's Triton is."""
+        return self.controller / "tritonserver.json"
+
+    @property
     def temporary(self) -> Path:
         return self.root / "tmp"
 

@@ -34,6 +34,7 @@ class SandboxState:
     service_id: str = ""
     processes: tuple[ProcessRecord, ...] = ()
     ready: bool = False
+    managed: bool = False  # ClearML Serving's own controller owns Triton
 
     @property
     def api_url(self) -> str:
@@ -67,6 +68,14 @@ def read_state(path: Path) -> SandboxState | None:
         raise Tao2ServeError(
             str(path), "is damaged", evidence=str(error), hint="end the listed processes by hand and remove the file"
         ) from error
+
+
+def read_record(path: Path) -> ProcessRecord | None:
+    """Return a process recorded in a file of its own, or None if there is none that can be read."""
+    try:
+        return ProcessRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def write_state(state: SandboxState, path: Path) -> None:

@@ -22,8 +22,10 @@ __all__ = [
     "clean_environment_folders",
     "clean_shared_memory",
     "prepare_backends",
+    "triton_binary",
     "triton_command",
     "triton_environment",
+    "triton_options",
 ]
 
 EXTRA_HINT = "pip install 'tao2serve[sandbox]'"
@@ -71,17 +73,30 @@ def prepare_backends(folder: Path) -> None:
 
 
 def triton_command(repository: Path, backends: Path, ports: TritonPorts, *, shared_memory: str) -> tuple[str, ...]:
-    """Return the command line: EXPLICIT mode, loopback only, shared memory under a name of its own."""
-    distribution = _distribution()
+    """Return the command line of a Triton of ours: EXPLICIT mode."""
     return (
-        str(distribution / "bin" / "tritonserver"),
+        str(triton_binary()),
         f"--model-repository={repository}",
-        f"--backend-directory={backends}",
-        f"--cache-directory={distribution / 'caches'}",
         "--model-control-mode=explicit",
+        "--disable-auto-complete-config",
+        *triton_options(backends, ports, shared_memory=shared_memory),
+    )
+
+
+def triton_binary() -> Path:
+    return _distribution() / "bin" / "tritonserver"
+
+
+def triton_options(backends: Path, ports: TritonPorts, *, shared_memory: str) -> tuple[str, ...]:
+    """Return what any Triton of the sandbox needs: loopback only, shared memory under a name of its own.
+
+    One model that does not load keeps neither the server nor the other models from serving.
+    """
+    return (
+        f"--backend-directory={backends}",
+        f"--cache-directory={_distribution() / 'caches'}",
         "--exit-on-error=false",
         "--strict-readiness=false",
-        "--disable-auto-complete-config",
         "--http-address=127.0.0.1",
         f"--http-port={ports.http}",
         "--grpc-address=127.0.0.1",

@@ -19,7 +19,7 @@ class Place:
 
     endpoint: EndpointVersion
     triton: str  # host:port of its gRPC
-    repository: Path
+    repository: Path | None  # None: ClearML Serving's own controller fills it
 
 
 def place(service: ServingService, name: str, settings: Settings) -> Place:
@@ -36,11 +36,17 @@ def place(service: ServingService, name: str, settings: Settings) -> Place:
             evidence=f"serving service {service.id}",
             hint="set TAO2SERVE_TRITON_GRPC=HOST:PORT, or: clearml-serving config --triton-grpc-server HOST:PORT",
         )
+    if settings.managed:
+        number = service.next_version(name)
+        return Place(
+            endpoint=EndpointVersion(name=name, version=number, base_url=base_url), triton=triton, repository=None
+        )
     if settings.model_repository is None:
         raise UsageError(
             "Triton's model repository",
             "is not known",
-            hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with",
+            hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with, or give --managed if "
+            "ClearML Serving's own controller runs it",
         )
     if not settings.model_repository.is_dir():
         raise UsageError(

@@ -115,9 +115,18 @@ class ServingService:
         return f"{self.base_url(settings)}/{endpoint}"
 
     def register(
-        self, endpoint: EndpointVersion, *, model_id: str, signature: ModelSignature, preprocess_code: Path
+        self,
+        endpoint: EndpointVersion,
+        *,
+        model_id: str,
+        signature: ModelSignature,
+        preprocess_code: Path,
+        auxiliary: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add one endpoint version with its preprocess code, in an update of its own."""
+        """Add one endpoint version with its preprocess code, in an update of its own.
+
+        `auxiliary` is what ClearML Serving's own Triton controller writes into config.pbtxt besides the tensors.
+        """
         from clearml_serving.serving.endpoints import ModelEndpoint
 
         outputs = (signature.coverage, signature.bbox)
@@ -132,6 +141,7 @@ class ServingService:
             output_name=[tensor.name for tensor in outputs],
             output_type=["float32"] * len(outputs),
             output_size=[list(tensor.shape) for tensor in outputs],
+            auxiliary_cfg=dict(auxiliary) if auxiliary else None,
         )
         with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be registered"), self.turn():
             self._read()

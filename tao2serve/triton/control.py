@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from tao2serve.errors import NotReadyError, ServiceError
 
-__all__ = ["TritonControl"]
+__all__ = ["ModelState", "TritonControl"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """A model as Triton's index has it; `state` is "" until it has begun to load."""
+
+    state: str  # READY | LOADING | UNLOADING | UNAVAILABLE
+    reason: str  # of UNAVAILABLE
 
 
 class TritonControl:
-    """A connection to one Triton in EXPLICIT mode; use it as a context manager."""
+    """A connection to one Triton; loading and unloading need its EXPLICIT mode. Use it as a context manager."""
 
     def __init__(self, address: str, *, timeout_s: float = 10.0) -> None:
         from tritonclient.grpc import InferenceServerClient
@@ -42,6 +51,37 @@ class TritonControl:
             raise ServiceError(
                 f"Triton at {self.address}", "cannot be reached or is not ready", hint="start it, then run this again"
             )
+
+    def require_live(self) -> None:
+        """Raise ServiceError unless the server is there; it may have models that did not load."""
+        try:
+            live = bool(self._client.is_server_live(client_timeout=self._timeout_s))
+        except Exception:
+            live = False
+        if not live:
+            raise ServiceError(
+                f"Triton at {self.address}", "cannot be reached or is not live", hint="start it, then run this again"
+            )
+
+    def parameters(self, name: str) -> dict[str, str]:
+        """Return the parameters of a model that is loaded; raises ServiceError if it is not."""
+        config = self._call("get_model_config", name, client_timeout=self._timeout_s).config
+        return {key: str(value.string_value) for key, value in config.parameters.items()}
+
+    def states(self) -> dict[str, ModelState]:
+        """Return what Triton says of each model that it has found; raises ServiceError if it cannot be asked."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            index = self._client.get_model_repository_index(client_timeout=self._timeout_s)
+        except InferenceServerException as error:
+            raise ServiceError(
+                f"Triton at {self.address}", "did not list its models", evidence=str(error.message())
+            ) from error
+        return {
+            model.name: ModelState(state=str(model.state), reason=" ".join(str(model.reason).split()))
+            for model in index.models
+        }
 
     def is_model_ready(self, name: str) -> bool:
         """Whether a model can take requests now; raises ServiceError if Triton cannot be reached."""

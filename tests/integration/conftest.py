@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CommandLine, make_command_line
+from command_line import CommandLine, make_command_line, processes_of, shared_memory
 
 from tao2serve.sandbox.samples import pictures
 from tao2serve.tao.launcher import LAUNCHER_VERSION
@@ -33,6 +34,39 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
         yield make_command_line(root / "home", root / "work", **variables)
     finally:
         plain.tao2serve("sandbox", "down").assert_success()
+
+
+@pytest.fixture(scope="session")
+def managed_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """A running sandbox whose Triton is run by ClearML Serving's own controller; nothing of it is left behind."""
+    root = tmp_path_factory.mktemp("managed")
+    home = root / "home"
+    plain = make_command_line(home, root / "work")
+    plain.tao2serve("sandbox", "up", "--managed").assert_success()
+    prefix = json.loads((home / "sandbox" / "state.json").read_text())["shared_memory"]
+    try:
+        variables = plain.tao2serve("sandbox", "env", "--json").assert_success().document
+        yield make_command_line(home, root / "work", **variables)
+    finally:
+        plain.tao2serve("sandbox", "down").assert_success()
+    assert not processes_of(home)
+    assert not shared_memory(prefix)
+
+
+@pytest.fixture(scope="session")
+def managed(managed_sandbox: CommandLine) -> dict[str, Any]:
+    """The better sample model, deployed as endpoint `street` there: the JSON document of `deploy`."""
+    outcome = managed_sandbox.tao2serve(
+        "deploy", "--project", "street-detector", "--endpoint", "street", "--image", pictures()[0], "--json"
+    )
+    return outcome.assert_success().document
+
+
+@pytest.fixture(params=["own", "managed"])
+def answering(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The same endpoint on a Triton that tao2serve controls, and on one that ClearML Serving's controller does."""
+    document: dict[str, Any] = request.getfixturevalue({"own": "deployed", "managed": "managed"}[request.param])
+    return document
 
 
 @pytest.fixture(scope="session")

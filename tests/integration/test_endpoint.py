@@ -27,24 +27,24 @@ def post_json(url: str, document: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.stem)
-def test_detections_match_the_labels(deployed: dict[str, Any], picture: Path) -> None:
+def test_detections_match_the_labels(answering: dict[str, Any], picture: Path) -> None:
     """Every labelled object of a sample picture is found, and nothing else is."""
-    answer = post(deployed["endpoint"]["url"], picture.read_bytes()).json()
+    answer = post(answering["endpoint"]["url"], picture.read_bytes()).json()
     labels = read_kitti(SAMPLE / "labels" / f"{picture.stem}.txt")
     missing, surplus = unmatched(labels, answer["predictions"])
     assert not missing
     assert not surplus
 
 
-def test_answer_has_the_documented_shape(deployed: dict[str, Any]) -> None:
+def test_answer_has_the_documented_shape(answering: dict[str, Any]) -> None:
     """The response has exactly the documented members, boxes in original pixels, sorted by raw score."""
-    answer = post(deployed["endpoint"]["url"], PICTURES[0].read_bytes()).json()
+    answer = post(answering["endpoint"]["url"], PICTURES[0].read_bytes()).json()
     assert set(answer) == {"image", "model", "bbox_format", "predictions", "timing_ms"}
     assert answer["bbox_format"] == "xyxy"
     assert answer["model"] == {
         "endpoint": "street",
-        "version": deployed["endpoint"]["version"],
-        "id": deployed["artifact"]["model_id"],
+        "version": answering["endpoint"]["version"],
+        "id": answering["artifact"]["model_id"],
     }
     assert set(answer["timing_ms"]) == {"preprocess", "infer", "postprocess", "total"}
     width, height = answer["image"]["width"], answer["image"]["height"]
@@ -58,11 +58,11 @@ def test_answer_has_the_documented_shape(deployed: dict[str, Any]) -> None:
         assert 0 <= one["score"] <= 1
 
 
-def test_bytes_json_and_the_alias_give_the_same_boxes(deployed: dict[str, Any]) -> None:
+def test_bytes_json_and_the_alias_give_the_same_boxes(answering: dict[str, Any]) -> None:
     """An image as bytes, as base64 in JSON, in a list, without a media type, and through the alias: one answer."""
     body = PICTURES[0].read_bytes()
     encoded = base64.b64encode(body).decode()
-    url, alias = deployed["endpoint"]["url"], deployed["endpoint"]["alias_url"]
+    url, alias = answering["endpoint"]["url"], answering["endpoint"]["alias_url"]
     answers = [
         post(url, body).json(),
         post(url, body, "application/octet-stream").json(),
@@ -74,9 +74,9 @@ def test_bytes_json_and_the_alias_give_the_same_boxes(deployed: dict[str, Any]) 
     assert all(answer["predictions"] == answers[0]["predictions"] for answer in answers)
 
 
-def test_requests_at_once_get_their_own_answers(deployed: dict[str, Any]) -> None:
+def test_requests_at_once_get_their_own_answers(answering: dict[str, Any]) -> None:
     """Sixteen requests at once, of different pictures: each gets the boxes of its own picture."""
-    url = deployed["endpoint"]["url"]
+    url = answering["endpoint"]["url"]
     bodies = [path.read_bytes() for path in PICTURES]
     alone = [post(url, body).json()["predictions"] for body in bodies]
     chosen = [index % len(bodies) for index in range(16)]
@@ -88,6 +88,6 @@ def test_requests_at_once_get_their_own_answers(deployed: dict[str, Any]) -> Non
             assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=0.05)
 
 
-def test_an_unknown_endpoint_is_404(deployed: dict[str, Any]) -> None:
+def test_an_unknown_endpoint_is_404(answering: dict[str, Any]) -> None:
     """clearml-serving's own answer for what is not registered stands."""
-    assert post(deployed["endpoint"]["url"] + "9", PICTURES[0].read_bytes()).status_code == 404
+    assert post(answering["endpoint"]["url"] + "9", PICTURES[0].read_bytes()).status_code == 404
