@@ -16,7 +16,7 @@ from tao2serve.errors import InputError, NotReadyError, ServiceError
 from tao2serve.runtime import Detections
 from tao2serve.values import IMAGE_MEDIA_TYPES, Prediction
 
-__all__ = ["Answer", "Prediction", "ask", "media_type_of", "wait_for_answer"]
+__all__ = ["Answer", "Prediction", "ask", "media_type_of", "wait_for_answer", "wait_for_answers"]
 
 OK, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 200, 404, 413, 422
 FAULT_LIMIT_S: Final = 60.0
@@ -117,18 +117,41 @@ def wait_for_answer(
     other fault (422, 5xx, no connection) ends the wait when it lasts for FAULT_LIMIT_S. Raises NotReadyError
     with the last of these.
     """
+    versions = None if version is None else frozenset({str(version)})
+    return wait_for_answers(url, image, versions=versions, count=1, timeout_s=timeout_s, on_news=on_news)
+
+
+def wait_for_answers(
+    url: str,
+    image: bytes,
+    *,
+    versions: frozenset[str] | None,
+    count: int,
+    timeout_s: float,
+    on_news: Callable[[str], None] = lambda _: None,
+) -> Answer:
+    """Post the image until the endpoint answers `count` times in a row from one of `versions`; return the last.
+
+    As `wait_for_answer` otherwise. Several answers are asked for where several instances share a URL.
+    """
     start = time.monotonic()
     fault_since: float | None = None
+    in_a_row = 0
     while True:
         try:
             answer = ask(url, image, media_type="image/jpeg", timeout_s=min(30.0, timeout_s))
-            if version is None or answer.version == str(version):
-                return answer
-            reason, fault_since = f"version {answer.version} still answers, not {version}", None
+            if versions is None or answer.version in versions:
+                in_a_row, fault_since = in_a_row + 1, None
+                if in_a_row >= count:
+                    return answer
+                continue
+            wanted = " or ".join(sorted(versions))
+            reason, fault_since = f"version {answer.version} still answers, not {wanted}", None
         except NotFoundError as error:
             reason, fault_since = f"{error.fact}: {error.evidence}", None
         except (ServiceError, InputError) as error:
             reason, fault_since = f"{error.fact}: {error.evidence}", fault_since or time.monotonic()
+        in_a_row = 0
         now = time.monotonic()
         if now - start > timeout_s or (fault_since is not None and now - fault_since > FAULT_LIMIT_S):
             raise NotReadyError(
