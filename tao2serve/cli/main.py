@@ -14,7 +14,22 @@ from typing import Annotated, Any
 import typer
 
 from tao2serve import __version__
-from tao2serve.cli import build, decode, demo, deploy, export, inspect, loadtest, models, predict, sandbox, verify
+from tao2serve.cli import (
+    build,
+    decode,
+    demo,
+    deploy,
+    export,
+    inspect,
+    loadtest,
+    models,
+    predict,
+    promote,
+    rollback,
+    sandbox,
+    undeploy,
+    verify,
+)
 from tao2serve.cli.output import Told, error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
@@ -57,6 +72,9 @@ app.command("verify", short_help="Compare two forms of a model.")(verify.verify)
 app.command("decode", short_help="Turn raw grids into detections.")(decode.decode)
 app.command("build", short_help="Write Triton models without deploying.")(build.build)
 app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
+app.command("promote", short_help="Give a version its endpoint's requests.")(promote.promote)
+app.command("rollback", short_help="Go back to the route before.")(rollback.rollback)
+app.command("undeploy", short_help="Remove versions that get no requests.")(undeploy.undeploy)
 app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)
 

@@ -128,11 +128,13 @@ def wait_for_answers(
     versions: frozenset[str] | None,
     count: int,
     timeout_s: float,
+    fault_s: float | None = None,
     on_news: Callable[[str], None] = lambda _: None,
 ) -> Answer:
     """Post the image until the endpoint answers `count` times in a row from one of `versions`; return the last.
 
-    As `wait_for_answer` otherwise. Several answers are asked for where several instances share a URL.
+    As `wait_for_answer` otherwise; `fault_s` is how long a fault may last. Several answers are asked for where several
+    instances share a URL.
     """
     start = time.monotonic()
     fault_since: float | None = None
@@ -153,7 +155,9 @@ def wait_for_answers(
             reason, fault_since = f"{error.fact}: {error.evidence}", fault_since or time.monotonic()
         in_a_row = 0
         now = time.monotonic()
-        if now - start > timeout_s or (fault_since is not None and now - fault_since > FAULT_LIMIT_S):
+        if now - start > timeout_s or (
+            fault_since is not None and now - fault_since > (FAULT_LIMIT_S if fault_s is None else fault_s)
+        ):
             raise NotReadyError(
                 url,
                 f"does not answer as it should after {now - start:.0f} s",

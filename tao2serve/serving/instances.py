@@ -1,7 +1,7 @@
 """The inference instances of a serving service, as they report to ClearML: which live, and what each has applied.
 
 clearml-serving 1.3.5 gives every inference container a task of its own (`setup_task`: type inference, system tag
-`service`), whose `endpoints` and `canary` it writes after each change that it has applied (last lines of `deserialize`).
+`service`), whose `endpoints` and `canary` it writes after each change that it has applied (end of `deserialize`).
 The task does not name its serving service, but its console does: `[service_id=…]`, `configuration sync every X sec`.
 """
 

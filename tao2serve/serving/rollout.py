@@ -16,7 +16,7 @@ from tao2serve.serving.routes import described, route_to_json, with_canary
 from tao2serve.serving.service import ServingService
 from tao2serve.serving.state import ServiceState, same_weights
 
-__all__ = ["Confirmation", "change_route", "confirm", "with_canary"]
+__all__ = ["Confirmation", "change_route", "confirm", "patience_s", "settle", "with_canary"]
 
 OnNews = Callable[[str], None]
 WRITES: Final = 3
@@ -73,7 +73,7 @@ def change_route(
         image,
         versions=frozenset(str(version) for version in wanted),
         count=max(LEAST_ANSWERS, 2 * len(confirmation.instances)),
-        timeout_s=_patience_s(confirmation.poll_s, settings),
+        timeout_s=patience_s(confirmation.poll_s, settings),
         on_news=on_news,
     )
     operation.note(route=route_to_json(wanted))
@@ -130,7 +130,7 @@ def confirm(
         poll_s = poll_of(found, settings)
         if not behind:
             return Confirmation(instances=alive, poll_s=poll_s)
-        waited_s, limit_s = time.monotonic() - start, _patience_s(poll_s, settings)
+        waited_s, limit_s = time.monotonic() - start, patience_s(poll_s, settings)
         names = ", ".join(map(str, behind))
         if waited_s > limit_s:
             raise NotReadyError(
@@ -144,5 +144,6 @@ def confirm(
         time.sleep(PAUSE_S if poll_s < 10 else 1.0)
 
 
-def _patience_s(poll_s: float, settings: Settings) -> float:
+def patience_s(poll_s: float, settings: Settings) -> float:
+    """Return how long an instance may take to apply a change and answer by it."""
     return poll_s + settings.deadline_s + SLACK_S
