@@ -27,6 +27,7 @@ from tao2serve.cli import (
     promote,
     rollback,
     sandbox,
+    status,
     undeploy,
     verify,
 )
@@ -72,6 +73,7 @@ app.command("verify", short_help="Compare two forms of a model.")(verify.verify)
 app.command("decode", short_help="Turn raw grids into detections.")(decode.decode)
 app.command("build", short_help="Write Triton models without deploying.")(build.build)
 app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
+app.command("status", short_help="Show what serves, and what is left over.")(status.status)
 app.command("promote", short_help="Give a version its endpoint's requests.")(promote.promote)
 app.command("rollback", short_help="Go back to the route before.")(rollback.rollback)
 app.command("undeploy", short_help="Remove versions that get no requests.")(undeploy.undeploy)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from tao2serve.registry.operation import SILENCE_S
 from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.instances import FIELDS, state_of
@@ -19,7 +21,7 @@ from tao2serve.serving.names import triton_model_name
 from tao2serve.serving.state import ServiceState, split_url
 from tao2serve.triton.models import PARTS
 
-__all__ = ["Inventory", "ModelName", "is_running", "read_elsewhere", "read_folders", "read_model_name"]
+__all__ = ["RUNNING", "Inventory", "ModelName", "is_running", "read_elsewhere", "read_folders", "read_model_name"]
 
 NAME: Final = re.compile(rf"([A-Za-z]\w*?)_(\d+)({'|'.join(PARTS)})?", re.ASCII)
 # Staged or doomed folders of triton/repository.py: hidden, with eight random characters at the end.
@@ -49,6 +51,7 @@ class Inventory:
     folders: frozenset[str] | None = None
     on_triton: Mapping[str, bool] | None = None  # the models it knows of: whether each is ready
     own_task: str = ""  # the operation that asks, which runs itself
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))  # by the server's clock
 
     def names(self) -> tuple[ModelName, ...]:
         """Return what is in the repository or loaded, as far as it is named by our convention, sorted."""
@@ -83,7 +86,7 @@ class Inventory:
         return frozenset(
             (record.endpoint, int(record.properties["version"]))
             for record in self.operations
-            if is_running(record) and record.task_id != self.own_task
+            if is_running(record, self.now) and record.task_id != self.own_task
             and record.properties.get("version", "").isdigit()
         )  # fmt: skip
 
@@ -151,9 +154,10 @@ def read_elsewhere(service_id: str) -> frozenset[str]:
     return frozenset(triton_model_name(name, version) for name, version in pairs if version is not None)
 
 
-def is_running(record: OperationRecord) -> bool:
-    """Whether an operation runs: one whose process is known to be gone does not, whatever ClearML says."""
-    return record.status == RUNNING and record.holder is not None and not record.holder.is_gone()
+def is_running(record: OperationRecord, now: datetime) -> bool:
+    """Whether an operation runs: not if its process is known to be gone, or was silent for long."""
+    is_silent = (now - record.last_update).total_seconds() > SILENCE_S
+    return record.status == RUNNING and record.holder is not None and not record.holder.is_gone() and not is_silent
 
 
 def in_order_of_unloading(names: Iterable[str]) -> tuple[str, ...]:

@@ -46,26 +46,28 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
             hint="look: tao2serve status",
         )
     versions = _versions(inventory, endpoint, wanted, orphaned)
-    concerned = {*versions, *orphaned} if not isinstance(wanted, int) else {wanted}
     ours = {version for name, version in (*inventory.deployed(), *inventory.removed()) if name == endpoint}
     busy = {version for name, version in inventory.busy() if name == endpoint}
+    leftovers = {name.text for name in inventory.orphans() if wanted in ("old", "all", name.version)}
+    of_endpoint = [name for name in inventory.names() if name.endpoint == endpoint]
     going = {
-        name.text: name
-        for name in inventory.names()
-        if name.endpoint == endpoint and name.version in (concerned & ours) - busy
-        and triton_model_name(endpoint, name.version) not in inventory.elsewhere
-    }  # fmt: skip
+        name.text
+        for name in of_endpoint
+        if name.text in leftovers
+        or (
+            name.version in versions
+            and name.version in ours - busy
+            and triton_model_name(endpoint, name.version) not in inventory.elsewhere
+        )
+    }
+    staying = sorted(name.text for name in of_endpoint if name.version in versions and name.text not in going)
     loaded = {text for text, is_ready in (inventory.on_triton or {}).items() if is_ready}
-    staying = sorted(
-        name.text for name in inventory.names()
-        if name.endpoint == endpoint and name.version in concerned and name.text not in going
-    )  # fmt: skip
     return RemovalPlan(
         endpoint=endpoint,
         drops_route=wanted == "all" and endpoint in state.routes,
         versions=versions,
-        unload=in_order_of_unloading(set(going) & loaded),
-        folders=in_order_of_unloading(set(going) & (inventory.folders or frozenset())),
+        unload=in_order_of_unloading(going & loaded),
+        folders=in_order_of_unloading(going & (inventory.folders or frozenset())),
         left=tuple(
             f"{name} stays: no operation of this service made it, or another service uses it" for name in staying
         ),

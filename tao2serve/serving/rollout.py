@@ -136,11 +136,11 @@ def confirm(
             raise NotReadyError(
                 subject,
                 f"is not applied by every inference instance after {waited_s:.0f} s",
-                evidence=f"behind: {names}; they look every {poll_s:g} s",
+                evidence=f"behind: {names}; they look every {poll_s:.4g} s",
                 hint="a request that hangs holds up every change: see the inference service's log; what was written "
                 "stays, so run this again, or go back: tao2serve rollback ENDPOINT",
             )
-        on_news(f"waiting {waited_s:.0f} s for {names}, of at most {limit_s:.0f} s (a look every {poll_s:g} s)")
+        on_news(f"waiting {waited_s:.0f} s for {names}, of at most {limit_s:.0f} s (a look every {poll_s:.4g} s)")
         time.sleep(PAUSE_S if poll_s < 10 else 1.0)
 
 

@@ -127,6 +127,7 @@ def _inventory(
         folders=None if managed else read_folders(settings.model_repository),
         on_triton=control.models() if control is not None else None,
         own_task=own_task,
+        now=server_time(),
     )
 
 
@@ -154,7 +155,7 @@ def _wait(service: ServingService, plan: RemovalPlan, settings: Settings, on_new
     rest_s = hold_s(changes, current, plan.versions, now=server_time(), grace_s=grace_s)
     deadline = time.monotonic() + rest_s
     while (remaining_s := deadline - time.monotonic()) > 0:
-        on_news(f"{remaining_s:.0f} s of a poll and the deadline of requests, {grace_s:g} s since the route changed")
+        on_news(f"{remaining_s:.0f} s of a poll and the deadline of requests, {grace_s:.0f} s since the route changed")
         time.sleep(min(remaining_s, 1.0))
     return rest_s
 
