@@ -114,7 +114,7 @@ def _row(version: VersionStatus, *, wide: bool) -> tuple[str, ...]:
         f"{traffic.answered:,}" if traffic else "?",
         f"{traffic.failed:,}" if traffic else "?",
         ready,
-        f"{version.instances_ready} of {version.instances}",
+        f"{len(version.known_to)} of {version.instances}",
         version.precision or "?",
         source or "a file",
         model if version.model_is_there else f"{model} (gone)",

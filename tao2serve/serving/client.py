@@ -16,7 +16,7 @@ from tao2serve.errors import InputError, NotReadyError, ServiceError
 from tao2serve.runtime import Detections
 from tao2serve.values import IMAGE_MEDIA_TYPES, Prediction
 
-__all__ = ["Answer", "Prediction", "ask", "media_type_of", "wait_for_answer", "wait_for_answers"]
+__all__ = ["Answer", "Prediction", "ask", "media_type_of", "problem_of", "wait_for_answer", "wait_for_answers"]
 
 OK, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 200, 404, 413, 422
 FAULT_LIMIT_S: Final = 60.0
@@ -96,6 +96,15 @@ def _post(url: str, image: bytes, *, media_type: str, timeout_s: float, client: 
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
         # The server may end a connection it kept just as we use it again; asking twice changes nothing.
         return client.post(url, content=image, headers=headers, timeout=timeout_s)
+
+
+def problem_of(base_url: str) -> str:
+    """Return why nobody answers at this URL, "" if somebody does: endpoints take POST alone, so any answer will do."""
+    try:
+        httpx.get(base_url, timeout=5.0, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def media_type_of(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from tao2serve.config import Settings
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.state import ServiceState, parse_state
 
-__all__ = ["Instance", "Instances", "poll_of", "read_state", "state_of"]
+__all__ = ["SILENCE_S", "Instance", "Instances", "poll_of", "read_state", "server_time", "state_of"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ FIELDS: Final = (
     *(f"configuration.{name}" for name in OBJECTS),
 )
 LOG_LINES: Final = 200
+ASK_AGAIN_S: Final = 5.0  # one that is just starting says it in a moment
 SERVICE_ID: Final = re.compile(r"\[service_id=(\w+)\]")
 SYNC: Final = re.compile(r"configuration sync every ([0-9.]+) sec")
 
@@ -62,6 +64,7 @@ class Instances:
     service_id: str
     _api: Any = None
     _consoles: dict[str, tuple[str, float | None]] = field(default_factory=dict)
+    _asked: dict[str, float] = field(default_factory=dict)  # when, for those that have not said all of it
 
     def read(self) -> tuple[Instance, ...]:
         """Return those that ClearML holds as running, the dead among them included (`is_alive`).
@@ -101,14 +104,13 @@ class Instances:
 
     def _console(self, task_id: str) -> tuple[str, float | None]:
         """Return which service it serves and how often it looks, as its first lines say: "" and None if they do not."""
-        known = self._consoles.get(task_id)
-        if known is not None:
+        known, now = self._consoles.get(task_id), time.monotonic()
+        if known is not None and (all(known) or now - self._asked[task_id] < ASK_AGAIN_S):
             return known
         said = _said(self._lines(task_id, navigate_earlier=False))
         if not all(said):  # a continued task's last start is at the end
             said = _said(self._lines(task_id, navigate_earlier=True))
-        if all(said):
-            self._consoles[task_id] = said
+        self._consoles[task_id], self._asked[task_id] = said, now
         return said
 
     def _lines(self, task_id: str, *, navigate_earlier: bool) -> list[str]:

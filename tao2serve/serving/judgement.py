@@ -15,8 +15,10 @@ from tao2serve.triton.control import ModelTraffic
 __all__ = ["EndpointStatus", "Note", "NoteKind", "VersionStatus", "judge"]
 
 NoteKind: TypeAlias = Literal[
-    "frozen", "alias-without-version", "version-not-ready", "version-not-applied", "route-not-applied", "model-gone",
-    "no-alias", "canary", "no-traffic", "orphan", "stranger", "dead-instance", "no-instance", "server-away", "dead-operation",
+    "frozen", "server-away", "no-instance", "dead-instance",
+    "alias-without-version", "no-alias", "route-not-applied",
+    "version-not-ready", "version-not-applied", "model-gone", "no-traffic", "canary",
+    "orphan", "stranger", "dead-operation",
 ]  # fmt: skip
 
 
@@ -36,8 +38,8 @@ class VersionStatus:
     triton_model: str
     is_ready: bool | None
     traffic: ModelTraffic | None
-    instances_ready: int
-    instances: int
+    known_to: tuple[str, ...]  # task ids of living instances
+    instances: int  # how many live
 
     @property
     def is_routed(self) -> bool:
@@ -169,10 +171,10 @@ def _version(endpoint: EndpointStatus, version: VersionStatus) -> Iterator[Note]
             if version.is_routed
             else f"tao2serve promote {name} {version.version} loads it; tao2serve undeploy {subject} removes it",
         )  # fmt: skip
-    if version.instances_ready < version.instances:
+    if len(version.known_to) < version.instances:
         yield Note(
             kind="version-not-applied", subject=subject,
-            fact=f"is known to {version.instances_ready} of {version.instances} instances so far",
+            fact=f"is known to {len(version.known_to)} of {version.instances} instances so far",
             mend="wait for one poll",
         )  # fmt: skip
     if version.model_id and not version.model_is_there:

@@ -11,7 +11,7 @@ from tao2serve.config import Settings
 from tao2serve.errors import NotReadyError, ServiceError
 from tao2serve.registry.operation import Operation
 from tao2serve.serving.client import wait_for_answers
-from tao2serve.serving.instances import Instance, Instances, poll_of
+from tao2serve.serving.instances import SILENCE_S, Instance, Instances, poll_of, read_state
 from tao2serve.serving.routes import described, route_to_json, with_canary
 from tao2serve.serving.service import ServingService
 from tao2serve.serving.state import ServiceState, same_weights
@@ -109,11 +109,9 @@ def confirm(
     """Return when every living instance has applied what `is_so` asks for; None if the service itself holds it no more.
 
     An instance looks once per poll, and applies nothing before all requests that it answers are done, so one that
-    hangs holds up all: the wait is as long as a poll, the deadline of requests and some slack. Instances that gave
-    no sign for two minutes are not waited for.
+    hangs holds up all: the wait is as long as a poll, the deadline of requests and some slack, and long enough to
+    tell one that was killed from one that is slow. Instances that gave no sign for two minutes are not waited for.
     """
-    from tao2serve.serving.instances import read_state
-
     instances = Instances(service_id)
     start = time.monotonic()
     told_dead: set[str] = set()
@@ -130,7 +128,7 @@ def confirm(
         poll_s = poll_of(found, settings)
         if not behind:
             return Confirmation(instances=alive, poll_s=poll_s)
-        waited_s, limit_s = time.monotonic() - start, patience_s(poll_s, settings)
+        waited_s, limit_s = time.monotonic() - start, max(patience_s(poll_s, settings), SILENCE_S + SLACK_S)
         names = ", ".join(map(str, behind))
         if waited_s > limit_s:
             raise NotReadyError(

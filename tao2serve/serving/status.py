@@ -14,6 +14,7 @@ from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError, Tao2ServeError, UsageError
 from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.session import clearml, translated
+from tao2serve.serving.client import problem_of
 from tao2serve.serving.instances import Instance, Instances, poll_of, server_time, state_of
 from tao2serve.serving.inventory import Inventory, is_running, read_elsewhere, read_folders
 from tao2serve.serving.judgement import EndpointStatus, Note, VersionStatus, judge
@@ -190,16 +191,10 @@ def _ask_triton(address: str, *, managed: bool) -> tuple[Side, dict[str, bool] |
 
 
 def _ask_inference(base_url: str) -> Side:
-    """Any answer will do: endpoints take POST alone, and a gateway may refuse everything else."""
-    import httpx
-
     if not base_url:
         return Side(address="", is_there=False, problem="its URL is not known")
-    try:
-        httpx.get(base_url, timeout=5.0, trust_env=False)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Side(address=base_url, is_there=False, problem=str(error) or type(error).__name__)
-    return Side(address=base_url, is_there=True)
+    problem = problem_of(base_url)
+    return Side(address=base_url, is_there=not problem, problem=problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +265,8 @@ def _endpoint_status(
             triton_model=triton_model,
             is_ready=None if inventory.on_triton is None else inventory.on_triton.get(triton_model, False),
             traffic=traffic.get(triton_model),
-            instances_ready=sum(url in instance.state.endpoints for instance in alive), instances=len(alive),
+            known_to=tuple(instance.task_id for instance in alive if url in instance.state.endpoints),
+            instances=len(alive),
         ))  # fmt: skip
     applied = sum(_route_is_applied(name, state, instance.state) for instance in alive)
     return EndpointStatus(
@@ -305,7 +301,7 @@ def _version(version: VersionStatus) -> dict[str, Any]:
             "failed_since_load": traffic.failed if traffic else None,
             "last_request": _iso(traffic.last_request) if traffic else None,
         },
-        "instances_ready": version.instances_ready,
+        "known_to_instances": list(version.known_to),
     }
 
 

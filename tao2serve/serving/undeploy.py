@@ -15,6 +15,7 @@ from tao2serve.errors import ServiceError, Tao2ServeError
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.operations import list_operations
 from tao2serve.registry.session import clearml, translated
+from tao2serve.serving.client import problem_of
 from tao2serve.serving.history import changes_of, hold_s
 from tao2serve.serving.instances import Instances, poll_of, server_time
 from tao2serve.serving.inventory import Inventory, ModelName, read_elsewhere, read_folders, read_model_name
@@ -71,14 +72,14 @@ def undeploy(endpoint: str, wanted: Removal, settings: Settings, *, steps: Steps
     any more, and its models and folders are left for the next run.
     """
     with ExitStack() as stack:
-        with steps.step("look at the endpoint") as step:
+        with steps.step("look at the endpoint"):
             service = find_service(settings.service)
-            decide_removal(_inventory(service, None, settings), endpoint, wanted)  # refuses before anything is claimed
+            control = stack.enter_context(triton_of(service, settings))
+            decide_removal(_inventory(service, control, settings), endpoint, wanted)  # refuses before it claims
         operation = stack.enter_context(
             Operation("undeploy", endpoint=endpoint, service_id=service.id, project=settings.artifact_project)
         )
         service.turn = operation.turn
-        control = stack.enter_context(triton_of(service, settings))
         with steps.step("see what is ours") as step:
             inventory = _inventory(service, control, settings, own_task=operation.id)
             plan = _proven(decide_removal(inventory, endpoint, wanted), inventory, settings)
@@ -151,6 +152,10 @@ def _wait(service: ServingService, plan: RemovalPlan, settings: Settings, on_new
     current = service.state().weights(plan.endpoint)
     changes = changes_of(list_operations(service.id, endpoint=plan.endpoint), current)
     instances = Instances(service.id).read()
+    url = service.base_url(settings)
+    if not any(instance.is_alive for instance in instances) and problem_of(url):
+        on_news(f"no inference instance lives, and nobody answers at {url}")
+        return 0.0
     grace_s = poll_of(instances, settings) + settings.deadline_s
     rest_s = hold_s(changes, current, plan.versions, now=server_time(), grace_s=grace_s)
     deadline = time.monotonic() + rest_s
