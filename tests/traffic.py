@@ -1,4 +1,4 @@
-"""A client that never stops asking: constant traffic on one URL, and what became of every request."""
+"""A client that never stops asking: constant traffic, and what became of every request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import httpx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One request: when it was sent, how long it took, the version in its answer, or what was wrong."""
+    """One request: where and when it was sent, how long it took, the version in its answer, or what was wrong."""
 
+    url: str
     sent: float
     seconds: float
     version: str = ""
@@ -24,12 +25,12 @@ class Reply:
 
 @dataclass(slots=True)
 class Traffic:
-    """Posts `image` to `url` at `rate` requests a second from several threads, until the block ends.
+    """Posts `image` to `urls` in turn at `rate` requests a second from several threads, until the block ends.
 
     A slot that comes due while all threads wait for an answer is sent late, never dropped.
     """
 
-    url: str
+    urls: tuple[str, ...]
     image: bytes
     rate: float = 25.0
     threads: int = 10
@@ -40,7 +41,9 @@ class Traffic:
     def __enter__(self) -> Self:
         start = time.monotonic()
         for index in range(self.threads):
-            worker = threading.Thread(target=self._go_on, args=(start + index / self.rate,), daemon=True)
+            worker = threading.Thread(
+                target=self._go_on, args=(self.urls[index % len(self.urls)], start + index / self.rate), daemon=True
+            )
             self._workers.append(worker)
             worker.start()
         return self
@@ -60,24 +63,24 @@ class Traffic:
         """How many answers came from each version, of the requests sent after `since` (time.monotonic)."""
         return Counter(reply.version for reply in self.replies if reply.sent >= since and not reply.problem)
 
-    def _go_on(self, due: float) -> None:
+    def _go_on(self, url: str, due: float) -> None:
         period = self.threads / self.rate
         with httpx.Client(timeout=60.0, trust_env=False, headers={"Content-Type": "image/jpeg"}) as client:
             while not self._stop.is_set():
                 if (early := due - time.monotonic()) > 0 and self._stop.wait(early):
                     return
                 due = max(due + period, time.monotonic())
-                self.replies.append(self._ask(client))
+                self.replies.append(self._ask(client, url))
 
-    def _ask(self, client: httpx.Client) -> Reply:
+    def _ask(self, client: httpx.Client, url: str) -> Reply:
         sent = time.monotonic()
         version = problem = ""
         try:
-            response = client.post(self.url, content=self.image)
+            response = client.post(url, content=self.image)
             if response.status_code == 200:
                 version = str(response.json()["model"]["version"])
             else:
                 problem = f"{response.status_code}: {response.text[:200]}"
         except (httpx.HTTPError, ValueError, KeyError) as error:
             problem = f"{type(error).__name__}: {error}"
-        return Reply(sent=sent, seconds=time.monotonic() - sent, version=version, problem=problem)
+        return Reply(url=url, sent=sent, seconds=time.monotonic() - sent, version=version, problem=problem)
