@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from tao2serve.config import Settings
@@ -152,12 +153,13 @@ def read_state(service_id: str, *, api: Any = None) -> ServiceState:
 def state_of(task: Any) -> ServiceState:
     """Return the configuration objects of a task of the API as a value."""
     held: Mapping[str, Any] = task.configuration or {}
-    return parse_state({name: _document(held[name].value) for name in OBJECTS if name in held})
+    return parse_state({name: _document(held[name].value or "") for name in OBJECTS if name in held})
 
 
-def _document(text: str | None) -> Mapping[str, Any]:
+@lru_cache(maxsize=64)  # two endpoints take 50 ms to parse, and who waits reads the same text many times
+def _document(text: str) -> Mapping[str, Any]:
     """Configuration objects are HOCON, as the SDK writes dictionaries."""
-    if not text or not text.strip():
+    if not text.strip():
         return {}
     from clearml.utilities.config import text_to_config_dict
 
