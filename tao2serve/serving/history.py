@@ -10,7 +10,7 @@ from tao2serve.registry.operations import OperationRecord
 from tao2serve.serving.routes import route_from_json
 from tao2serve.serving.state import same_weights
 
-__all__ = ["Change", "Earlier", "canary_of", "changes_of", "earlier_routes", "hold_s"]
+__all__ = ["Change", "Earlier", "canary_of", "changes_of", "cut_off", "earlier_routes", "hold_s"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,18 @@ def earlier_routes(changes: Sequence[Change], current: Mapping[int, float]) -> t
             Earlier(route=change.before, undoes=tuple(undone), because=f"before the {change.kind} of {change.at:%F %R}")
         )
     return tuple(entry for entry in found if entry.route and not same_weights(entry.route, current))
+
+
+def cut_off(records: Sequence[OperationRecord], current: Mapping[int, float], *, kind: str) -> OperationRecord | None:
+    """Return the last operation if it wrote the current route and ended before all instances had it.
+
+    Running the command again must end that one: not go another step back, nor choose another version.
+    """
+    last = records[0] if records else None
+    if last is None or last.kind != kind or "route" in last.properties:
+        return None
+    wanted = route_from_json(last.properties.get("route_wanted", ""))
+    return last if wanted is not None and same_weights(wanted, current) else None
 
 
 def canary_of(changes: Sequence[Change], current: Mapping[int, float]) -> int:

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError, Tao2ServeError, UsageError
 from tao2serve.registry.operation import Operation
-from tao2serve.registry.operations import list_operations
-from tao2serve.serving.history import Change, Earlier, canary_of, changes_of, earlier_routes
+from tao2serve.registry.operations import OperationRecord, list_operations
+from tao2serve.serving.history import Change, Earlier, canary_of, changes_of, cut_off, earlier_routes
 from tao2serve.serving.instances import Instances, poll_of
 from tao2serve.serving.probe import prove_versions
 from tao2serve.serving.rollout import change_route, patience_s
-from tao2serve.serving.routes import described, route_to_json, with_canary
+from tao2serve.serving.routes import described, with_canary
 from tao2serve.serving.service import ServingService, find_service
 from tao2serve.serving.state import ServiceState, same_weights
 from tao2serve.steps import Step, Steps
@@ -32,14 +32,14 @@ class RouteChange:
     before: Mapping[int, float]
     after: Mapping[int, float]
     service_id: str
-    task_id: str = ""  # of the operation, "" if nothing was to be done
+    task_id: str  # of the operation
     reason: str = ""
     skipped: tuple[str, ...] = ()  # earlier routes that cannot be served any more, and why
     steps: Steps
 
     @property
     def changed(self) -> bool:
-        return bool(self.task_id)
+        return not same_weights(self.before, self.after)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `promote` and `rollback`."""
@@ -50,7 +50,7 @@ class RouteChange:
             "route": {str(version): weight for version, weight in self.after.items()},
             "reason": self.reason,
             "skipped": list(self.skipped),
-            "operation_task_id": self.task_id or None,
+            "operation_task_id": self.task_id,
             "service_id": self.service_id,
             "steps": self.steps.to_list(),
         }
@@ -73,24 +73,26 @@ def promote(
         with steps.step("choose the version") as step:
             state = service.state()
             before = state.weights(endpoint)
-            changes = changes_of(list_operations(service.id, endpoint=endpoint), before)
-            chosen, weights, reason = decide_promotion(state, endpoint, changes, version=version, percent=percent)
+            records = _others(operation)
+            half = cut_off(records, before, kind="promote") if version is None and percent is None else None
+            if half is not None and half.properties.get("version", "").isdigit():
+                version = int(half.properties["version"])
+            chosen, weights, reason = decide_promotion(
+                state, endpoint, changes_of(records, before), version=version, percent=percent
+            )
             step.note(f"version {chosen}, {reason}")
-        changed = not same_weights(before, weights)
-        if changed:
-            operation.note(version=str(chosen))
-            with steps.step("ask the version itself") as step:
-                patience = _patience_s(service, settings)
-                image = prove_versions(
-                    service, state, endpoint, (chosen,), settings=settings, patience_s=patience, on_news=step.news
-                )
-                step.note(f"{base_url}/{endpoint}/{chosen}")
-            _switch(service, endpoint, weights, operation, image, settings, steps)
-        else:
-            operation.note(route_before=route_to_json(before), route=route_to_json(before))
+        operation.note(version=str(chosen))
+        with steps.step("ask the version itself") as step:
+            image = prove_versions(
+                service, state, endpoint, (chosen,), settings=settings,
+                patience_s=_patience_s(service, settings), on_news=step.news,
+            )  # fmt: skip
+            step.note(f"{base_url}/{endpoint}/{chosen}")
+        # Also if the route says so already: a run that was killed may have written it, and not seen it arrive.
+        _switch(service, endpoint, weights, operation, image, settings, steps)
         return RouteChange(
             kind="promote", endpoint=endpoint, alias_url=f"{base_url}/{endpoint}", before=before, after=weights,
-            service_id=service.id, task_id=operation.id if changed else "", reason=reason, steps=steps,
+            service_id=service.id, task_id=operation.id, reason=reason, steps=steps,
         )  # fmt: skip
 
 
@@ -98,7 +100,7 @@ def rollback(endpoint: str, settings: Settings, *, steps: Steps) -> RouteChange:
     """Go back to the route before the last change that is not taken back yet; a second one goes a step further.
 
     Routes whose versions are gone, or do not answer, are passed over. Raises InputError if there is none to go
-    back to, ServiceError if none of those there are can be served.
+    back to, or none of whose versions are registered; ServiceError if they are, and do not answer.
     """
     with steps.step("look at the endpoint") as step:
         service = find_service(settings.service)
@@ -111,8 +113,12 @@ def rollback(endpoint: str, settings: Settings, *, steps: Steps) -> RouteChange:
         with steps.step("find the route before") as step:
             state = service.state()
             before = state.weights(endpoint)
-            changes = changes_of(list_operations(service.id, endpoint=endpoint), before)
-            earlier = earlier_routes(changes, before)
+            records = [
+                record for record in list_operations(service.id, endpoint=endpoint) if record.task_id != operation.id
+            ]
+            earlier = earlier_routes(changes_of(records, before), before)
+            if cut_off(records, before, kind="rollback"):
+                earlier = (Earlier(route=before, undoes=(), because="that a rollback which was cut off had written"),)
             if not earlier:
                 raise InputError(
                     f"endpoint {endpoint}",
@@ -130,6 +136,12 @@ def rollback(endpoint: str, settings: Settings, *, steps: Steps) -> RouteChange:
             kind="rollback", endpoint=endpoint, alias_url=f"{base_url}/{endpoint}", before=before, after=target.route,
             service_id=service.id, task_id=operation.id, reason=target.because, skipped=skipped, steps=steps,
         )  # fmt: skip
+
+
+def _others(operation: Operation) -> list[OperationRecord]:
+    """Return the earlier operations on the endpoint, newest first."""
+    records = list_operations(operation.service_id, endpoint=operation.endpoint)
+    return [record for record in records if record.task_id != operation.id]
 
 
 def require_known(state: ServiceState, endpoint: str) -> None:
@@ -193,6 +205,7 @@ def _first_that_answers(
 ) -> tuple[Earlier, bytes, tuple[str, ...]]:
     """Return the nearest earlier route whose versions all answer, a picture, and the routes passed over with why."""
     skipped: list[str] = []
+    kind: type[Tao2ServeError] = InputError
     for entry in earlier:
         try:
             image = prove_versions(
@@ -200,12 +213,13 @@ def _first_that_answers(
                 patience_s=_patience_s(service, settings), on_news=step.news,
             )  # fmt: skip
         except Tao2ServeError as error:
+            kind = kind if isinstance(error, InputError) else ServiceError
             why = f"{described(entry.route)}: {error.subject} {error.fact}"
             skipped.append(why + (f" ({error.evidence})" if error.evidence else ""))
             step.news(f"passed over {why}")
             continue
         return entry, image, tuple(skipped)
-    raise ServiceError(
+    raise kind(
         f"endpoint {endpoint}",
         "has earlier routes, and none can be served now",
         evidence="\n".join(skipped),

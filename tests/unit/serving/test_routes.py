@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tao2serve.errors import InputError, UsageError
 from tao2serve.registry.operations import OperationRecord
-from tao2serve.serving.history import Change, canary_of, changes_of, earlier_routes, hold_s
+from tao2serve.serving.history import Change, canary_of, changes_of, cut_off, earlier_routes, hold_s
 from tao2serve.serving.promotion import decide_promotion
 from tao2serve.serving.routes import described, route_from_json, route_to_json, with_canary
 from tao2serve.serving.state import Registered, Route, ServiceState, same_weights
@@ -143,6 +143,23 @@ def test_a_run_that_was_killed_counts_if_its_route_was_written(current: dict[int
     assert (changes[-1].task_id == "t2") == is_known
     routes = [entry.route for entry in earlier_routes(changes, current)]
     assert routes == ([{3: 1.0}] if is_known else [])
+
+
+@pytest.mark.parametrize(("current", "is_half"), [({3: 1.0}, True), ({4: 1.0}, False)])
+def test_a_rollback_that_was_cut_off_is_ended_and_not_doubled(current: dict[int, float], is_half: bool) -> None:
+    """Its route is there, and nobody has seen it everywhere; once it was seen, or somebody moved on, it is over."""
+    wanted = {"route_before": route_to_json({4: 1.0}), "route_wanted": route_to_json({3: 1.0}), "undid": "t2"}
+    half = record_of("rollback", 3, **wanted)
+    before = [moved("deploy", 2, {3: 1.0}, {4: 1.0}), moved("deploy", 1, {2: 1.0}, {3: 1.0})]
+    assert (cut_off([half, *before], current, kind="rollback") is not None) is is_half
+    assert cut_off([half, *before], current, kind="promote") is None
+    assert not cut_off([moved("promote", 4, {3: 1.0}, {4: 1.0}), half, *before], {4: 1.0}, kind="rollback")
+    done = record_of("rollback", 3, **wanted, route=route_to_json({3: 1.0}))
+    assert not cut_off([done, *before], {3: 1.0}, kind="rollback")
+    assert not cut_off([], {}, kind="rollback")
+    # The one after it goes on from there.
+    if is_half:
+        assert [e.route for e in earlier_routes(changes_of([half, *before], current), current)] == [{2: 1.0}]
 
 
 def test_the_canary_is_what_the_operation_brought_in() -> None:
