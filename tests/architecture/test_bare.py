@@ -38,6 +38,10 @@ COMMANDS = (
     ("decode",),
     ("build",),
     ("deploy",),
+    ("status",),
+    ("promote",),
+    ("rollback",),
+    ("undeploy",),
     ("predict",),
     ("loadtest",),
 )

@@ -122,6 +122,7 @@ def test_a_canary_that_was_promoted_goes_back_to_the_canary_and_then_to_the_old_
     ]
     earlier = earlier_routes(changes_of(records, {4: 1.0}), {4: 1.0})
     assert [entry.route for entry in earlier] == [{3: 0.9, 4: 0.1}, {3: 1.0}]
+    assert [entry.undoes for entry in earlier] == [("t3",), ("t3", "t2")]  # passing one over undoes both
     records.insert(0, moved("rollback", 4, {4: 1.0}, {3: 0.9, 4: 0.1}, undid="t3"))
     now = {3: 0.9, 4: 0.1}
     assert [entry.route for entry in earlier_routes(changes_of(records, now), now)] == [{3: 1.0}]
