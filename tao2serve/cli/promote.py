@@ -57,5 +57,9 @@ def show(change: RouteChange, *, as_json: bool) -> None:
     if change.kind == "promote":
         print_text(f"go back:   tao2serve rollback {change.endpoint}")
     else:
-        print_text(f"this was the route {change.reason}; one step further back: tao2serve rollback {change.endpoint}")
+        print_text(
+            f"this is the route {change.reason}\n"
+            f"further:   tao2serve rollback {change.endpoint}\n"
+            f"forward:   tao2serve promote {change.endpoint} {max(change.before, default='VERSION')}"
+        )
     print_text(f"see it:    tao2serve status {change.endpoint}")

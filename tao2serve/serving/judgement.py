@@ -185,7 +185,7 @@ def _version(endpoint: EndpointStatus, version: VersionStatus) -> Iterator[Note]
     if endpoint.has_alias and not version.is_routed:
         yield Note(
             kind="no-traffic", subject=subject, fact="gets no requests from the alias",
-            mend=f"kept for tao2serve rollback {name}; remove it: tao2serve undeploy {subject}",
+            mend=f"keep it to go back to, or remove it: tao2serve undeploy {subject}",
         )  # fmt: skip
 
 
