@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tao2serve.sandbox.samples import PROJECT, SAMPLE
 from tao2serve.sandbox.state import write_json
+from tao2serve.serving.instances import Instances
 
 SERVICE_PROJECT: Final = "DevOps"
 SERVICE_NAME: Final = "tao2serve sandbox"
@@ -43,6 +44,7 @@ def main(result: Path) -> None:
     known = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
     seeded = known or {"service_id": "", "runs": [_write_run(run) for run in RUNS]}
     seeded["service_id"] = _configure_service(seeded["service_id"])
+    Instances(seeded["service_id"]).close()  # those of a sandbox that crashed: no inference service runs yet
     write_json(seeded, result)
 
 

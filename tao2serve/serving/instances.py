@@ -86,6 +86,17 @@ class Instances:
             now = server_time()
             return tuple(instance for task in tasks if (instance := self._instance(task.data, home, now)) is not None)
 
+    def close(self) -> int:
+        """Mark all of them as stopped, and return how many: for whoever knows that none runs.
+
+        Others would wait for one that was killed until it has been silent for long enough.
+        """
+        found = self.read()
+        with translated("ClearML", "did not close the tasks of inference services that are gone"):
+            for instance in found:
+                self._api.tasks.stopped(task=instance.task_id, force=True, status_reason="its process is gone")
+        return len(found)
+
     def _instance(self, task: Any, home: Any, now: datetime) -> Instance | None:
         service_id, poll_s = self._console(task.id)
         if not service_id and home is not None:
