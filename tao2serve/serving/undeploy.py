@@ -83,38 +83,54 @@ def undeploy(endpoint: str, wanted: Removal, settings: Settings, *, steps: Steps
         with steps.step("see what is ours") as step:
             inventory = _inventory(service, control, settings, own_task=operation.id)
             plan = _proven(decide_removal(inventory, endpoint, wanted), inventory, settings)
+            if control is None:  # nobody can tell what is loaded, so folders stay too
+                plan = replace(plan, unload=(), folders=())
             step.note(_words(plan))
-        if plan.drops_route:
-            with steps.step("take the alias away") as step:
-                _drop_route(service, endpoint, operation, settings, step.news)
-        if plan.versions:
-            with steps.step("wait for the last requests") as step:
-                step.note(f"{_wait(service, plan, settings, step.news):.0f} s")
-            with steps.step("unregister the versions") as step:
-                operation.note(removing=",".join(map(str, sorted(_ours(plan, inventory)))))
-                _unregister(service, plan, settings, step.news)
-                step.note(", ".join(f"{endpoint}/{version}" for version in plan.versions))
-        left = [*plan.left, *_unasked(service, control, settings)]
-        if plan.unload and control is not None:
-            with steps.step("unload from Triton") as step:
-                for model in plan.unload:
-                    control.unload(model)
-                step.note(", ".join(plan.unload))
-        is_away = control is None and bool(triton_address(service, settings))
-        if plan.folders and settings.model_repository is not None and not is_away:
-            with steps.step("remove the folders") as step:
-                for folder in plan.folders:
-                    remove_folder(settings.model_repository / folder)
-                step.note(", ".join(plan.folders))
-        done = replace(plan, folders=() if is_away else plan.folders)
+        _stop_serving(service, plan, inventory, operation, settings, steps)
+        _take_off_triton(control, plan, settings, steps)
         result = Undeployment(
-            plan=done, remaining=service.state().versions(endpoint), service_id=service.id, task_id=operation.id,
-            left=tuple(left), steps=steps,
+            plan=plan, remaining=service.state().versions(endpoint), service_id=service.id, task_id=operation.id,
+            left=(*plan.left, *_unasked(service, control, settings)), steps=steps,
         )  # fmt: skip
         operation.record("undeployment", result.to_dict())
-        if is_away and not getattr(settings, "managed", False):
+        if control is None and triton_address(service, settings):
             raise _away(service, result, settings)
         return result
+
+
+def _stop_serving(
+    service: ServingService,
+    plan: RemovalPlan,
+    inventory: Inventory,
+    operation: Operation,
+    settings: Settings,
+    steps: Steps,
+) -> None:
+    """Take away the alias, then, when nothing can be on its way any more, the versions; each is seen to arrive."""
+    if plan.drops_route:
+        with steps.step("take the alias away") as step:
+            _drop_route(service, plan.endpoint, operation, settings, step.news)
+    if plan.versions:
+        with steps.step("wait for the last requests") as step:
+            step.note(f"{_wait(service, plan, settings, step.news):.0f} s")
+        with steps.step("unregister the versions") as step:
+            operation.note(removing=",".join(map(str, sorted(_ours(plan, inventory)))))
+            _unregister(service, plan, settings, step.news)
+            step.note(", ".join(f"{plan.endpoint}/{version}" for version in plan.versions))
+
+
+def _take_off_triton(control: TritonControl | None, plan: RemovalPlan, settings: Settings, steps: Steps) -> None:
+    """Unload, an ensemble before its parts, then remove the folders."""
+    if plan.unload and control is not None:
+        with steps.step("unload from Triton") as step:
+            for model in plan.unload:
+                control.unload(model)
+            step.note(", ".join(plan.unload))
+    if plan.folders and settings.model_repository is not None:
+        with steps.step("remove the folders") as step:
+            for folder in plan.folders:
+                remove_folder(settings.model_repository / folder)
+            step.note(", ".join(plan.folders))
 
 
 def _inventory(
@@ -242,7 +258,7 @@ def _unasked(service: ServingService, control: TritonControl | None, settings: S
         return ["Triton's models stay: ClearML Serving's own controller owns them"]
     words = []
     if not triton_address(service, settings):
-        words.append("Triton's models stay: its address is not known (TAO2SERVE_TRITON_GRPC)")
+        words.append("models and folders stay: Triton's address is not known (TAO2SERVE_TRITON_GRPC)")
     if settings.model_repository is None:
         words.append("folders stay: the model repository is not known (TAO2SERVE_MODEL_REPOSITORY)")
     return words
