@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     matched_ratio_int8: float = Field(0.90, ge=0, le=1, description="boxes that must match: int8")
     # clearml-serving looks for changes every five minutes unless told otherwise.
     ready_timeout_s: float = Field(420.0, gt=0, description="how long deploy waits for an endpoint to answer")
+    serving_poll_s: float | None = Field(
+        None, gt=0, description="seconds between two looks of the inference service; unset: as its log says"
+    )
 
     @field_validator("preferred_batch_sizes", mode="before")
     @classmethod

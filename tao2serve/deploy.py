@@ -24,6 +24,7 @@ from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.package import check_servable, write_package
 from tao2serve.serving.parity import check_boxes
 from tao2serve.serving.placement import place
+from tao2serve.serving.rollout import change_route
 from tao2serve.serving.service import EndpointVersion, find_service
 from tao2serve.serving.undo import take_back
 from tao2serve.steps import Steps, undone_on_failure
@@ -146,6 +147,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
                 original=made.original,
             )  # fmt: skip
             step.note(f"model {model.model_id}")
+            operation.note(version=str(endpoint.version), model=model.model_id)
         undo = stack.enter_context(undone_on_failure())
         if where.repository is None:
             undo.callback(take_back, service, control, endpoint, ())
@@ -171,9 +173,11 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
             parity = check_boxes(expected, smoke, subject=endpoint.url)
             step.note(str(parity))
         with steps.step("switch the alias") as step:
-            service.route(endpoint.name, {endpoint.version: 1.0})
+            change_route(
+                service, endpoint.name, {endpoint.version: 1.0}, operation=operation, image=image,
+                settings=settings, on_news=step.news,
+            )  # fmt: skip
             undo.pop_all()  # it is live
-            wait_for_answer(endpoint.alias_url, image, timeout_s=limit_s, version=endpoint.version, on_news=step.news)
             step.note(endpoint.alias_url)
         deployment = Deployment(
             endpoint=endpoint, source=source, artifact=artifact, cost=made.cost, warnings=made.warnings,

@@ -26,8 +26,12 @@ from tao2serve.cli import (
     loadtest,
     models,
     predict,
+    promote,
     render,
+    rollback,
     sandbox,
+    status,
+    undeploy,
     verify,
 )
 from tao2serve.cli.output import Told, error_document, print_error, print_json
@@ -72,6 +76,10 @@ app.command("verify", short_help="Compare two forms of a model.")(verify.verify)
 app.command("decode", short_help="Turn raw grids into detections.")(decode.decode)
 app.command("build", short_help="Write Triton models without deploying.")(build.build)
 app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
+app.command("status", short_help="Show what serves, and what is left over.")(status.status)
+app.command("promote", short_help="Give a version its endpoint's requests.")(promote.promote)
+app.command("rollback", short_help="Go back to the route before.")(rollback.rollback)
+app.command("undeploy", short_help="Remove versions that get no requests.")(undeploy.undeploy)
 app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)
 app.command("doctor", short_help="Say what is here, missing or wrong.")(doctor.doctor)

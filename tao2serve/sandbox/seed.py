@@ -18,6 +18,7 @@ from tao2serve.sandbox.samples import LOCAL_PROJECT, PROJECT, SAMPLE, pictures
 from tao2serve.sandbox.state import write_json
 from tao2serve.sandbox.tao_console import Curve, History, console_log, read_history
 from tao2serve.sandbox.tao_summaries import validation_pictures, weight_histograms
+from tao2serve.serving.instances import Instances
 
 SERVICE_PROJECT: Final = "DevOps"
 SERVICE_NAME: Final = "tao2serve sandbox"
@@ -72,6 +73,7 @@ def main(result: Path) -> None:
     known = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
     seeded = known or {"service_id": "", "runs": _write_runs()}
     seeded["service_id"] = _configure_service(seeded["service_id"])
+    Instances(seeded["service_id"]).close()  # those of a sandbox that crashed: no inference service runs yet
     write_json(seeded, result)
 
 

@@ -16,7 +16,7 @@ from tao2serve.errors import InputError, NotReadyError, ServiceError
 from tao2serve.runtime import Detections
 from tao2serve.values import IMAGE_MEDIA_TYPES, Prediction
 
-__all__ = ["Answer", "Prediction", "ask", "media_type_of", "wait_for_answer"]
+__all__ = ["Answer", "Prediction", "ask", "media_type_of", "problem_of", "wait_for_answer", "wait_for_answers"]
 
 OK, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 200, 404, 413, 422
 FAULT_LIMIT_S: Final = 60.0
@@ -98,6 +98,15 @@ def _post(url: str, image: bytes, *, media_type: str, timeout_s: float, client: 
         return client.post(url, content=image, headers=headers, timeout=timeout_s)
 
 
+def problem_of(base_url: str) -> str:
+    """Return why nobody answers at this URL, "" if somebody does: endpoints take POST alone, so any answer will do."""
+    try:
+        httpx.get(base_url, timeout=5.0, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
 def media_type_of(path: Path) -> str:
     """Return the media type by file name; the endpoint itself looks at the bytes."""
     return IMAGE_MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
@@ -117,20 +126,47 @@ def wait_for_answer(
     other fault (422, 5xx, no connection) ends the wait when it lasts for FAULT_LIMIT_S. Raises NotReadyError
     with the last of these.
     """
+    versions = None if version is None else frozenset({str(version)})
+    return wait_for_answers(url, image, versions=versions, count=1, timeout_s=timeout_s, on_news=on_news)
+
+
+def wait_for_answers(
+    url: str,
+    image: bytes,
+    *,
+    versions: frozenset[str] | None,
+    count: int,
+    timeout_s: float,
+    fault_s: float | None = None,
+    on_news: Callable[[str], None] = lambda _: None,
+) -> Answer:
+    """Post the image until the endpoint answers `count` times in a row from one of `versions`; return the last.
+
+    As `wait_for_answer` otherwise; `fault_s` is how long a fault may last. Several answers are asked for where several
+    instances share a URL.
+    """
     start = time.monotonic()
     fault_since: float | None = None
+    in_a_row = 0
     while True:
         try:
             answer = ask(url, image, media_type="image/jpeg", timeout_s=min(30.0, timeout_s))
-            if version is None or answer.version == str(version):
-                return answer
-            reason, fault_since = f"version {answer.version} still answers, not {version}", None
+            if versions is None or answer.version in versions:
+                in_a_row, fault_since = in_a_row + 1, None
+                if in_a_row >= count:
+                    return answer
+                continue
+            wanted = " or ".join(sorted(versions))
+            reason, fault_since = f"version {answer.version} still answers, not {wanted}", None
         except NotFoundError as error:
             reason, fault_since = f"{error.fact}: {error.evidence}", None
         except (ServiceError, InputError) as error:
             reason, fault_since = f"{error.fact}: {error.evidence}", fault_since or time.monotonic()
+        in_a_row = 0
         now = time.monotonic()
-        if now - start > timeout_s or (fault_since is not None and now - fault_since > FAULT_LIMIT_S):
+        if now - start > timeout_s or (
+            fault_since is not None and now - fault_since > (FAULT_LIMIT_S if fault_s is None else fault_s)
+        ):
             raise NotReadyError(
                 url,
                 f"does not answer as it should after {now - start:.0f} s",

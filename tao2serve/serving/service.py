@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.registry.session import clearml, translated
+from tao2serve.serving.instances import read_state
 from tao2serve.serving.names import triton_model_name
+from tao2serve.serving.state import ServiceState, parse_state, same_weights
 from tao2serve.values import ModelSignature
 
 __all__ = ["EndpointVersion", "ServingService", "find_service"]
+
+WRITES: Final = 3  # how often a change is made before another writer is given way to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,10 @@ class ServingService:
             )
         return f"{self.base_url(settings)}/{endpoint}"
 
+    def state(self) -> ServiceState:
+        """Return what the service is configured to do, read anew."""
+        return read_state(self.id)
+
     def register(
         self,
         endpoint: EndpointVersion,
@@ -143,17 +152,44 @@ class ServingService:
             output_size=[list(tensor.shape) for tensor in outputs],
             auxiliary_cfg=dict(auxiliary) if auxiliary else None,
         )
-        with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be registered"), self.turn():
-            self._read()
+        url = f"{endpoint.name}/{endpoint.version}"
+
+        def add() -> None:
             self._processor.add_endpoint(entry, preprocess_code=str(preprocess_code))
-            self._write()
+
+        def is_there(state: ServiceState) -> bool:
+            found = state.endpoints.get(url)
+            return found is not None and found.model_id == model_id
+
+        with translated(f"endpoint {url}", "could not be registered"), self.turn():
+            self._change(add, is_there, subject=f"endpoint {url}")
 
     def unregister(self, endpoint: EndpointVersion) -> None:
         """Take one endpoint version away again, in an update of its own; not being there is no error."""
-        with translated(f"endpoint {endpoint.name}/{endpoint.version}", "could not be removed"), self.turn():
-            self._read()
-            if self._processor.remove_endpoint(endpoint.name, str(endpoint.version)):
-                self._write()
+        self.unregister_all(endpoint.name, (endpoint.version,))
+
+    def unregister_all(self, endpoint: str, versions: Sequence[int]) -> None:
+        """Take versions away in one update of their own; those that are not there are no error.
+
+        Raises ServiceError if an alias routes to one of them: clearml-serving 1.3.5 may stop every endpoint then.
+        """
+        urls = {f"{endpoint}/{version}" for version in versions}
+        subject = f"endpoint {', '.join(sorted(urls))}"
+
+        def remove() -> None:
+            routed = _state(self._processor).routed_urls()
+            if used := sorted(urls & set(routed)):
+                names = sorted({name for url in used for name in routed[url]})
+                raise ServiceError(
+                    subject,
+                    f"stays registered: alias {', '.join(names)} routes to {', '.join(used)}",
+                    hint="route to another version first: tao2serve promote ENDPOINT VERSION",
+                )
+            for version in versions:
+                self._processor.remove_endpoint(endpoint, str(version))
+
+        with translated(subject, "could not be removed"), self.turn():
+            self._change(remove, lambda state: not urls & set(state.endpoints), subject=subject)
 
     def routes_to(self, endpoint: EndpointVersion) -> bool:
         """Whether an alias points at this version now."""
@@ -163,30 +199,73 @@ class ServingService:
         return any(url in (route.load_endpoints or ()) for route in self._processor._canary_endpoints.values())
 
     def route(self, endpoint: str, weights: Mapping[int, float]) -> None:
-        """Point the alias `endpoint` at versions by weight, in an update of its own.
+        """Point the alias `endpoint` at versions by weight, in an update of its own; no change is no update.
 
         Raises InputError for weights that are not positive and for versions that are not registered:
         clearml-serving 1.3.5 freezes every endpoint when the registered weights of a route add up to zero.
         """
         from clearml_serving.serving.endpoints import CanaryEP
 
-        with translated(f"alias {endpoint}", "could not be switched"), self.turn():
-            self._read()
+        total = sum(weights.values())
+
+        def point() -> None:
             missing = [version for version in weights if version not in self.versions(endpoint)]
-            if not weights or missing or any(weight <= 0 for weight in weights.values()):
+            if not weights or missing or any(not 0 < weight < math.inf for weight in weights.values()):
                 raise InputError(
                     f"alias {endpoint}",
                     "needs weights above 0 for registered versions",
                     evidence=f"asked for {dict(weights)}, registered {list(self.versions(endpoint))}",
                 )
-            total = sum(weights.values())
-            route = CanaryEP(
+            self._processor.add_canary_endpoint(CanaryEP(
                 endpoint=endpoint,
                 weights=[weight / total for weight in weights.values()],
                 load_endpoints=[f"{endpoint}/{version}" for version in weights],
-            )
-            self._processor.add_canary_endpoint(route)
+            ))  # fmt: skip
+
+        def points(state: ServiceState) -> bool:
+            wanted = {version: weight / total for version, weight in weights.items()} if total > 0 else {}
+            return bool(wanted) and same_weights(state.weights(endpoint), wanted) and not state.missing().get(endpoint)
+
+        with translated(f"alias {endpoint}", "could not be switched"), self.turn():
+            self._change(point, points, subject=f"alias {endpoint}")
+
+    def drop_route(self, endpoint: str) -> None:
+        """Take the alias away, in an update of its own; not being there is no error."""
+
+        def drop() -> None:
+            self._processor.remove_canary_endpoint(endpoint)
+
+        with translated(f"alias {endpoint}", "could not be removed"), self.turn():
+            self._change(drop, lambda state: endpoint not in state.routes, subject=f"alias {endpoint}")
+
+    def _change(self, change: Callable[[], None], is_done: Callable[[ServiceState], bool], *, subject: str) -> None:
+        """Change the configuration and see it there; what is done already is not written again.
+
+        A program that does not take turns, as the `clearml-serving` command, may write an older copy over ours
+        at any time: then the change is made again, on what that one wrote.
+        """
+        for _ in range(WRITES):
+            self._read()
+            before = _state(self._processor)
+            if is_done(before):
+                return
+            change()
+            if frozen := set(_state(self._processor).frozen_by()) - set(before.frozen_by()):
+                raise ServiceError(
+                    subject,
+                    "is not changed: clearml-serving would stop every endpoint",
+                    evidence=f"the weights of alias {', '.join(sorted(frozen))} would add up to 0",
+                    hint="mend that alias first: tao2serve status",
+                )
             self._write()
+            if is_done(self.state()):
+                return
+        raise ServiceError(
+            subject,
+            f"was written {WRITES} times, and is not there",
+            evidence=f"serving service {self.id}",
+            hint="another program changes this serving service; end it, then run this again",
+        )
 
     def _read(self) -> None:
         self._task.reload()
@@ -195,6 +274,15 @@ class ServingService:
     def _write(self) -> None:
         self._processor.serialize()
         self._task.flush(wait_for_uploads=True)
+
+
+def _state(processor: Any) -> ServiceState:
+    """Return what a processor holds, as yet unwritten; what clearml-serving monitors is known on the server alone."""
+    held = {"endpoints": processor._endpoints, "canary": processor._canary_endpoints}
+    return parse_state({
+        name: {url: entry.as_dict(remove_null_entries=True) for url, entry in entries.items()}
+        for name, entries in held.items()
+    })  # fmt: skip
 
 
 def find_service(service_id: str = "") -> ServingService:

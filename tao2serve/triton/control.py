@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 from tao2serve.errors import NotReadyError, ServiceError
 
-__all__ = ["ModelState", "TritonControl"]
+__all__ = ["ModelState", "ModelTraffic", "TritonControl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,15 @@ class ModelState:
 
     state: str  # READY | LOADING | UNLOADING | UNAVAILABLE
     reason: str  # of UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTraffic:
+    """What a loaded model was asked since it was loaded; Triton counts anew after each load."""
+
+    answered: int
+    failed: int
+    last_request: datetime | None
 
 
 class TritonControl:
@@ -87,6 +98,29 @@ class TritonControl:
         """Whether a model can take requests now; raises ServiceError if Triton cannot be reached."""
         return bool(self._call("is_model_ready", name, client_timeout=self._timeout_s))
 
+    def models(self) -> dict[str, bool]:
+        """Return the models of Triton's repository by name, and whether each is ready.
+
+        Raises ServiceError if Triton cannot be reached.
+        """
+        index = self._call("get_model_repository_index", "", client_timeout=self._timeout_s)
+        found: dict[str, bool] = {}
+        for entry in index.models:
+            found[entry.name] = found.get(entry.name, False) or entry.state == "READY"
+        return found
+
+    def traffic(self) -> Mapping[str, ModelTraffic]:
+        """Return the traffic of every loaded model by name; raises ServiceError if Triton cannot be reached."""
+        statistics = self._call("get_inference_statistics", "", client_timeout=self._timeout_s)
+        return {
+            entry.name: ModelTraffic(
+                answered=int(entry.inference_stats.success.count),
+                failed=int(entry.inference_stats.fail.count),
+                last_request=datetime.fromtimestamp(entry.last_inference / 1000, UTC) if entry.last_inference else None,
+            )
+            for entry in statistics.model_stats
+        }
+
     def load(self, name: str, *, timeout_s: float = 120.0) -> None:
         """Load a model and return when it is ready; an ensemble brings the models that it passes on to with it.
 
@@ -108,7 +142,7 @@ class TritonControl:
         from tritonclient.utils import InferenceServerException
 
         try:
-            return getattr(self._client, method)(name, **options)
+            return getattr(self._client, method)(*((name,) if name else ()), **options)
         except InferenceServerException as error:
             if "DEADLINE_EXCEEDED" in str(error.status()):
                 limit_s = options.get("client_timeout", 0.0)
@@ -118,7 +152,7 @@ class TritonControl:
                     hint="its log says what it waits for",
                 ) from error
             raise ServiceError(
-                f"Triton model {name}",
+                f"Triton model {name}" if name else "Triton's list of models",
                 f"was refused by Triton at {self.address} ({method.replace('_', ' ')})",
                 evidence=" ".join(str(error.message()).split())[:600],
                 hint="is TAO2SERVE_MODEL_REPOSITORY the folder that this Triton was started with?",

@@ -18,7 +18,7 @@ from tao2serve.triton.config import CONFIG_FILE, ENSEMBLE, PLAN_BACKEND, PYTHON_
 from tao2serve.triton.models import MODEL_CODE, MODEL_FILE, PARTS, PLAN_FILE, VERSION, ModelFolder
 from tao2serve.values import TritonModel
 
-__all__ = ["check_location", "check_model", "last_version", "remove_models", "write_models"]
+__all__ = ["check_location", "check_model", "last_version", "remove_folder", "remove_models", "write_models"]
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,12 @@ def remove_models(models: Sequence[TritonModel]) -> None:
     for model in reversed(models):
         if model.path.parent == model.repository and model.path.is_dir():
             _remove(model.path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a model's folder, or what a killed run left half-written; not being there is no error."""
+    if folder.is_dir() and not folder.is_symlink():
+        _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -1,0 +1,165 @@
+"""What belongs to whom in a model repository and on Triton: to registered versions, to running or dead operations.
+
+Names alone prove nothing: other serving services, of this ClearML server or of another one, may write into the same
+repository. Ours is what an operation below this serving service says it deployed, and what no other service uses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from tao2serve.registry.operation import SILENCE_S
+from tao2serve.registry.operations import OperationRecord, list_operations
+from tao2serve.registry.session import clearml, translated
+from tao2serve.serving.instances import FIELDS, state_of
+from tao2serve.serving.names import triton_model_name
+from tao2serve.serving.state import ServiceState, split_url
+from tao2serve.triton.models import PARTS
+
+__all__ = ["RUNNING", "Inventory", "ModelName", "is_running", "read_elsewhere", "read_folders", "read_model_name"]
+
+NAME: Final = re.compile(rf"([A-Za-z]\w*?)_(\d+)({'|'.join(PARTS)})?", re.ASCII)
+# Staged or doomed folders of triton/repository.py: hidden, with eight random characters at the end.
+HIDDEN: Final = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+SERVICES: Final = {"type": ["service"], "system_tags": ["serving-control-plane"]}
+RUNNING: Final = "in_progress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelName:
+    """A model or folder named by our convention: version of an endpoint, part of an ensemble, half-written or not."""
+
+    text: str
+    endpoint: str
+    version: int
+    part: str = ""
+    is_hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What is there, and what is known of it; `folders` and `on_triton` are None where nobody could be asked."""
+
+    state: ServiceState
+    operations: Sequence[OperationRecord] = ()  # of this service, newest first
+    elsewhere: frozenset[str] = frozenset()  # Triton models that other services use, or are about to
+    folders: frozenset[str] | None = None
+    on_triton: Mapping[str, bool] | None = None  # the models it knows of: whether each is ready
+    own_task: str = ""  # the operation that asks, which runs itself
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))  # by the server's clock
+
+    def names(self) -> tuple[ModelName, ...]:
+        """Return what is in the repository or loaded, as far as it is named by our convention, sorted."""
+        loaded = {name for name, is_ready in (self.on_triton or {}).items() if is_ready}
+        found = (read_model_name(text) for text in sorted(loaded | (self.folders or frozenset())))
+        return tuple(name for name in found if name is not None)
+
+    def deployed(self) -> dict[tuple[str, int], str]:
+        """Return the endpoint versions that operations of this service made models for, and those models' ClearML ids.
+
+        Only an operation that has published goes on to write; `undeploy` notes what it is about to remove.
+        """
+        found: dict[tuple[str, int], str] = {}
+        for record in self.operations:
+            version, model = record.properties.get("version", ""), record.properties.get("model", "")
+            if record.kind == "deploy" and version.isdigit() and model:
+                found.setdefault((record.endpoint, int(version)), model)
+        return found
+
+    def removed(self) -> frozenset[tuple[str, int]]:
+        """Return the versions of ours that an `undeploy` set out to remove, once they were proven to be."""
+        return frozenset(
+            (record.endpoint, int(version))
+            for record in self.operations
+            if record.kind == "undeploy"
+            for version in record.properties.get("removing", "").split(",")
+            if version.isdigit()
+        )
+
+    def busy(self) -> frozenset[tuple[str, int]]:
+        """Return the versions that running operations, other than the one that asks, are about."""
+        return frozenset(
+            (record.endpoint, int(record.properties["version"]))
+            for record in self.operations
+            if is_running(record, self.now) and record.task_id != self.own_task
+            and record.properties.get("version", "").isdigit()
+        )  # fmt: skip
+
+    def orphans(self) -> tuple[ModelName, ...]:
+        """Return what this service deployed and nothing registered uses any more: left by dead runs, mostly."""
+        registered = {split_url(url) for url in self.state.endpoints}
+        known = {*self.deployed(), *self.removed()} - self.busy()
+        return tuple(
+            name
+            for name in self.names()
+            if (name.endpoint, name.version) in known
+            and ((name.endpoint, name.version) not in registered or name.is_hidden)
+            and not self._is_elsewhere(name)
+        )
+
+    def strangers(self) -> tuple[ModelName, ...]:
+        """Return what is named by our convention, and is neither used by this service nor known to be of its making."""
+        registered = {split_url(url) for url in self.state.endpoints}
+        known = {*self.deployed(), *self.removed(), *self.busy()}
+        return tuple(
+            name
+            for name in self.names()
+            if (name.endpoint, name.version) not in registered
+            and ((name.endpoint, name.version) not in known or self._is_elsewhere(name))
+        )
+
+    def _is_elsewhere(self, name: ModelName) -> bool:
+        return triton_model_name(name.endpoint, name.version) in self.elsewhere
+
+
+def read_model_name(text: str) -> ModelName | None:
+    """Read `street_3`, `street_3_detector`, and such a name within a hidden folder's; None for any other."""
+    core = text
+    while hidden := HIDDEN.fullmatch(core):  # a removal of what was half-written may have been killed, too
+        core = hidden.group(1)
+    match = NAME.fullmatch(core)
+    if match is None:
+        return None
+    endpoint, version, part = match.groups()
+    return ModelName(text=text, endpoint=endpoint, version=int(version), part=part or "", is_hidden=core != text)
+
+
+def read_folders(repository: Path | None) -> frozenset[str] | None:
+    """Return the names of the repository's folders, hidden ones included; None if it is not known or not there."""
+    if repository is None or not repository.is_dir():
+        return None
+    return frozenset(path.name for path in repository.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+def read_elsewhere(service_id: str) -> frozenset[str]:
+    """Return the Triton models that other serving services use, stopped ones included, or are about to."""
+    clearml()
+    with translated("ClearML", "did not list the other serving services"):
+        from clearml.backend_api.session.client import APIClient
+
+        api: Any = APIClient()
+        services = api.tasks.get_all(only_fields=list(FIELDS), page=0, page_size=500, **SERVICES)
+        others = [service.data for service in services if service.id != service_id]
+        pairs: list[tuple[str, int | None]] = []
+        for service in others:
+            pairs += [split_url(url) for url in state_of(service).urls]
+            for record in list_operations(service.id, running=True, api=api):
+                version = record.properties.get("version", "")
+                pairs.append((record.endpoint, int(version) if version.isdigit() else None))
+    return frozenset(triton_model_name(name, version) for name, version in pairs if version is not None)
+
+
+def is_running(record: OperationRecord, now: datetime) -> bool:
+    """Whether an operation runs: not if its process is known to be gone, or was silent for long."""
+    is_silent = (now - record.last_update).total_seconds() > SILENCE_S
+    return record.status == RUNNING and record.holder is not None and not record.holder.is_gone() and not is_silent
+
+
+def in_order_of_unloading(names: Iterable[str]) -> tuple[str, ...]:
+    """Return Triton models so that an ensemble comes before what it passes on to."""
+    return tuple(sorted(names, key=lambda name: (any(name.endswith(part) for part in PARTS), name)))

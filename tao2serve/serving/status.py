@@ -1,0 +1,324 @@
+"""What a serving service serves, seen from all sides: ClearML, its inference instances, Triton, the repository.
+
+It asks and changes nothing, and a side that is away is one of the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tao2serve.config import Settings
+from tao2serve.errors import InputError, ServiceError, Tao2ServeError, UsageError
+from tao2serve.registry.operations import OperationRecord, list_operations
+from tao2serve.registry.session import clearml, translated
+from tao2serve.serving.client import problem_of
+from tao2serve.serving.instances import Instance, Instances, poll_of, server_time, state_of
+from tao2serve.serving.inventory import Inventory, is_running, read_elsewhere, read_folders
+from tao2serve.serving.judgement import EndpointStatus, Note, VersionStatus, judge
+from tao2serve.serving.state import ServiceState
+from tao2serve.triton.control import ModelTraffic, TritonControl
+
+__all__ = ["ServiceStatus", "Side", "read_status"]
+
+LAST_OPERATIONS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A server that was asked: its address, whether it answers, and what it said if it does not."""
+
+    address: str
+    is_there: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatus:
+    """All of it; `notes` are what is orphaned or wrong, each with what mends it."""
+
+    service_id: str
+    service_name: str
+    service_status: str
+    inference: Side
+    triton: Side
+    repository: str
+    poll_s: float
+    instances: tuple[Instance, ...]
+    state: ServiceState
+    endpoints: tuple[EndpointStatus, ...]
+    running: tuple[OperationRecord, ...]
+    now: datetime  # by the server's clock
+    notes: tuple[Note, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `status`, as docs/rollout.md lists its members."""
+        return {
+            "outcome": "ok",
+            "service": {"id": self.service_id, "name": self.service_name, "status": self.service_status},
+            "inference": _side(self.inference) | {"poll_s": self.poll_s},
+            "instances": [self._instance(instance) for instance in self.instances],
+            "triton": _side(self.triton),
+            "model_repository": self.repository or None,
+            "endpoints": [self._endpoint(endpoint) for endpoint in self.endpoints],
+            "running": [_operation(record, is_running=True) for record in self.running],
+            "notes": [
+                {"kind": note.kind, "subject": note.subject, "fact": note.fact, "next": note.mend}
+                for note in self.notes
+            ],
+        }
+
+    def is_current(self, instance: Instance) -> bool:
+        """Whether an instance has applied what the service is configured to do."""
+        return instance.state.endpoints == self.state.endpoints and instance.state.routes == self.state.routes
+
+    def _instance(self, instance: Instance) -> dict[str, Any]:
+        return {
+            "task_id": instance.task_id,
+            "host": instance.host,
+            "alive": instance.is_alive,
+            "silent_s": round(instance.silent_s, 1),
+            "poll_s": instance.poll_s,
+            "current": self.is_current(instance),
+        }
+
+    def _endpoint(self, endpoint: EndpointStatus) -> dict[str, Any]:
+        return {
+            "name": endpoint.name,
+            "url": endpoint.url or None,
+            "route": {str(version): round(share, 9) for version, share in endpoint.weights.items()},
+            "route_applied_by": endpoint.route_applied,
+            "instances": endpoint.instances,
+            "versions": [_version(version) for version in endpoint.versions],
+            "operations": [
+                _operation(record, is_running=is_running(record, self.now)) for record in endpoint.operations
+            ],
+        }
+
+
+def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
+    """Ask all sides about one endpoint, or about all if none is named.
+
+    Raises UsageError or ServiceError if there is no serving service, or ClearML does not answer; InputError listing
+    the endpoints there are if the one that is named is not among them.
+    """
+    task = _service_task(settings.service)
+    state = state_of(task)
+    instances, now = Instances(task.id).read(), server_time()
+    managed = getattr(settings, "managed", False)
+    address = settings.triton_grpc or _general(task, "triton_grpc_server")
+    triton, models, traffic = _ask_triton("" if managed else address, managed=managed)
+    inventory = Inventory(
+        state=state,
+        operations=list_operations(task.id),
+        elsewhere=read_elsewhere(task.id),
+        folders=None if managed else read_folders(settings.model_repository),
+        on_triton=models,
+        now=now,
+    )
+    if endpoint and endpoint not in state.names() and endpoint not in {name.endpoint for name in inventory.orphans()}:
+        raise InputError(
+            f"endpoint {endpoint}",
+            "is not in this serving service",
+            evidence=f"there are: {', '.join(state.names()) or 'none'}",
+            hint="deploy one: tao2serve deploy; all that is known: tao2serve status",
+        )
+    inference = _ask_inference((settings.serving_base_url or _general(task, "serving_base_url")).rstrip("/"))
+    alive = [instance for instance in instances if instance.is_alive]
+    names = state.names() if not endpoint else (endpoint,)
+    known = _models(state)
+    endpoints = tuple(
+        _endpoint_status(name, inference.address, inventory, alive, known, traffic)
+        for name in names
+        if name in state.names()
+    )
+    return ServiceStatus(
+        service_id=task.id, service_name=task.name, service_status=str(task.status), inference=inference,
+        triton=triton, repository=str(settings.model_repository or ""), poll_s=poll_of(instances, settings),
+        instances=instances, state=state, endpoints=endpoints,
+        running=tuple(record for record in inventory.operations if is_running(record, now)),
+        now=now,
+        notes=judge(
+            inventory, endpoints, only=endpoint, instances=instances,
+            inference_is_there=inference.is_there, triton_is_there=triton.is_there, managed=managed,
+        ),
+    )  # fmt: skip
+
+
+def _service_task(service_id: str) -> Any:
+    """Return the task of the serving service; `find_service` would start one that was stopped, this does not."""
+    clearml()
+    with translated("ClearML", "did not list the serving services"):
+        from clearml.backend_api.session.client import APIClient
+
+        wanted: dict[str, Any] = {"type": ["service"], "system_tags": ["serving-control-plane"]}
+        wanted |= {"id": [service_id]} if service_id else {"status": ["created", "in_progress"]}
+        found = [task.data for task in APIClient().tasks.get_all(page=0, page_size=100, **wanted)]
+    if len(found) == 1:
+        return found[0]
+    if service_id:
+        raise UsageError(f"serving service {service_id}", "does not exist", hint="give another: --service ID")
+    if not found:
+        raise ServiceError(
+            "ClearML Serving",
+            "has no serving service",
+            hint="create one: clearml-serving create --name NAME, or use the sandbox: tao2serve sandbox up",
+        )
+    names = "; ".join(f"{task.name} ({task.id})" for task in found)
+    raise UsageError("serving service", "is not named, and several run", evidence=names, hint="add: --service ID")
+
+
+def _general(task: Any, name: str) -> str:
+    """Return one of the service's own settings, as `clearml-serving config` writes them."""
+    section = (task.hyperparams or {}).get("General") or {}
+    value = str(getattr(section.get(name), "value", None) or "")
+    return "" if value == "None" else value
+
+
+def _ask_triton(address: str, *, managed: bool) -> tuple[Side, dict[str, bool] | None, Mapping[str, ModelTraffic]]:
+    if not address:
+        why = "ClearML Serving's own controller owns it" if managed else "its address is not known"
+        return Side(address="", is_there=False, problem=why), None, {}
+    try:
+        with TritonControl(address, timeout_s=5.0) as control:
+            if not control.is_ready():
+                return Side(address=address, is_there=False, problem="cannot be reached or is not ready"), None, {}
+            return Side(address=address, is_there=True), control.models(), control.traffic()
+    except Tao2ServeError as error:
+        return Side(address=address, is_there=False, problem=f"{error.fact}: {error.evidence}"), None, {}
+
+
+def _ask_inference(base_url: str) -> Side:
+    if not base_url:
+        return Side(address="", is_there=False, problem="its URL is not known")
+    problem = problem_of(base_url)
+    return Side(address=base_url, is_there=not problem, problem=problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """What ClearML knows of a published model."""
+
+    name: str
+    precision: str
+    source_id: str
+    source_name: str = ""
+
+
+def _models(state: ServiceState) -> dict[str, _Model]:
+    """Return by id the models that registered versions name, as far as ClearML still has them."""
+    ids = sorted({entry.model_id for entry in state.endpoints.values() if entry.model_id})
+    if not ids:
+        return {}
+    with translated("ClearML", "did not tell the models of the endpoints"):
+        from clearml.backend_api.session.client import APIClient
+
+        api = APIClient()
+        found = {}
+        for model in api.models.get_all(id=ids, only_fields=["id", "name", "metadata"], page=0, page_size=500):
+            held = {key: _metadata(item) for key, item in (model.data.metadata or {}).items()}
+            found[model.id] = _Model(
+                name=model.name or "", precision=held.get("precision", ""), source_id=held.get("source_model", "")
+            )
+        sources = sorted({model.source_id for model in found.values() if model.source_id})
+        names = {
+            model.id: model.name
+            for model in (api.models.get_all(id=sources, only_fields=["id", "name"]) if sources else ())
+        }
+    return {
+        key: _Model(
+            name=model.name, precision=model.precision, source_id=model.source_id,
+            source_name=names.get(model.source_id) or "",
+        )
+        for key, model in found.items()
+    }  # fmt: skip
+
+
+def _metadata(item: Any) -> str:
+    return str((item.get("value") if isinstance(item, Mapping) else getattr(item, "value", None)) or "")
+
+
+def _endpoint_status(
+    name: str,
+    base_url: str,
+    inventory: Inventory,
+    alive: Sequence[Instance],
+    models: Mapping[str, _Model],
+    traffic: Mapping[str, ModelTraffic],
+) -> EndpointStatus:
+    state = inventory.state
+    weights, route = state.weights(name), state.routes.get(name)
+    versions = []
+    for version in state.versions(name):
+        url = f"{name}/{version}"
+        entry = state.endpoints[url]
+        model = models.get(entry.model_id)
+        triton_model = f"{name}_{version}"
+        versions.append(VersionStatus(
+            version=version, url=f"{base_url}/{url}" if base_url else "", share=weights.get(version, 0.0),
+            other_aliases=tuple(alias for alias in state.routed_urls().get(url, ()) if alias != name),
+            model_id=entry.model_id, model_is_there=model is not None,
+            precision=model.precision if model else "",
+            source_id=model.source_id if model else "", source_name=model.source_name if model else "",
+            triton_model=triton_model,
+            is_ready=None if inventory.on_triton is None else inventory.on_triton.get(triton_model, False),
+            traffic=traffic.get(triton_model),
+            known_to=tuple(instance.task_id for instance in alive if url in instance.state.endpoints),
+            instances=len(alive),
+        ))  # fmt: skip
+    applied = sum(_route_is_applied(name, state, instance.state) for instance in alive)
+    return EndpointStatus(
+        name=name, url=f"{base_url}/{name}" if base_url else "", has_alias=route is not None, weights=weights,
+        versions=tuple(versions), missing=state.missing().get(name, ()), route_applied=applied, instances=len(alive),
+        operations=tuple(record for record in inventory.operations if record.endpoint == name)[:LAST_OPERATIONS],
+    )  # fmt: skip
+
+
+def _route_is_applied(name: str, wanted: ServiceState, seen: ServiceState) -> bool:
+    return wanted.routes.get(name) == seen.routes.get(name)
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {"address": side.address or None, "reachable": side.is_there, "problem": side.problem}
+
+
+def _version(version: VersionStatus) -> dict[str, Any]:
+    traffic = version.traffic
+    return {
+        "version": str(version.version),
+        "url": version.url or None,
+        "weight": round(version.share, 9),
+        "model_id": version.model_id or None,
+        "precision": version.precision or None,
+        "source_model_id": version.source_id or None,
+        "source_model_name": version.source_name or None,
+        "triton": {
+            "model": version.triton_model,
+            "ready": version.is_ready,
+            "requests_since_load": traffic.answered if traffic else None,
+            "failed_since_load": traffic.failed if traffic else None,
+            "last_request": _iso(traffic.last_request) if traffic else None,
+        },
+        "known_to_instances": list(version.known_to),
+    }
+
+
+def _operation(record: OperationRecord, *, is_running: bool) -> dict[str, Any]:
+    return {
+        "kind": record.kind,
+        "endpoint": record.endpoint,
+        "task_id": record.task_id,
+        "status": record.status,
+        "running": is_running,
+        "created": _iso(record.created),
+        "by": str(record.holder) if record.holder else None,
+        "version": record.properties.get("version") or None,
+        "stage": record.properties.get("stage") or None,
+        "message": record.message or None,
+    }
+
+
+def _iso(when: datetime | None) -> str | None:
+    return when.isoformat(timespec="seconds") if when is not None else None
