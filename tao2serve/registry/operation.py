@@ -26,6 +26,7 @@ from tao2serve.registry.operations import (
     TURN,
     OperationRecord,
     list_operations,
+    write_properties,
 )
 from tao2serve.registry.session import clearml, translated
 
@@ -173,9 +174,7 @@ class Operation:
             log.info("ClearML task %s could not be marked as failed", record.task_id, exc_info=True)
 
     def _write(self, properties: Mapping[str, str]) -> None:
-        """User properties are the one section that a task takes whatever its status."""
-        items = [{"section": "properties", "name": name, "value": value} for name, value in properties.items()]
-        self._api.tasks.edit_hyper_params(task=self.id, hyperparams=items, force=True)
+        write_properties(self._api, self.id, properties)
 
     def _go_on_beating(self) -> None:
         ping = partial(self._api.tasks.ping, task=self.id)

@@ -13,6 +13,7 @@ from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.names import triton_model_name
+from tao2serve.serving.state import ServiceState, parse_state
 from tao2serve.values import ModelSignature
 
 __all__ = ["EndpointVersion", "ServingService", "find_service"]
@@ -113,6 +114,18 @@ class ServingService:
                 evidence=f"registered: {', '.join(known) or 'none'}",
             )
         return f"{self.base_url(settings)}/{endpoint}"
+
+    def state(self) -> ServiceState:
+        """Return what the service is configured to do, read anew."""
+        with translated(f"serving service {self.id}", "could not be read"):
+            self._read()
+            names = ("endpoints", "canary", "model_monitoring_eps")
+            return parse_state({name: self._task.get_configuration_object_as_dict(name) or {} for name in names})
+
+    def code_url(self, endpoint: EndpointVersion) -> str:
+        """Return where the preprocess code of a version lies, "" if the service has none; read it anew before."""
+        artifact = self._task.artifacts.get(f"py_code_{endpoint.triton_model}")
+        return str(artifact.url or "") if artifact is not None else ""
 
     def register(
         self, endpoint: EndpointVersion, *, model_id: str, signature: ModelSignature, preprocess_code: Path
