@@ -51,7 +51,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         with steps.step("load on Triton") as step:
             bring_to_triton(candidate, job, undo, step)
         with steps.step("register the endpoint version") as step:
-            register(candidate, job, step)
+            register(candidate, job, operation, step)
         with steps.step("ask it, and compare with the artifact") as step:
             smoke, parity = ask_version(candidate, job, step)
         gate = pass_gate(candidate, job, smoke, parity, operation)

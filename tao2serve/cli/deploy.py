@@ -97,8 +97,8 @@ def deploy(
     from tao2serve.config import home, load_settings
     from tao2serve.deploy import DeployRequest
     from tao2serve.deploy import deploy as run
-    from tao2serve.deployment.outcome import GateMissedError
-    from tao2serve.deployment.plan import plan_deployment
+    from tao2serve.deployment.outcome import Deployment, GateMissedError
+    from tao2serve.deployment.plan import Plan, plan_deployment
     from tao2serve.errors import GateError
     from tao2serve.images import read_image
     from tao2serve.registry.source import Source
@@ -138,17 +138,15 @@ def deploy(
     )
     request = replace(request, canary=canary, gate=load_gate(slo, gate_images, gate_time), force=force)
     with quiet(home() / "logs" / "deploy.log") as terminal, shown_steps(terminal) as steps:
-        if plan:
-            return tell_plan(plan_deployment(request, settings, steps=steps), json_output=json_output)
         try:
-            deployment = run(request, settings, steps=steps)
+            outcome = plan_deployment(request, settings, steps=steps) if plan else run(request, settings, steps=steps)
         except GateMissedError as missed:
-            deployment = missed.deployment
+            outcome = missed.deployment
     if json_output:
-        print_json(deployment.to_dict())
+        print_json(outcome.to_dict())
     else:
-        print_text(in_words(deployment))
-    return 0 if deployment.passed else GateError.exit_code
+        print_text(plan_in_words(outcome) if isinstance(outcome, Plan) else in_words(outcome))
+    return GateError.exit_code if isinstance(outcome, Deployment) and not outcome.passed else 0
 
 
 def load_gate(slo: list[str] | None, images: Path | None, run_time: str) -> LoadGate | None:
@@ -166,15 +164,11 @@ def load_gate(slo: list[str] | None, images: Path | None, run_time: str) -> Load
     return LoadGate(gates=tuple(parse_gate(text) for text in slo), images=images, run_time_s=run_time_s)
 
 
-def tell_plan(plan: Plan, *, json_output: bool) -> int:
-    """Print a plan."""
-    if json_output:
-        print_json(plan.to_dict())
-        return 0
+def plan_in_words(plan: Plan) -> str:
+    """Return a plan, a line for each step."""
     lines = [f"{step.would:<8} {step.name}{': ' if step.detail else ''}{step.detail}" for step in plan.steps]
     end = "this would be changed; nothing has been" if plan.changes else "nothing would be changed"
-    print_text("\n".join([*lines, f"{plan.endpoint.url}: {end}"]))
-    return 0
+    return "\n".join([*lines, f"{plan.endpoint.url}: {end}"])
 
 
 def in_words(deployment: Deployment) -> str:

@@ -124,7 +124,7 @@ def publish_product(operation: Operation, product: Product, job: Job, step: Step
         preferred=reuse.models_of(job.site.records(), job.chosen.inputs),
         on_news=step.news,
     )
-    operation.note(**{reuse.MODEL: model.model_id})
+    operation.note(**{reuse.MODEL: model.model_id, reuse.STAGE: "published"})
     step.note(f"model {model.model_id}" + (", there already with the same content" if model.reused else ""))
     return model
 
@@ -172,7 +172,7 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
     site, records, state = job.site, job.site.records(), job.site.state()
     use = None if job.request.force else reuse.use_again(records, job.chosen.inputs, model.model_id, state)
     endpoint = site.version(use.version) if use else site.next_version()
-    operation.note(**{reuse.VERSION: str(endpoint.version)})
+    operation.note(**{reuse.VERSION: str(endpoint.version), reuse.STAGE: "numbered"})
     if use and not use.was_ready:
         mark(use.record.task_id, **{reuse.STAGE: reuse.ADOPTED})
     swept = [_sweep(record, site) for record in reuse.remains(records, state, keep=endpoint.version)]

@@ -2,8 +2,8 @@
 
 Deciding does no I/O. What an operation notes of itself, in this order, is what a run after it may rely on:
 `inputs` and `judged` at its start; `model` once it is published; `version` before anything is written under that
-number; `stage` = `ready` once the version answered as its artifact does, `taken back` once a failed run has tidied up
-after itself, `adopted` once another run has gone on with its version.
+number. `stage` says how far it came; of one that failed it says `taken back` once it, or another run, has tidied up
+what it left, and `adopted` once another run has gone on with its version: if it says anything else it was killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ __all__ = [
     "INPUTS",
     "JUDGED",
     "MODEL",
-    "READY",
     "STAGE",
     "TAKEN_BACK",
     "VERSION",
@@ -36,7 +35,7 @@ __all__ = [
 
 DEPLOY: Final = "deploy"
 INPUTS, JUDGED, MODEL, VERSION, STAGE = "inputs", "judged", "model", "version", "stage"
-READY, TAKEN_BACK, ADOPTED = "ready", "taken back", "adopted"
+TAKEN_BACK, ADOPTED = "taken back", "adopted"
 DONE: Final = ("completed", "published", "closed")
 ENDED_EARLY: Final = ("failed", "stopped")
 

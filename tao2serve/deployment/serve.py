@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 
+from tao2serve.deployment import reuse
 from tao2serve.deployment.candidate import Candidate
 from tao2serve.deployment.gate import GateResult, run_gate
 from tao2serve.deployment.job import Job
@@ -12,6 +14,7 @@ from tao2serve.deployment.report import keep, show_load
 from tao2serve.parity.boxes import BoxParity
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.publish import is_whole
+from tao2serve.runtime.endpoint import SETTINGS_FILE
 from tao2serve.serving.client import Answer, wait_for_answer
 from tao2serve.serving.package import write_package
 from tao2serve.serving.parity import check_boxes
@@ -49,7 +52,7 @@ def bring_to_triton(candidate: Candidate, job: Job, undo: ExitStack, step: Step)
     step.note(f"{endpoint.triton_model} on {site.host.control.address}{'' if loaded else ', ready already'}")
 
 
-def register(candidate: Candidate, job: Job, step: Step) -> None:
+def register(candidate: Candidate, job: Job, operation: Operation, step: Step) -> None:
     """Have the version registered with its preprocess code, once."""
     endpoint, model, service = candidate.endpoint, candidate.model, job.site.service
     entry = job.site.state().endpoints.get(f"{endpoint.name}/{endpoint.version}")
@@ -61,7 +64,9 @@ def register(candidate: Candidate, job: Job, step: Step) -> None:
     code = write_package(
         endpoint, model, artifact, job.chosen.params, job.settings, directory=job.folder / "preprocess"
     )
+    operation.record(SETTINGS_FILE, json.loads((code / SETTINGS_FILE).read_text(encoding="utf-8")))
     service.register(endpoint, model_id=model.model_id, signature=artifact.signature, preprocess_code=code)
+    operation.note(**{reuse.STAGE: "registered"})
     step.note(endpoint.url)
 
 
