@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,9 @@ def require_storage(operation: Operation | None = None) -> str:
             from clearml.backend_api.session import Session
             from clearml.config import config
 
-            place = str(config.get("sdk.development.default_output_uri", "") or Session.get_files_server_host() or "")
+            # As Task.output_uri does it: the variable, then clearml.conf, then the files server.
+            named = os.environ.get("CLEARML_DEFAULT_OUTPUT_URI") or config.get("development.default_output_uri", None)
+            place = str(named or Session.get_files_server_host() or "")
     if urlsplit(place).scheme in ("", "file"):
         raise ServiceError(
             "artifacts",
