@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tao2serve.artifacts import make_artifacts
 from tao2serve.config import Settings
-from tao2serve.deployment.candidate import look, number, publish_product, recall
+from tao2serve.deployment.candidate import look, number, publish_product, recall, tidy
 from tao2serve.deployment.job import open_job
 from tao2serve.deployment.outcome import Deployment, outcome_of
 from tao2serve.deployment.report import finish, operating
@@ -47,6 +47,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
                 model = publish_product(operation, product, job, step)
             with steps.step("decide on the version") as step:
                 candidate = number(operation, product, model, job, step)
+        tidy(candidate, job)
         undo = stack.enter_context(undone_on_failure())
         with steps.step("load on Triton") as step:
             bring_to_triton(candidate, job, undo, step)

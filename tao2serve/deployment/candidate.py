@@ -26,7 +26,19 @@ from tao2serve.serving.service import EndpointVersion
 from tao2serve.serving.undo import take_back
 from tao2serve.steps import Step
 
-__all__ = ["ANSWER", "DOCUMENT", "Candidate", "Product", "look", "number", "pack_product", "publish_product", "recall"]
+__all__ = [
+    "ANSWER",
+    "DOCUMENT",
+    "Candidate",
+    "Product",
+    "has_remains",
+    "look",
+    "number",
+    "pack_product",
+    "publish_product",
+    "recall",
+    "tidy",
+]
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +179,7 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
     """Give what was made its version, and note it before anything is written under that number.
 
     The same inputs and the same published model are the same version: one that is registered, or the number of a run
-    that was killed. What other killed runs left is taken away.
+    that was killed.
     """
     site, records, state = job.site, job.site.records(), job.site.state()
     use = None if job.request.force else reuse.use_again(records, job.chosen.inputs, model.model_id, state)
@@ -175,9 +187,7 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
     operation.note(**{reuse.VERSION: str(endpoint.version), reuse.STAGE: "numbered"})
     if use and not use.was_ready:
         mark(use.record.task_id, **{reuse.STAGE: reuse.ADOPTED})
-    swept = [_sweep(record, site) for record in reuse.remains(records, state, keep=endpoint.version)]
-    site.host.sweep(site.name)
-    step.note("; ".join((f"version {endpoint.version}{_origin(use)}", *filter(None, swept))))
+    step.note(f"version {endpoint.version}{_origin(use)}")
     return Candidate(
         endpoint=endpoint,
         model=model,
@@ -189,6 +199,23 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
         reused=use is not None,
         product=product,
     )
+
+
+def has_remains(job: Job) -> bool:
+    """Whether there is anything that `tidy` would take away; a run of another machine cannot be seen to be dead."""
+    records = job.site.records()
+    gone = any(record.is_running and record.holder is not None and record.holder.is_gone() for record in records)
+    return gone or bool(reuse.remains(records, job.site.state()))
+
+
+def tidy(candidate: Candidate, job: Job) -> None:
+    """Take away what killed runs left, except the version that is deployed: only an operation on the endpoint may."""
+    site, version = job.site, candidate.endpoint.version
+    site.host.sweep(site.name)
+    remains = reuse.remains(site.records(), site.state(), keep=version)
+    if remains:
+        with job.steps.step("take away what killed runs left") as step:
+            step.note("; ".join(_sweep(record, site) for record in remains))
 
 
 def artifact_document(made: Artifacts, model: PublishedModel) -> dict[str, Any]:
@@ -225,4 +252,4 @@ def _sweep(record: OperationRecord, site: Site) -> str:
     except Tao2ServeError as error:
         log.warning("what %s left stays where it is: %s", record, error)
         return f"what ClearML task {record.task_id} left stays: {error}"
-    return f"took away version {version}, which a killed run left" if version is not None else ""
+    return f"version {version} of ClearML task {record.task_id}" if version else f"ClearML task {record.task_id}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -117,6 +117,7 @@ def _of_recalled(candidate: Candidate, job: Job) -> Plan:
     steps = (
         *_done(job),
         PlannedStep(name="publish to ClearML", would="reuse", detail=f"model {candidate.model.model_id}"),
+        *_tidying(job, endpoint.version),
         PlannedStep(name="load on Triton", would="nothing" if is_ready else "do", detail=endpoint.triton_model),
         PlannedStep(name="register the endpoint version", would="reuse", detail=endpoint.url),
         *_proofs(job, gate=candidate.load is None),
@@ -136,7 +137,6 @@ def _of_made(job: Job, package: Package, model: PublishedModel | None, records: 
     endpoint = site.version(use.version) if use else site.next_version()
     alias = _switch(endpoint.version, job)
     registered = endpoint.version in state.versions(site.name)
-    remains = reuse.remains(records, state, keep=endpoint.version)
     upload = f"{package.bytes:,} bytes to {require_storage()}"
     steps = (
         *_done(job),
@@ -144,10 +144,8 @@ def _of_made(job: Job, package: Package, model: PublishedModel | None, records: 
             name="publish to ClearML", would="reuse" if model else "do",
             detail=f"model {model.model_id}" if model else upload,
         ),
-        PlannedStep(
-            name="decide on the version", would="do" if remains else "nothing",
-            detail="; ".join((f"version {endpoint.version}", *(f"take away what is left of {old}" for old in remains))),
-        ),
+        PlannedStep(name="decide on the version", would="nothing", detail=f"version {endpoint.version}"),
+        *_tidying(job, endpoint.version),
         PlannedStep(name="load on Triton", would="do", detail=endpoint.triton_model),
         PlannedStep(
             name="register the endpoint version", would="reuse" if registered else "do", detail=endpoint.url
@@ -163,6 +161,17 @@ def _of_made(job: Job, package: Package, model: PublishedModel | None, records: 
 
 def _done(job: Job) -> tuple[PlannedStep, ...]:
     return tuple(PlannedStep(name=event.name, would="done", detail=event.detail) for event in job.steps.done)
+
+
+def _tidying(job: Job, version: int) -> tuple[PlannedStep, ...]:
+    """What killed runs left, if they left anything; one that is still marked as running would be marked as failed."""
+    site = job.site
+    records = [replace(record, status="failed") if record.is_running else record for record in site.records()]
+    remains = reuse.remains(records, site.state(), keep=version)
+    if not remains:
+        return ()
+    left = "; ".join(str(record) for record in remains)
+    return (PlannedStep(name="take away what killed runs left", would="do", detail=left),)
 
 
 def _proofs(job: Job, *, gate: bool) -> tuple[PlannedStep, ...]:

@@ -8,6 +8,7 @@ what it left, and `adopted` once another run has gone on with its version: if it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -91,7 +92,7 @@ def remains(
 ) -> tuple[OperationRecord, ...]:
     """Return the runs that ended without tidying up, newest first, except the one whose version is kept.
 
-    A version that some deployment finished, or that the alias routes to, is no remain.
+    A version that some deployment finished, or that the alias routes to or once did, is no remain.
     """
     ready = _ready_versions(records, state)
     return tuple(
@@ -113,15 +114,26 @@ def _is_dead(record: OperationRecord) -> bool:
     return record.status in ENDED_EARLY and record.properties.get(STAGE, "") not in (TAKEN_BACK, ADOPTED)
 
 
+def _routed(record: OperationRecord) -> set[int]:
+    """The versions of the route that an operation brought about."""
+    try:
+        return {int(version) for version in json.loads(record.properties.get("route") or "{}")}
+    except (ValueError, TypeError):
+        return set()
+
+
 def _is_registered(record: OperationRecord, state: ServiceState) -> bool:
     entry = state.endpoints.get(f"{record.endpoint}/{version_of(record)}")
     return entry is not None and bool(entry.model_id) and entry.model_id == record.properties.get(MODEL)
 
 
 def _ready_versions(records: Sequence[OperationRecord], state: ServiceState) -> set[int]:
+    """The versions that some deployment finished, or that the alias routes to or was ever seen to route to."""
     found: set[int] = set()
-    for record in _deployments(records):
-        found |= set(state.weights(record.endpoint))
+    for record in records:
+        found |= set(state.weights(record.endpoint)) | _routed(record)
+        if record.kind != DEPLOY:
+            continue
         version = version_of(record)
         if version is not None and record.status in DONE:
             found.add(version)

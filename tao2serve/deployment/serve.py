@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 
 from tao2serve.deployment import reuse
-from tao2serve.deployment.candidate import Candidate
+from tao2serve.deployment.candidate import Candidate, has_remains
 from tao2serve.deployment.gate import GateResult, run_gate
 from tao2serve.deployment.job import Job
 from tao2serve.deployment.outcome import GateMissedError, Switch, outcome_of
@@ -29,10 +29,14 @@ __all__ = ["ask_version", "bring_to_triton", "is_served", "pass_gate", "register
 
 
 def is_served(candidate: Candidate, job: Job) -> bool:
-    """Whether Triton has this version ready and the alias routes as asked: nothing is to be changed."""
+    """Whether Triton has this version ready, the alias routes as asked, and no killed run left anything.
+
+    Then nothing is to be changed.
+    """
     site, state = job.site, job.site.state()
     wanted = site.route_with(candidate.endpoint.version, job.request.canary, state)
-    return same_weights(state.weights(site.name), wanted) and site.host.is_ready(candidate.endpoint)
+    is_routed = same_weights(state.weights(site.name), wanted)
+    return is_routed and site.host.is_ready(candidate.endpoint) and not has_remains(job)
 
 
 def bring_to_triton(candidate: Candidate, job: Job, undo: ExitStack, step: Step) -> None:

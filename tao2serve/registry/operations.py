@@ -56,6 +56,11 @@ class OperationRecord:
             f"{self.kind} {self.endpoint}{by}, since {self.created:%Y-%m-%d %H:%M:%S} UTC, ClearML task {self.task_id}"
         )
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs as far as ClearML knows; its process may be gone."""
+        return self.status == "in_progress"
+
     def claim(self, scope: str) -> Claim:
         """Return what it says of its endpoint (CLAIM), or of the service's configuration (TURN)."""
         states: dict[str, ClaimState] = {WANTING: WANTING, HOLDING: HOLDING}

@@ -96,13 +96,6 @@ def test_a_folder_that_is_gone_is_written_again_as_it_was(sandbox: CommandLine, 
     assert [model["id"] for model in ClearML(sandbox).models()] == [model["id"] for model in models]
 
 
-def test_force_makes_a_new_version_of_the_published_model(sandbox: CommandLine, again: dict[str, Any]) -> None:
-    """--force: another version number, but the package of the same content is not uploaded again."""
-    forced = deploy(sandbox, *CHOICE, "--endpoint", "again", "--force")
-    assert forced["endpoint"]["version"] == "3"
-    assert forced["artifact"]["model_id"] == again["artifact"]["model_id"]
-
-
 def test_a_version_that_misses_its_load_gate_goes_again(sandbox: CommandLine, again: dict[str, Any]) -> None:
     """Exit 8 with the normal document: the alias is untouched, and nothing of the version is left."""
     repository = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])
@@ -123,7 +116,7 @@ def test_a_version_that_misses_its_load_gate_goes_again(sandbox: CommandLine, ag
 
 
 def test_clearml_shows_the_whole_deployment(sandbox: CommandLine, again: dict[str, Any], tmp_path: Path) -> None:
-    """Read back by the SDK: steps on the console and as a plot, configuration, parity, lineage, the picture with boxes."""
+    """Read back by the SDK: steps on the console and as a plot, configuration, parity, lineage, the drawn picture."""
     script = tmp_path / "read_back.py"
     script.write_text(
         "import json, sys\n"

@@ -32,7 +32,7 @@ def folders(sandbox: CommandLine, endpoint: str) -> list[str]:
 
 
 def test_a_run_killed_in_any_step_is_gone_on_with(sandbox: CommandLine) -> None:
-    """Killed in each step in turn, at a random moment: what served answers throughout, and the last run makes version 2.
+    """Killed in each step in turn, at some moment: what served answers throughout, and the last run makes version 2.
 
     No number is burned, no folder, registration, model or half upload is left, and no claim is held.
     """
@@ -78,7 +78,7 @@ def test_what_a_killed_run_left_goes_when_something_else_is_deployed(sandbox: Co
 
 
 def test_of_two_at_once_one_wins_and_the_other_says_so(sandbox: CommandLine) -> None:
-    """Two processes on one endpoint, started together or nearly: each round one version, and one exit 5 that says why."""
+    """Two on one endpoint, started together or nearly: each round makes one version, and one exit 5 that says why."""
     for delay_s in (0.0, 0.05, 0.4):
         arguments = ("deploy", PRUNED, "--endpoint", "rival", "--image", PICTURE, "--force", "--json")
         ended = together(sandbox, [arguments, arguments], delay_s=delay_s)
