@@ -68,6 +68,17 @@ def everything(command_line: CommandLine) -> dict[str, Any]:
     }
 
 
+def changes(before: Any, after: Any, path: str = "") -> list[str]:
+    """What differs between two answers of `everything`, each with its path: short enough to be read."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = sorted({*before, *after})
+        return [line for name in names for line in changes(before.get(name), after.get(name), f"{path}/{name}")]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [line for index, (one, other) in pairs for line in changes(one, other, f"{path}/{index}")]
+    return [] if before == after else [f"{path}: {str(before)[:200]} -> {str(after)[:200]}"]
+
+
 def _lasting(document: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in document.items() if name not in VOLATILE}
     # The inference instance reports of itself: machine metrics and what its process is doing.

@@ -54,7 +54,7 @@ print(json.dumps(seen))
 
 
 def test_only_what_is_whole_and_there_counts(sandbox: CommandLine, tmp_path: Path) -> None:
-    """A half upload is none, and goes with its file; a whole one is found by its digest as long as its file is there."""
+    """A half upload is none, and goes with its file; a whole one is found by its digest while its file is there."""
     script = tmp_path / "publish.py"
     script.write_text(SCRIPT, encoding="utf-8")
     seen = json.loads(sandbox.python(script).assert_success().stdout.splitlines()[-1])
