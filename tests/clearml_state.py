@@ -57,7 +57,7 @@ def everything(command_line: CommandLine) -> dict[str, Any]:
     clearml = ClearML(command_line)
     home = Path(command_line.environment["TAO2SERVE_HOME"])
     return {
-        # An inference instance writes into its own task what it has applied, whenever that is.
+        # An inference instance says what it has applied, whenever that is, in its own task and on the service's console.
         "tasks": sorted(
             (_lasting(task) for task in clearml.tasks() if task["type"] != "inference"), key=lambda task: task["id"]
         ),
@@ -82,7 +82,7 @@ def changes(before: Any, after: Any, path: str = "") -> list[str]:
 def _lasting(document: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in document.items() if name not in VOLATILE}
     # The inference instance reports of itself: machine metrics and what its process is doing.
-    for name in ("last_metrics", "runtime"):
+    for name in ("last_metrics", "runtime", "metric_stats"):
         kept.pop(name, None)
     return json.loads(json.dumps(kept, sort_keys=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from tao2serve import __version__
@@ -16,7 +17,7 @@ from tao2serve.errors import Tao2ServeError
 from tao2serve.export.execution import open_model
 from tao2serve.export.local import detect
 from tao2serve.registry.operation import Operation
-from tao2serve.registry.operations import OperationRecord, mark, read_records
+from tao2serve.registry.operations import OperationRecord, discard, mark, read_records
 from tao2serve.registry.package import Package, pack
 from tao2serve.registry.publish import PublishedModel, held_model, is_whole, publish, remove_unfinished
 from tao2serve.runtime import Detections
@@ -24,7 +25,7 @@ from tao2serve.serving.client import read_answer
 from tao2serve.serving.package import check_servable
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.serving.undo import take_back
-from tao2serve.steps import Step
+from tao2serve.steps import Step, attempt
 
 __all__ = [
     "ANSWER",
@@ -204,15 +205,18 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
 def has_remains(job: Job) -> bool:
     """Whether there is anything that `tidy` would take away; a run of another machine cannot be seen to be dead."""
     records = job.site.records()
-    gone = any(record.is_running and record.holder is not None and record.holder.is_gone() for record in records)
-    return gone or bool(reuse.remains(records, job.site.state()))
+    return any(record.is_gone for record in records) or bool(reuse.remains(records, job.site.state()))
 
 
 def tidy(candidate: Candidate, job: Job) -> None:
     """Take away what killed runs left, except the version that is deployed: only an operation on the endpoint may."""
     site, version = job.site, candidate.endpoint.version
     site.host.sweep(site.name)
-    remains = reuse.remains(site.records(), site.state(), keep=version)
+    records = site.records()
+    for record in records:
+        if record.is_gone and not record.is_running:  # killed before it began
+            attempt(partial(discard, record.task_id))
+    remains = reuse.remains(records, site.state(), keep=version)
     if remains:
         with job.steps.step("take away what killed runs left") as step:
             step.note("; ".join(_sweep(record, site) for record in remains))

@@ -55,17 +55,22 @@ class Operation:
         sdk = clearml()
         with translated("ClearML", f"did not make the task of this {kind}"):
             from clearml.backend_api.session.client import APIClient
+            from clearml.backend_interface.util import get_or_create_project
 
             self._api: Any = APIClient()
-            self.task: Any = sdk.Task.create(project_name=project, task_name=f"{kind} {endpoint}", task_type="custom")
-            self.task.set_tags([TAG, kind])
-            self.task.set_parent(service_id)
-            if not self.task.output_uri:
-                self.task.output_uri = True  # the files server that clearml.conf names
-            self._write({
+            properties = {
                 KIND: kind, ENDPOINT: endpoint, SERVICE: service_id, HOLDER: json.dumps(asdict(holder())),
                 CLAIM: NOTHING, TURN: NOTHING,
-            })  # fmt: skip
+            }  # fmt: skip
+            # In one call, which Task.create is not: there is never a task that does not say whose it is.
+            made = self._api.tasks.create(
+                name=f"{kind} {endpoint}", type="custom", project=str(get_or_create_project(sdk.Task._get_default_session(), project)),
+                parent=service_id, tags=[TAG, kind],
+                hyperparams={"properties": {name: _property(name, value) for name, value in properties.items()}},
+            )  # fmt: skip
+            self.task: Any = sdk.Task.get_task(task_id=made.id)
+            if not self.task.output_uri:
+                self.task.output_uri = True  # the files server that clearml.conf names
             self.task.mark_started()
             # The server's clock, as all dates that are compared here.
             created: datetime = self._api.tasks.get_by_id(task=self.id).created
@@ -195,3 +200,7 @@ class Operation:
             self.task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
         except Exception:  # the error that ended the operation says more than this one
             log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
+
+
+def _property(name: str, value: str) -> dict[str, str]:
+    return {"section": "properties", "name": name, "value": value}

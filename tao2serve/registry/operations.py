@@ -22,6 +22,7 @@ __all__ = [
     "TAG",
     "TURN",
     "OperationRecord",
+    "discard",
     "list_operations",
     "mark",
     "read_records",
@@ -55,6 +56,11 @@ class OperationRecord:
         return (
             f"{self.kind} {self.endpoint}{by}, since {self.created:%Y-%m-%d %H:%M:%S} UTC, ClearML task {self.task_id}"
         )
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it did not end, and its process is known to be gone; that is seen from where it ran only."""
+        return self.status in ("created", "in_progress") and self.holder is not None and self.holder.is_gone()
 
     @property
     def is_running(self) -> bool:
@@ -122,6 +128,15 @@ def mark(task_id: str, **properties: str) -> None:
         from clearml.backend_api.session.client import APIClient
 
         write_properties(APIClient(), task_id, properties)
+
+
+def discard(task_id: str) -> None:
+    """Delete the task of an operation that never began; raises ServiceError if ClearML does not."""
+    clearml()
+    with translated(f"ClearML task {task_id}", "could not be deleted"):
+        from clearml.backend_api.session.client import APIClient
+
+        APIClient().tasks.delete(task=task_id, force=True)
 
 
 def write_properties(api: Any, task_id: str, properties: Mapping[str, str]) -> None:

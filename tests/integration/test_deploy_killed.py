@@ -58,7 +58,7 @@ def test_a_run_killed_in_any_step_is_gone_on_with(sandbox: CommandLine) -> None:
     assert "hardy/3" not in clearml.configured("endpoints")
     assert [model["uri"] for model in clearml.models() if "uploading_file" in model["uri"]] == []
     assert len(clearml.models()) <= models + 1
-    assert [entry for entry in clearml.operations("hardy") if entry["status"] == "in_progress"] == []
+    assert {entry["status"] for entry in clearml.operations("hardy")} == {"completed", "failed"}
     again = sandbox.tao2serve(*arguments).assert_success().document
     assert again["changed"] is False
 
