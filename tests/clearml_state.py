@@ -57,7 +57,7 @@ def everything(command_line: CommandLine) -> dict[str, Any]:
     clearml = ClearML(command_line)
     home = Path(command_line.environment["TAO2SERVE_HOME"])
     return {
-        # An inference instance says what it has applied, whenever that is, in its own task and on the service's console.
+        # An inference instance says what it has applied, when it does, in its own task and on the service's console.
         "tasks": sorted(
             (_lasting(task) for task in clearml.tasks() if task["type"] != "inference"), key=lambda task: task["id"]
         ),

@@ -63,8 +63,9 @@ class Operation:
                 CLAIM: NOTHING, TURN: NOTHING,
             }  # fmt: skip
             # In one call, which Task.create is not: there is never a task that does not say whose it is.
+            project_id = str(get_or_create_project(sdk.Task._get_default_session(), project))
             made = self._api.tasks.create(
-                name=f"{kind} {endpoint}", type="custom", project=str(get_or_create_project(sdk.Task._get_default_session(), project)),
+                name=f"{kind} {endpoint}", type="custom", project=project_id,
                 parent=service_id, tags=[TAG, kind],
                 hyperparams={"properties": {name: _property(name, value) for name, value in properties.items()}},
             )  # fmt: skip
