@@ -56,6 +56,7 @@ def choose(
     request: DeployRequest, settings: Settings, *, folder: Path, on_news: Callable[[str], None] = lambda _: None
 ) -> Chosen:
     """Find, fetch and read what is to be deployed. Raises as `resolve` and `read_experiment` do."""
+    # Here the weights of --weights go to ClearML once `resolve` can do that; for a plan they must not.
     source = resolve(request.source, directory=folder, on_news=on_news)
     spec = read_experiment(source.experiment_spec, clustering=request.clustering)
     params = DetectorParams.from_dict(to_params(spec))
