@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeAlias
 
 from tao2serve.errors import NotReadyError, ServiceError
 from tao2serve.identity import holder
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.claims import NOTHING, Board, Claim, ClaimState, acquire
 from tao2serve.registry.operations import (
     CLAIM,
@@ -95,7 +96,9 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close(error)
+        # An interrupt waits: events that are left unsent would keep the process from ending once the server is gone.
+        with deferred_interrupts():
+            self._close(error)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -198,6 +201,7 @@ class Operation:
                 self.task.mark_completed()
             return
         try:
+            self.task.flush(wait_for_uploads=True)
             self.task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
         except Exception:  # the error that ended the operation says more than this one
             log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
