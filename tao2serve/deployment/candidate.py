@@ -24,6 +24,7 @@ from tao2serve.runtime import Detections
 from tao2serve.serving.client import read_answer
 from tao2serve.serving.package import check_servable
 from tao2serve.serving.service import EndpointVersion
+from tao2serve.serving.state import ServiceState
 from tao2serve.serving.undo import take_back
 from tao2serve.steps import Step, attempt
 
@@ -202,10 +203,10 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
     )
 
 
-def has_remains(job: Job) -> bool:
+def has_remains(job: Job, state: ServiceState) -> bool:
     """Whether there is anything that `tidy` would take away; a run of another machine cannot be seen to be dead."""
     records = job.site.records()
-    return any(record.is_gone for record in records) or bool(reuse.remains(records, job.site.state()))
+    return any(record.is_gone for record in records) or bool(reuse.remains(records, state))
 
 
 def tidy(candidate: Candidate, job: Job) -> None:

@@ -36,7 +36,7 @@ def is_served(candidate: Candidate, job: Job) -> bool:
     site, state = job.site, job.site.state()
     wanted = site.route_with(candidate.endpoint.version, job.request.canary, state)
     is_routed = same_weights(state.weights(site.name), wanted)
-    return is_routed and site.host.is_ready(candidate.endpoint) and not has_remains(job)
+    return is_routed and site.host.is_ready(candidate.endpoint) and not has_remains(job, state)
 
 
 def bring_to_triton(candidate: Candidate, job: Job, undo: ExitStack, step: Step) -> None:
