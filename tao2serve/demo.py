@@ -159,5 +159,5 @@ def _load_plan(deployment: Deployment) -> LoadPlan:
         run_time_s=LOAD_RUN_S,
         warmup_s=LOAD_WARMUP_S,
         endpoint=f"{deployment.endpoint.name}/{deployment.endpoint.version}",
-        model=f"{deployment.source.weights.name}, ONNX {deployment.artifact.precision}",
+        model=f"{deployment.source.weights.name}, ONNX {deployment.precision}",
     )

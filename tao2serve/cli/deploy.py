@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,10 +30,17 @@ from tao2serve.cli.options import (
     Tags,
     Task,
     artifact_request,
+    seconds,
     selectors,
 )
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
+from tao2serve.errors import UsageError
+
+if TYPE_CHECKING:
+    from tao2serve.deployment.outcome import Deployment
+    from tao2serve.deployment.plan import Plan
+    from tao2serve.deployment.request import LoadGate
 
 
 def deploy(
@@ -65,16 +73,37 @@ def deploy(
         Path | None,
         typer.Option("--image", metavar="FILE", help="Picture for the smoke request and the parity of boxes."),
     ] = None,
+    canary: Annotated[
+        float | None,
+        typer.Option("--canary", metavar="PERCENT", help="Share of the endpoint's requests; default: all of them."),
+    ] = None,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option("--slo", help="Load gate before the alias is touched, such as p99=250ms; needs --gate-images."),
+    ] = None,
+    gate_images: Annotated[
+        Path | None, typer.Option("--gate-images", metavar="DIR", help="Pictures for the load gate.")
+    ] = None,
+    gate_time: Annotated[str, typer.Option("--gate-time", help="How long the load gate measures.")] = "10s",
+    force: Annotated[
+        bool, typer.Option("--force", help="Make a new version, though an earlier one is the same.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would happen, and change nothing.")] = False,
     service: Service = None,
     json_output: Json = False,
-) -> None:
+) -> int:
     """Export, verify, publish and serve a trained model; what was serving stays until the new version answers.
 
-    Example: tao2serve deploy --project street-detector --endpoint street
+    Run again with nothing changed it changes nothing; after a run that was killed it goes on.
+
+    Example: tao2serve deploy --project street-detector --endpoint street --canary 10
     """
     from tao2serve.config import home, load_settings
     from tao2serve.deploy import DeployRequest
     from tao2serve.deploy import deploy as run
+    from tao2serve.deployment.outcome import Deployment, GateMissedError
+    from tao2serve.deployment.plan import Plan, plan_deployment
+    from tao2serve.errors import GateError
     from tao2serve.images import read_image
     from tao2serve.registry.source import Source
 
@@ -112,15 +141,52 @@ def deploy(
             must_be_judged=True,
         ),
     )
+    request = replace(request, canary=canary, gate=load_gate(slo, gate_images, gate_time), force=force)
     with quiet(home() / "logs" / "deploy.log") as terminal, shown_steps(terminal) as steps:
-        deployment = run(request, settings, steps=steps)
+        try:
+            outcome = plan_deployment(request, settings, steps=steps) if plan else run(request, settings, steps=steps)
+        except GateMissedError as missed:
+            outcome = missed.deployment
     if json_output:
-        print_json(deployment.to_dict())
-        return
-    for warning in deployment.warnings:
-        print_text(f"warning: {warning}")
-    print_text(
-        f"{deployment.endpoint.alias_url} answers with version {deployment.endpoint.version}\n"
-        f"ask it:    tao2serve predict {deployment.endpoint.name} IMAGE.jpg -o out\n"
-        f"load test: tao2serve loadtest {deployment.endpoint.name} --images DIR"
-    )
+        print_json(outcome.to_dict())
+    else:
+        print_text(plan_in_words(outcome) if isinstance(outcome, Plan) else in_words(outcome))
+    return GateError.exit_code if isinstance(outcome, Deployment) and not outcome.passed else 0
+
+
+def load_gate(slo: list[str] | None, images: Path | None, run_time: str) -> LoadGate | None:
+    """Gather the options of the load gate; raises UsageError if one of them is missing or no such thing."""
+    from tao2serve.deployment.request import LoadGate
+    from tao2serve.loadtest import parse_gate
+
+    if not slo:
+        if images is not None:
+            raise UsageError("--gate-images", "is given, and no gate", hint="add: --slo p99=250ms")
+        return None
+    if images is None:
+        raise UsageError("--slo", "needs pictures to load-test with", hint="add: --gate-images DIR")
+    run_time_s = seconds(run_time, option="--gate-time")
+    return LoadGate(gates=tuple(parse_gate(text) for text in slo), images=images, run_time_s=run_time_s)
+
+
+def plan_in_words(plan: Plan) -> str:
+    """Return a plan, a line for each step."""
+    lines = [f"{step.would:<8} {step.name}{': ' if step.detail else ''}{step.detail}" for step in plan.steps]
+    end = "this would be changed; nothing has been" if plan.changes else "nothing would be changed"
+    return "\n".join([*lines, f"{plan.endpoint.url}: {end}"])
+
+
+def in_words(deployment: Deployment) -> str:
+    """Return what came of a deployment in a few lines."""
+    endpoint, lines = deployment.endpoint, [f"warning: {warning}" for warning in deployment.warnings]
+    if not deployment.passed:
+        missed = [gate for gate in (deployment.load or {}).get("slo", ()) if not gate["passed"]]
+        lines += [f"MISSED     {gate['gate']}, measured {gate['observed']}" for gate in missed]
+        return "\n".join([*lines, f"version {endpoint.version} is taken away again; the alias is as it was"])
+    shares = ", ".join(f"version {number} {share:.1%}" for number, share in sorted(deployment.alias.after.items()))
+    return "\n".join([
+        *lines,
+        f"{endpoint.alias_url} answers with {shares}{'' if deployment.changed else '; nothing has changed'}",
+        f"ask it:    tao2serve predict {endpoint.name} IMAGE.jpg -o out",
+        f"load test: tao2serve loadtest {endpoint.name} --images DIR",
+    ])  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeAlias
 
 from tao2serve.errors import NotReadyError, ServiceError
 from tao2serve.identity import holder
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.claims import NOTHING, Board, Claim, ClaimState, acquire
 from tao2serve.registry.operations import (
     CLAIM,
@@ -26,6 +27,7 @@ from tao2serve.registry.operations import (
     TURN,
     OperationRecord,
     list_operations,
+    write_properties,
 )
 from tao2serve.registry.session import clearml, translated
 
@@ -54,17 +56,23 @@ class Operation:
         sdk = clearml()
         with translated("ClearML", f"did not make the task of this {kind}"):
             from clearml.backend_api.session.client import APIClient
+            from clearml.backend_interface.util import get_or_create_project
 
             self._api: Any = APIClient()
-            self.task: Any = sdk.Task.create(project_name=project, task_name=f"{kind} {endpoint}", task_type="custom")
-            self.task.set_tags([TAG, kind])
-            self.task.set_parent(service_id)
-            if not self.task.output_uri:
-                self.task.output_uri = True  # the files server that clearml.conf names
-            self._write({
+            properties = {
                 KIND: kind, ENDPOINT: endpoint, SERVICE: service_id, HOLDER: json.dumps(asdict(holder())),
                 CLAIM: NOTHING, TURN: NOTHING,
-            })  # fmt: skip
+            }  # fmt: skip
+            # In one call, which Task.create is not: there is never a task that does not say whose it is.
+            project_id = str(get_or_create_project(sdk.Task._get_default_session(), project))
+            made = self._api.tasks.create(
+                name=f"{kind} {endpoint}", type="custom", project=project_id,
+                parent=service_id, tags=[TAG, kind],
+                hyperparams={"properties": {name: _property(name, value) for name, value in properties.items()}},
+            )  # fmt: skip
+            self.task: Any = sdk.Task.get_task(task_id=made.id)
+            if not self.task.output_uri:
+                self.task.output_uri = True  # the files server that clearml.conf names
             self.task.mark_started()
             # The server's clock, as all dates that are compared here.
             created: datetime = self._api.tasks.get_by_id(task=self.id).created
@@ -88,7 +96,9 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close(error)
+        # An interrupt waits: events that are left unsent would keep the process from ending once the server is gone.
+        with deferred_interrupts():
+            self._close(error)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -173,9 +183,7 @@ class Operation:
             log.info("ClearML task %s could not be marked as failed", record.task_id, exc_info=True)
 
     def _write(self, properties: Mapping[str, str]) -> None:
-        """User properties are the one section that a task takes whatever its status."""
-        items = [{"section": "properties", "name": name, "value": value} for name, value in properties.items()]
-        self._api.tasks.edit_hyper_params(task=self.id, hyperparams=items, force=True)
+        write_properties(self._api, self.id, properties)
 
     def _go_on_beating(self) -> None:
         ping = partial(self._api.tasks.ping, task=self.id)
@@ -193,6 +201,11 @@ class Operation:
                 self.task.mark_completed()
             return
         try:
+            self.task.flush(wait_for_uploads=True)
             self.task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
         except Exception:  # the error that ended the operation says more than this one
             log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
+
+
+def _property(name: str, value: str) -> dict[str, str]:
+    return {"section": "properties", "name": name, "value": value}

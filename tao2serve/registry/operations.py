@@ -13,7 +13,20 @@ from tao2serve.identity import Holder
 from tao2serve.registry.claims import HOLDING, NOTHING, WANTING, Claim, ClaimState
 from tao2serve.registry.session import clearml, translated
 
-__all__ = ["CLAIM", "ENDPOINT", "HOLDER", "KIND", "SERVICE", "TAG", "TURN", "OperationRecord", "list_operations"]
+__all__ = [
+    "CLAIM",
+    "ENDPOINT",
+    "HOLDER",
+    "KIND",
+    "SERVICE",
+    "TAG",
+    "TURN",
+    "OperationRecord",
+    "discard",
+    "list_operations",
+    "mark",
+    "read_records",
+]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +56,16 @@ class OperationRecord:
         return (
             f"{self.kind} {self.endpoint}{by}, since {self.created:%Y-%m-%d %H:%M:%S} UTC, ClearML task {self.task_id}"
         )
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it did not end, and its process is known to be gone; that is seen from where it ran only."""
+        return self.status in ("created", "in_progress") and self.holder is not None and self.holder.is_gone()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs as far as ClearML knows; its process may be gone."""
+        return self.status == "in_progress"
 
     def claim(self, scope: str) -> Claim:
         """Return what it says of its endpoint (CLAIM), or of the service's configuration (TURN)."""
@@ -75,6 +98,51 @@ def list_operations(
             if len(tasks) < PAGE:
                 break
     return [record for record in found if not endpoint or record.endpoint == endpoint]
+
+
+def read_records(task_id: str, *names: str) -> dict[str, Any]:
+    """Return the JSON documents of these names that an operation kept (Operation.record); those it lacks are left out.
+
+    Raises ServiceError if ClearML does not answer.
+    """
+    clearml()
+    with translated(f"ClearML task {task_id}", "could not be read"):
+        from clearml.backend_api.session.client import APIClient
+
+        fields = [f"configuration.{name}" for name in names]
+        tasks = APIClient().tasks.get_all(id=[task_id], only_fields=fields)
+        held = (tasks[0].data.to_dict().get("configuration") or {}) if tasks else {}
+    found = {}
+    for name in names:
+        try:
+            found[name] = json.loads((held.get(name) or {}).get("value") or "")
+        except ValueError:
+            log.info("ClearML task %s has no readable %s", task_id, name)
+    return found
+
+
+def mark(task_id: str, **properties: str) -> None:
+    """Write properties of an operation's task, whatever its status; raises ServiceError if that fails."""
+    clearml()
+    with translated(f"ClearML task {task_id}", "did not take its properties"):
+        from clearml.backend_api.session.client import APIClient
+
+        write_properties(APIClient(), task_id, properties)
+
+
+def discard(task_id: str) -> None:
+    """Delete the task of an operation that never began; raises ServiceError if ClearML does not."""
+    clearml()
+    with translated(f"ClearML task {task_id}", "could not be deleted"):
+        from clearml.backend_api.session.client import APIClient
+
+        APIClient().tasks.delete(task=task_id, force=True)
+
+
+def write_properties(api: Any, task_id: str, properties: Mapping[str, str]) -> None:
+    """User properties are the one section that a task takes whatever its status."""
+    items = [{"section": "properties", "name": name, "value": value} for name, value in properties.items()]
+    api.tasks.edit_hyper_params(task=task_id, hyperparams=items, force=True)
 
 
 def _record(task: Any) -> OperationRecord | None:

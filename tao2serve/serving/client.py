@@ -16,7 +16,16 @@ from tao2serve.errors import InputError, NotReadyError, ServiceError
 from tao2serve.runtime import Detections
 from tao2serve.values import IMAGE_MEDIA_TYPES, Prediction
 
-__all__ = ["Answer", "Prediction", "ask", "media_type_of", "problem_of", "wait_for_answer", "wait_for_answers"]
+__all__ = [
+    "Answer",
+    "Prediction",
+    "ask",
+    "media_type_of",
+    "problem_of",
+    "read_answer",
+    "wait_for_answer",
+    "wait_for_answers",
+]
 
 OK, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 200, 404, 413, 422
 FAULT_LIMIT_S: Final = 60.0
@@ -77,7 +86,7 @@ def ask(
     if response.status_code != OK:
         raise ServiceError(url, f"answered {response.status_code}", evidence=_detail(response))
     try:
-        return _read(response.json())
+        return read_answer(response.json())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServiceError(
             url,
@@ -187,7 +196,8 @@ def _detail(response: httpx.Response) -> str:
     return " ".join(str(detail).split())[:600]
 
 
-def _read(document: Mapping[str, Any]) -> Answer:
+def read_answer(document: Mapping[str, Any]) -> Answer:
+    """Return a document as an answer; raises ValueError, KeyError, TypeError or AttributeError if it is none."""
     answer = _read_answer(document)
     numbers = (number for one in answer.predictions for number in (*one.bbox, one.score, one.raw_score))
     if not all(math.isfinite(number) for number in numbers):  # Python's json takes NaN and Infinity

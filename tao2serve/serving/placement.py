@@ -1,4 +1,4 @@
-"""Where a new endpoint version will live: its number, its Triton, its repository."""
+"""Where the versions of an endpoint live: their Triton, its repository, their addresses."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from tao2serve.config import Settings
 from tao2serve.errors import UsageError
-from tao2serve.serving.service import EndpointVersion, ServingService
-from tao2serve.triton.repository import check_location, last_version
+from tao2serve.serving.service import ServingService
+from tao2serve.triton.repository import check_location
 
 __all__ = ["Place", "place"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A version number that was never used, and the servers that will answer for it."""
+    """The servers that answer for an endpoint's versions."""
 
-    endpoint: EndpointVersion
+    base_url: str
     triton: str  # host:port of its gRPC
     repository: Path | None  # None: ClearML Serving's own controller fills it
 
 
-def place(service: ServingService, name: str, settings: Settings) -> Place:
-    """Decide where the next version of endpoint `name` lives; a setting wins over what the service says.
+def place(service: ServingService, settings: Settings) -> Place:
+    """Decide where versions live; a setting wins over what the service says.
 
     Raises UsageError naming the setting that nothing answers.
     """
@@ -37,10 +37,7 @@ def place(service: ServingService, name: str, settings: Settings) -> Place:
             hint="set TAO2SERVE_TRITON_GRPC=HOST:PORT, or: clearml-serving config --triton-grpc-server HOST:PORT",
         )
     if settings.managed:
-        number = service.next_version(name)
-        return Place(
-            endpoint=EndpointVersion(name=name, version=number, base_url=base_url), triton=triton, repository=None
-        )
+        return Place(base_url=base_url, triton=triton, repository=None)
     if settings.model_repository is None:
         raise UsageError(
             "Triton's model repository",
@@ -55,7 +52,4 @@ def place(service: ServingService, name: str, settings: Settings) -> Place:
             hint="set TAO2SERVE_MODEL_REPOSITORY to the folder that Triton was started with",
         )
     check_location(settings.model_repository, remedy="serve from another model repository")
-    # The repository may hold versions of a service that is no more; theirs are not used again either.
-    version = max(service.next_version(name), last_version(name, repository=settings.model_repository) + 1)
-    endpoint = EndpointVersion(name=name, version=version, base_url=base_url)
-    return Place(endpoint=endpoint, triton=triton, repository=settings.model_repository)
+    return Place(base_url=base_url, triton=triton, repository=settings.model_repository)

@@ -86,8 +86,10 @@ class ServingService:
         """Return a version number that was never used for this endpoint, removed versions included.
 
         Preprocess code stays as an artifact when an endpoint is removed, and clearml-serving keeps a loaded
-        package's submodules, so a number used twice would run old code.
+        package's submodules, so a number used twice would run old code. Read anew: inside an operation it stays free.
         """
+        with translated(f"serving service {self.id}", "could not be read"):
+            self._read()
         pattern = re.compile(rf"(?:py_code_)?{re.escape(endpoint)}[_/](\d+)")
         names = [*self._processor._endpoints, *self._task.artifacts]
         used = [int(match.group(1)) for name in names if (match := pattern.fullmatch(name))]
@@ -122,6 +124,13 @@ class ServingService:
     def state(self) -> ServiceState:
         """Return what the service is configured to do, read anew."""
         return read_state(self.id)
+
+    def code_url(self, endpoint: EndpointVersion) -> str:
+        """Return where the preprocess code of a version lies, read anew; "" if the service has none."""
+        with translated(f"serving service {self.id}", "could not be read"):
+            self._task.reload()
+        artifact = self._task.artifacts.get(f"py_code_{endpoint.triton_model}")
+        return str(artifact.url or "") if artifact is not None else ""
 
     def register(
         self,

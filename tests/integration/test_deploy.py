@@ -131,8 +131,8 @@ def test_loadtest_measures_and_judges(sandbox: CommandLine, deployed: dict[str, 
 
 
 def test_a_second_version_takes_over_the_alias(sandbox: CommandLine, deployed: dict[str, Any]) -> None:
-    """Deploying a file as the same endpoint makes the next version; the alias answers with it, the old one stays."""
-    weights = next((PRUNED / "weights").glob("*.hdf5"))
+    """Deploying another file as the same endpoint makes the next version; it takes the alias, the old one stays."""
+    weights = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"))
     outcome = sandbox.tao2serve("deploy", weights, "--endpoint", "street", "--image", PICTURE, "--json")
     second = outcome.assert_success().document["endpoint"]
     assert int(second["version"]) > int(deployed["endpoint"]["version"])

@@ -1,0 +1,140 @@
+"""What earlier deployments of an endpoint left: one to recall, a version to use again, remains to take away.
+
+Deciding does no I/O. What an operation notes of itself, in this order, is what a run after it may rely on:
+`inputs` and `judged` at its start; `model` once it is published; `version` before anything is written under that
+number. `stage` says how far it came; of one that failed it says `taken back` once it, or another run, has tidied up
+what it left, and `adopted` once another run has gone on with its version: if it says anything else it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tao2serve.deployment.inputs import Inputs
+from tao2serve.registry.operations import OperationRecord
+from tao2serve.serving.state import ServiceState
+
+__all__ = [
+    "ADOPTED",
+    "DEPLOY",
+    "INPUTS",
+    "JUDGED",
+    "MODEL",
+    "STAGE",
+    "TAKEN_BACK",
+    "VERSION",
+    "Use",
+    "latest",
+    "models_of",
+    "remains",
+    "use_again",
+    "version_of",
+]
+
+DEPLOY: Final = "deploy"
+INPUTS, JUDGED, MODEL, VERSION, STAGE = "inputs", "judged", "model", "version", "stage"
+TAKEN_BACK, ADOPTED = "taken back", "adopted"
+DONE: Final = ("completed", "published", "closed")
+ENDED_EARLY: Final = ("failed", "stopped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A version to use again. One that was ready stays when this run fails; one of a dead run does not."""
+
+    version: int
+    record: OperationRecord
+    was_ready: bool
+
+
+def version_of(record: OperationRecord) -> int | None:
+    """Return the version that a deployment had for its own; None if it did not get so far."""
+    text = record.properties.get(VERSION, "")
+    return int(text) if text.isdigit() else None
+
+
+def latest(records: Sequence[OperationRecord], inputs: Inputs, state: ServiceState) -> OperationRecord | None:
+    """Return the newest finished deployment from these inputs, judged as now, whose version is still registered."""
+    for record in _deployments(records):
+        same = (record.properties.get(INPUTS), record.properties.get(JUDGED)) == (inputs.made_of, inputs.judged_by)
+        if same and record.status in DONE and _is_registered(record, state):
+            return record
+    return None
+
+
+def models_of(records: Sequence[OperationRecord], inputs: Inputs) -> tuple[str, ...]:
+    """Return the published models of earlier runs from these inputs, newest first."""
+    found = (record.properties.get(MODEL, "") for record in _deployments(records) if _is_of(record, inputs))
+    return tuple(dict.fromkeys(model for model in found if model))
+
+
+def use_again(records: Sequence[OperationRecord], inputs: Inputs, model_id: str, state: ServiceState) -> Use | None:
+    """Return the version that holds exactly this: the same inputs and the same published model. None: make a new one.
+
+    It is one that is registered with this model, or the number of a dead run that nothing else can have used.
+    """
+    ready = _ready_versions(records, state)
+    for record in _deployments(records):
+        version = version_of(record)
+        if version is None or not _is_of(record, inputs) or record.properties.get(MODEL) != model_id:
+            continue
+        unused = _is_dead(record) and version not in state.versions(record.endpoint) and version not in ready
+        if _is_registered(record, state) or unused:
+            return Use(version=version, record=record, was_ready=version in ready)
+    return None
+
+
+def remains(
+    records: Sequence[OperationRecord], state: ServiceState, *, keep: int | None = None
+) -> tuple[OperationRecord, ...]:
+    """Return the runs that ended without tidying up, newest first, except the one whose version is kept.
+
+    A version that some deployment finished, or that the alias routes to or once did, is no remain.
+    """
+    ready = _ready_versions(records, state)
+    return tuple(
+        record
+        for record in _deployments(records)
+        if _is_dead(record) and (version_of(record) is None or version_of(record) not in {keep, *ready})
+    )
+
+
+def _deployments(records: Sequence[OperationRecord]) -> list[OperationRecord]:
+    return [record for record in records if record.kind == DEPLOY]
+
+
+def _is_of(record: OperationRecord, inputs: Inputs) -> bool:
+    return record.properties.get(INPUTS) == inputs.made_of
+
+
+def _is_dead(record: OperationRecord) -> bool:
+    return record.status in ENDED_EARLY and record.properties.get(STAGE, "") not in (TAKEN_BACK, ADOPTED)
+
+
+def _routed(record: OperationRecord) -> set[int]:
+    """The versions of the route that an operation brought about."""
+    try:
+        return {int(version) for version in json.loads(record.properties.get("route") or "{}")}
+    except (ValueError, TypeError):
+        return set()
+
+
+def _is_registered(record: OperationRecord, state: ServiceState) -> bool:
+    entry = state.endpoints.get(f"{record.endpoint}/{version_of(record)}")
+    return entry is not None and bool(entry.model_id) and entry.model_id == record.properties.get(MODEL)
+
+
+def _ready_versions(records: Sequence[OperationRecord], state: ServiceState) -> set[int]:
+    """The versions that some deployment finished, or that the alias routes to or was ever seen to route to."""
+    found: set[int] = set()
+    for record in records:
+        found |= set(state.weights(record.endpoint)) | _routed(record)
+        if record.kind != DEPLOY:
+            continue
+        version = version_of(record)
+        if version is not None and record.status in DONE:
+            found.add(version)
+    return found
