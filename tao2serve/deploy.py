@@ -57,8 +57,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
                 candidate = number(operation, product, model, job, step)
         tidy(candidate, job)
         undo = stack.enter_context(undone_on_failure())
-        with steps.step("load on Triton") as step:
-            bring_to_triton(candidate, job, undo, step)
+        bring_to_triton(candidate, job, undo)
         with steps.step("register the endpoint version") as step:
             register(candidate, job, operation, step)
         await_controller(candidate, job)

@@ -15,6 +15,7 @@ from tao2serve.deployment.candidate import Candidate, look, pack_product, recall
 from tao2serve.deployment.job import Job, open_job
 from tao2serve.deployment.outcome import Switch, endpoint_document
 from tao2serve.deployment.request import DeployRequest
+from tao2serve.deployment.serve import AWAIT_CONTROLLER
 from tao2serve.errors import ServiceError
 from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.package import Package
@@ -118,8 +119,7 @@ def _of_recalled(candidate: Candidate, job: Job) -> Plan:
         *_done(job),
         PlannedStep(name="publish to ClearML", would="reuse", detail=f"model {candidate.model.model_id}"),
         *_tidying(job, endpoint.version),
-        PlannedStep(name="load on Triton", would="nothing" if is_ready else "do", detail=endpoint.triton_model),
-        PlannedStep(name="register the endpoint version", would="reuse", detail=endpoint.url),
+        *_served(job, endpoint, load="nothing" if is_ready else "do", register="reuse"),
         *_proofs(job, gate=candidate.load is None),
         _switching(alias),
     )
@@ -146,10 +146,7 @@ def _of_made(job: Job, package: Package, model: PublishedModel | None, records: 
         ),
         PlannedStep(name="decide on the version", would="nothing", detail=f"version {endpoint.version}"),
         *_tidying(job, endpoint.version),
-        PlannedStep(name="load on Triton", would="do", detail=endpoint.triton_model),
-        PlannedStep(
-            name="register the endpoint version", would="reuse" if registered else "do", detail=endpoint.url
-        ),
+        *_served(job, endpoint, load="do", register="reuse" if registered else "do"),
         *_proofs(job, gate=True),
         _switching(alias),
     )  # fmt: skip
@@ -172,6 +169,15 @@ def _tidying(job: Job, version: int) -> tuple[PlannedStep, ...]:
         return ()
     left = "; ".join(str(record) for record in remains)
     return (PlannedStep(name="take away what killed runs left", would="do", detail=left),)
+
+
+def _served(job: Job, endpoint: EndpointVersion, *, load: Would, register: Would) -> tuple[PlannedStep, ...]:
+    """Loading before registering; ClearML Serving's own controller loads what is registered."""
+    registering = PlannedStep(name="register the endpoint version", would=register, detail=endpoint.url)
+    if job.site.host.repository is None:
+        waiting = PlannedStep(name=AWAIT_CONTROLLER, would=load, detail=endpoint.triton_model)
+        return registering, waiting
+    return PlannedStep(name="load on Triton", would=load, detail=endpoint.triton_model), registering
 
 
 def _proofs(job: Job, *, gate: bool) -> tuple[PlannedStep, ...]:

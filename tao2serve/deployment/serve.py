@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from typing import Final
 
 from tao2serve.deployment import reuse
 from tao2serve.deployment.candidate import Candidate, has_remains
@@ -26,7 +27,19 @@ from tao2serve.steps import Step
 from tao2serve.triton.models import models_of
 from tao2serve.values import TritonModel
 
-__all__ = ["ask_version", "await_controller", "bring_to_triton", "is_served", "pass_gate", "register", "switch_alias"]
+__all__ = [
+    "AWAIT_CONTROLLER",
+    "ask_version",
+    "await_controller",
+    "bring_to_triton",
+    "is_served",
+    "pass_gate",
+    "register",
+    "switch_alias",
+]
+
+
+AWAIT_CONTROLLER: Final = "wait for the controller to load it on Triton"
 
 
 def is_served(candidate: Candidate, job: Job) -> bool:
@@ -40,25 +53,27 @@ def is_served(candidate: Candidate, job: Job) -> bool:
     return is_routed and site.host.is_ready(candidate.endpoint) and not has_remains(job, state)
 
 
-def bring_to_triton(candidate: Candidate, job: Job, undo: ExitStack, step: Step) -> None:
+def bring_to_triton(candidate: Candidate, job: Job, undo: ExitStack) -> None:
     """Have the version's models in the repository and ready on Triton.
 
     A version that was not ready before this run is put on `undo`: registration, Triton and repository. ClearML
     Serving's own controller, if it owns Triton, brings them once they are registered (`await_controller`).
     """
     endpoint, site = candidate.endpoint, job.site
-    written: tuple[TritonModel, ...] = ()
-    if candidate.product is not None:
-        model = candidate.product.made.model
-        folders = models_of(model, job.chosen.params, job.settings, name=endpoint.triton_model)
-        written = site.host.write(folders, adopted=not candidate.was_ready)
-    if not candidate.was_ready:
-        undo.callback(take_back, site.service, site.host.control, endpoint, written)
     if site.host.repository is None:
-        step.note("left to ClearML Serving's controller")
+        if not candidate.was_ready:
+            undo.callback(take_back, site.service, site.host.control, endpoint, ())
         return
-    loaded = site.host.load(endpoint, job.settings)
-    step.note(f"{endpoint.triton_model} on {site.host.control.address}{'' if loaded else ', ready already'}")
+    with job.steps.step("load on Triton") as step:
+        written: tuple[TritonModel, ...] = ()
+        if candidate.product is not None:
+            model = candidate.product.made.model
+            folders = models_of(model, job.chosen.params, job.settings, name=endpoint.triton_model)
+            written = site.host.write(folders, adopted=not candidate.was_ready)
+        if not candidate.was_ready:
+            undo.callback(take_back, site.service, site.host.control, endpoint, written)
+        loaded = site.host.load(endpoint, job.settings)
+        step.note(f"{endpoint.triton_model} on {site.host.control.address}{'' if loaded else ', ready already'}")
 
 
 def register(candidate: Candidate, job: Job, operation: Operation, step: Step) -> None:
@@ -87,7 +102,7 @@ def await_controller(candidate: Candidate, job: Job) -> None:
     """Wait until Triton serves what ClearML Serving's own controller is to bring there; nothing if we brought it."""
     if job.site.host.repository is not None:
         return
-    with job.steps.step("wait for the controller to load it on Triton") as step:
+    with job.steps.step(AWAIT_CONTROLLER) as step:
         said = wait_until_loaded(
             job.site.service.id, job.site.host.control, candidate.endpoint, candidate.model, job.settings,
             on_news=step.news,
