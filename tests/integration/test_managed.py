@@ -120,13 +120,32 @@ def test_an_ensemble_is_refused_before_anything_is_built(managed_sandbox: Comman
     assert not outcome.document.get("step")
 
 
-def test_a_second_version_takes_over_the_alias(managed_sandbox: CommandLine, managed: dict[str, Any]) -> None:
-    """A file deployed as the same endpoint is the next version; the alias answers with it, the old one stays."""
-    outcome = managed_sandbox.tao2serve("deploy", WEIGHTS, "--endpoint", "street", "--image", PICTURE, "--json")
-    first, second = managed["endpoint"], outcome.assert_success().document["endpoint"]
+def test_versions_go_forth_and_back(managed_sandbox: CommandLine, managed: dict[str, Any]) -> None:
+    """The same again changes nothing; anew it is the next version; rollback, promote and undeploy do as they do on a
+    Triton of ours, and leave loading to the controller."""
+    again = ("deploy", "--project", "street-detector", "--endpoint", "street", "--image", PICTURE, "--json")
+    assert managed_sandbox.tao2serve(*again).assert_success().document["changed"] is False
+    first, second = (
+        managed["endpoint"],
+        managed_sandbox.tao2serve(*again, "--force").assert_success().document["endpoint"],
+    )
     assert int(second["version"]) > int(first["version"])
-    for url, version in ((second["alias_url"], second["version"]), (first["url"], first["version"])):
-        assert post(url, PICTURE.read_bytes()).json()["model"]["version"] == version
+
+    def answering() -> str:
+        return str(post(second["alias_url"], PICTURE.read_bytes()).json()["model"]["version"])
+
+    assert answering() == second["version"]
+    assert post(first["url"], PICTURE.read_bytes()).json()["model"]["version"] == first["version"]
+    managed_sandbox.tao2serve("rollback", "street", "--json").assert_success()
+    assert answering() == first["version"]
+    managed_sandbox.tao2serve("promote", "street", second["version"], "--json").assert_success()
+    assert answering() == second["version"]
+    managed_sandbox.tao2serve("undeploy", "street", "--old", "--json").assert_success()
+    assert post(first["url"], PICTURE.read_bytes()).status_code == 404
+    assert answering() == second["version"]
+    shown = managed_sandbox.tao2serve("status", "street", "--json").assert_success().document
+    (endpoint,) = shown["endpoints"]
+    assert [str(version["version"]) for version in endpoint["versions"]] == [second["version"]]
 
 
 def test_a_step_that_fails_late_takes_the_registration_back(managed_sandbox: CommandLine) -> None:
