@@ -24,7 +24,7 @@ DEFAULT_SIZE: Final = (544, 960)
 
 def triton_address(service: ServingService, settings: Settings) -> str:
     """Return host:port of the Triton that is ours to control: "" if it is not known, or ClearML Serving's own."""
-    if getattr(settings, "managed", False):
+    if settings.managed:
         return ""
     return settings.triton_grpc or service.setting("triton_grpc_server")
 

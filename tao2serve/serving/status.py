@@ -107,7 +107,7 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
     task = _service_task(settings.service)
     state = state_of(task)
     instances, now = Instances(task.id).read(), server_time()
-    managed = getattr(settings, "managed", False)
+    managed = settings.managed
     address = settings.triton_grpc or _general(task, "triton_grpc_server")
     triton, models, traffic = _ask_triton("" if managed else address, managed=managed)
     inventory = Inventory(

@@ -136,7 +136,7 @@ def _take_off_triton(control: TritonControl | None, plan: RemovalPlan, settings:
 def _inventory(
     service: ServingService, control: TritonControl | None, settings: Settings, *, own_task: str = ""
 ) -> Inventory:
-    managed = getattr(settings, "managed", False)
+    managed = settings.managed
     return Inventory(
         state=service.state(),
         operations=list_operations(service.id),
@@ -254,7 +254,7 @@ def _sha256(path: Path) -> str:
 
 def _unasked(service: ServingService, control: TritonControl | None, settings: Settings) -> list[str]:
     """Say which servers or folders were not looked at, and why."""
-    if getattr(settings, "managed", False):
+    if settings.managed:
         return ["Triton's models stay: ClearML Serving's own controller owns them"]
     words = []
     if not triton_address(service, settings):
