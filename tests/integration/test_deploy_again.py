@@ -16,7 +16,6 @@ from tao2serve.sandbox.samples import SAMPLE, pictures
 
 pytestmark = pytest.mark.integration
 PICTURE = pictures()[0] if pictures() else Path("missing.jpg")
-CHOICE = ("--project", "street-detector")
 UNPRUNED = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
 
 
@@ -26,16 +25,39 @@ def deploy(sandbox: CommandLine, *arguments: str | Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def again(sandbox: CommandLine) -> dict[str, Any]:
+def choice(tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
+    """The better sample model with a spec that nobody else deploys it with: what others published is not reused."""
+    return ("--project", "street-detector", "--spec", own_spec("pruned", tmp_path_factory.mktemp("pruned")))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
+    """The other sample model, likewise."""
+    return (UNPRUNED, "--spec", own_spec("unpruned", tmp_path_factory.mktemp("unpruned")))
+
+
+def own_spec(run: str, folder: Path) -> Path:
+    text = (SAMPLE / run / "experiment_spec.txt").read_text(encoding="utf-8")
+    changed = text.replace("minimum_bounding_box_height: 4", "minimum_bounding_box_height: 3")
+    assert changed != text
+    path = folder / "experiment_spec.txt"
+    path.write_text(changed, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def again(sandbox: CommandLine, choice: tuple[str | Path, ...]) -> dict[str, Any]:
     """The better sample model, deployed as endpoint `again`."""
-    return deploy(sandbox, *CHOICE, "--endpoint", "again")
+    return deploy(sandbox, *choice, "--endpoint", "again")
 
 
-def test_a_second_run_changes_nothing_and_is_quick(sandbox: CommandLine, again: dict[str, Any]) -> None:
+def test_a_second_run_changes_nothing_and_is_quick(
+    sandbox: CommandLine, again: dict[str, Any], choice: tuple[str | Path, ...]
+) -> None:
     """Same command again: under 8 s as a whole, same version, and not one task, model, file or load more or other."""
     before = everything(sandbox)
     start = time.monotonic()
-    second = deploy(sandbox, *CHOICE, "--endpoint", "again")
+    second = deploy(sandbox, *choice, "--endpoint", "again")
     took_s = time.monotonic() - start
     assert changes(before, everything(sandbox)) == []
     assert second["changed"] is False
@@ -46,12 +68,14 @@ def test_a_second_run_changes_nothing_and_is_quick(sandbox: CommandLine, again: 
     assert took_s < 8, second["steps"]
 
 
-def test_what_a_plan_says_is_what_happens(sandbox: CommandLine, again: dict[str, Any]) -> None:
+def test_what_a_plan_says_is_what_happens(
+    sandbox: CommandLine, again: dict[str, Any], choice: tuple[str | Path, ...], other: tuple[str | Path, ...]
+) -> None:
     """--plan changes nothing, names the version, the route and the upload; the run after it does just that."""
-    arguments = (UNPRUNED, "--endpoint", "again", "--canary", "25")
+    arguments = (*other, "--endpoint", "again", "--canary", "25")
     before = everything(sandbox)
     plan = deploy(sandbox, *arguments, "--plan")
-    same = deploy(sandbox, *CHOICE, "--endpoint", "again", "--plan")
+    same = deploy(sandbox, *choice, "--endpoint", "again", "--plan")
     assert changes(before, everything(sandbox)) == []
     assert (same["outcome"], same["changes"], same["endpoint"]["version"]) == ("plan", False, "1")
     assert plan["outcome"] == "plan"
@@ -66,11 +90,11 @@ def test_what_a_plan_says_is_what_happens(sandbox: CommandLine, again: dict[str,
 
 
 def test_after_another_version_the_first_one_only_gets_its_alias_back(
-    sandbox: CommandLine, again: dict[str, Any]
+    sandbox: CommandLine, again: dict[str, Any], choice: tuple[str | Path, ...]
 ) -> None:
     """The alias is on two versions: deploying the first again changes the route, and makes no version nor upload."""
     before = everything(sandbox)
-    back = deploy(sandbox, *CHOICE, "--endpoint", "again")
+    back = deploy(sandbox, *choice, "--endpoint", "again")
     after = everything(sandbox)
     assert back["changed"] is True
     assert back["endpoint"]["version"] == again["endpoint"]["version"]
@@ -81,7 +105,9 @@ def test_after_another_version_the_first_one_only_gets_its_alias_back(
     assert "export to ONNX" not in [step["name"] for step in back["steps"]]
 
 
-def test_a_folder_that_is_gone_is_written_again_as_it_was(sandbox: CommandLine, again: dict[str, Any]) -> None:
+def test_a_folder_that_is_gone_is_written_again_as_it_was(
+    sandbox: CommandLine, again: dict[str, Any], choice: tuple[str | Path, ...]
+) -> None:
     """Somebody deleted the Triton model: the same version comes back with the same bytes, under the same model."""
     folder = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"]) / "again_1"
     was = {
@@ -89,19 +115,21 @@ def test_a_folder_that_is_gone_is_written_again_as_it_was(sandbox: CommandLine, 
     }
     models = ClearML(sandbox).models()
     shutil.rmtree(folder)
-    mended = deploy(sandbox, *CHOICE, "--endpoint", "again")
+    mended = deploy(sandbox, *choice, "--endpoint", "again")
     assert mended["endpoint"]["version"] == "1"
     assert mended["artifact"]["reused"] is True
     assert {path: (folder / path).read_bytes() for path in was} == was
     assert [model["id"] for model in ClearML(sandbox).models()] == [model["id"] for model in models]
 
 
-def test_a_version_that_misses_its_load_gate_goes_again(sandbox: CommandLine, again: dict[str, Any]) -> None:
+def test_a_version_that_misses_its_load_gate_goes_again(
+    sandbox: CommandLine, again: dict[str, Any], other: tuple[str | Path, ...]
+) -> None:
     """Exit 8 with the normal document: the alias is untouched, and nothing of the version is left."""
     repository = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])
     before = sorted(path.name for path in repository.iterdir()), ClearML(sandbox).configured("canary")
     outcome = sandbox.tao2serve(
-        "deploy", UNPRUNED, "--endpoint", "gated", "--image", PICTURE, "--slo", "p99=1ms",
+        "deploy", *other, "--endpoint", "gated", "--image", PICTURE, "--slo", "p99=1ms",
         "--gate-images", PICTURE.parent, "--gate-time", "2s", "--json",
     )  # fmt: skip
     document = outcome.document
