@@ -131,7 +131,10 @@ def test_loadtest_measures_and_judges(sandbox: CommandLine, deployed: dict[str, 
 
 
 def test_a_second_version_takes_over_the_alias(sandbox: CommandLine, deployed: dict[str, Any]) -> None:
-    """Deploying another file as the same endpoint makes the next version; it takes the alias, the old one stays."""
+    """Deploying another file as the same endpoint makes the next version; it takes the alias, the old one stays.
+
+    In the end the alias goes back: others hold this endpoint against the first version.
+    """
     weights = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"))
     outcome = sandbox.tao2serve("deploy", weights, "--endpoint", "street", "--image", PICTURE, "--json")
     second = outcome.assert_success().document["endpoint"]
@@ -142,6 +145,7 @@ def test_a_second_version_takes_over_the_alias(sandbox: CommandLine, deployed: d
     ):
         answer = httpx.post(url, content=PICTURE.read_bytes(), headers={"Content-Type": "image/jpeg"}, trust_env=False)
         assert answer.json()["model"]["version"] == version
+    sandbox.tao2serve("rollback", "street").assert_success()
 
 
 def test_a_model_that_does_not_fit_its_spec_changes_nothing(
