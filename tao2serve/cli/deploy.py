@@ -178,12 +178,15 @@ def plan_in_words(plan: Plan) -> str:
 
 def in_words(deployment: Deployment) -> str:
     """Return what came of a deployment in a few lines."""
+    from tao2serve.serving.routes import described
+
     endpoint, lines = deployment.endpoint, [f"warning: {warning}" for warning in deployment.warnings]
     if not deployment.passed:
         missed = [gate for gate in (deployment.load or {}).get("slo", ()) if not gate["passed"]]
         lines += [f"MISSED     {gate['gate']}, measured {gate['observed']}" for gate in missed]
         return "\n".join([*lines, f"version {endpoint.version} is taken away again; the alias is as it was"])
-    shares = ", ".join(f"version {number} {share:.1%}" for number, share in sorted(deployment.alias.after.items()))
+    after = deployment.alias.after
+    shares = f"version {endpoint.version}" if len(after) == 1 else described(after)
     return "\n".join([
         *lines,
         f"{endpoint.alias_url} answers with {shares}{'' if deployment.changed else '; nothing has changed'}",

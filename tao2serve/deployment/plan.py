@@ -20,6 +20,7 @@ from tao2serve.errors import ServiceError
 from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.package import Package
 from tao2serve.registry.publish import PublishedModel, find_published, require_storage
+from tao2serve.serving.routes import described
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.serving.state import same_weights
 from tao2serve.steps import Steps
@@ -197,5 +198,4 @@ def _switch(version: int, job: Job) -> Switch:
 
 def _switching(alias: Switch) -> PlannedStep:
     same = same_weights(alias.before, alias.after)
-    shares = ", ".join(f"version {version} {weight:.1%}" for version, weight in sorted(alias.after.items()))
-    return PlannedStep(name="switch the alias", would="nothing" if same else "do", detail=shares)
+    return PlannedStep(name="switch the alias", would="nothing" if same else "do", detail=described(alias.after))

@@ -21,6 +21,7 @@ from tao2serve.serving.managed import auxiliary_for, wait_until_loaded
 from tao2serve.serving.package import write_package
 from tao2serve.serving.parity import check_boxes
 from tao2serve.serving.rollout import change_route
+from tao2serve.serving.routes import described
 from tao2serve.serving.state import same_weights
 from tao2serve.serving.undo import take_back
 from tao2serve.steps import Step
@@ -147,7 +148,7 @@ def switch_alias(candidate: Candidate, job: Job, operation: Operation, step: Ste
     site, endpoint, state = job.site, candidate.endpoint, job.site.state()
     before = state.weights(site.name)
     wanted = site.route_with(endpoint.version, job.request.canary, state)
-    shares = ", ".join(f"version {version} {weight:.1%}" for version, weight in sorted(wanted.items()))
+    shares = described(wanted)
     if same_weights(before, wanted):
         step.note(f"{endpoint.alias_url}: {shares}, as before")
         return Switch(before=before, after=before)
