@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +28,7 @@ def doctor(json_output: Json = False) -> int:
     from tao2serve.doctor.doctor import doctor as look
     from tao2serve.errors import ToolError
 
-    with quiet(_log()):
+    with quiet(Path(os.devnull)):  # the state folder is looked at, not made, and what went wrong is in the checks
         checks = look()
     code = ToolError.exit_code if anything_wrong(checks) else 0
     if json_output:
@@ -42,21 +43,6 @@ def doctor(json_output: Json = False) -> int:
     else:
         print_text(_table(checks))
     return code
-
-
-def _log() -> Path:
-    """Return where foreign chatter goes; a state folder that cannot be written is one of the findings, no failure."""
-    import os
-    import tempfile
-
-    from tao2serve.config import home
-
-    there = home()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return home() / "logs" / "doctor.log"
-    return Path(tempfile.gettempdir()) / "tao2serve-doctor.log"
 
 
 def _table(checks: Sequence[Check]) -> str:

@@ -31,8 +31,9 @@ def server_examinations(settings: Settings, known: Known) -> tuple[Examination, 
 
 
 def _triton(settings: Settings, known: Known) -> Iterator[Check]:
-    repository = settings.model_repository
-    yield _repository(repository)
+    repository = None if settings.managed else settings.model_repository  # the controller has a folder of its own
+    if not settings.managed:
+        yield _repository(repository)
     address = settings.triton_grpc or known.service(limit_s=CLEARML_LIMIT_S).triton_grpc
     if not address:
         yield _triton_check(
@@ -61,29 +62,41 @@ def _triton(settings: Settings, known: Known) -> Iterator[Check]:
             f"{address}, Triton {version}: {state}",
             remedy="" if live and ready else "its log says what it waits for",
         )
-        yield _control(client, address)
+        yield _control(client, address, managed=settings.managed)
         if repository is not None:
             yield _same_repository(client, repository)
     finally:
         client.close()
 
 
-def _control(client: Any, address: str) -> Check:
+def _control(client: Any, address: str, *, managed: bool) -> Check:
     """Say whether models can be loaded by name: Triton tells no mode, and refuses to unload in any but EXPLICIT.
 
     Nothing is unloaded: no model has this name.
     """
     from tritonclient.utils import InferenceServerException
 
+    name, refusal = "model control", ""
     try:
         client.unload_model(_NOBODY, client_timeout=_ONE_CALL_S)
     except InferenceServerException as error:
-        if "not allowed" in _words(error):
-            return _triton_check(
-                "model control", "wrong", f"{address} is not in EXPLICIT mode: deploy cannot load models",
-                _words(error), "restart it with: tritonserver --model-control-mode=explicit",
-            )  # fmt: skip
-    return _triton_check("model control", "ok", "EXPLICIT: models are loaded by name")
+        refusal = _words(error)
+        if "not allowed" not in refusal:
+            return _triton_check(name, "skipped", "could not be told", refusal)
+    if managed and refusal:
+        return _triton_check(name, "ok", "it takes no orders, as one that ClearML Serving's controller runs")
+    if managed:
+        return _triton_check(
+            name, "wrong", f"{address} is in EXPLICIT mode: it loads nothing that ClearML Serving's controller brings",
+            remedy="mend TAO2SERVE_TRITON_GRPC, or if this Triton is your own: export TAO2SERVE_MANAGED=false",
+        )  # fmt: skip
+    if refusal:
+        return _triton_check(
+            name, "wrong", f"{address} is not in EXPLICIT mode: deploy cannot load models", refusal,
+            "restart it with: tritonserver --model-control-mode=explicit; if ClearML Serving's controller runs it: "
+            "export TAO2SERVE_MANAGED=true",
+        )  # fmt: skip
+    return _triton_check(name, "ok", "EXPLICIT: models are loaded by name")
 
 
 def _same_repository(client: Any, repository: Path) -> Check:

@@ -25,6 +25,6 @@ def compose_files(request: RenderRequest) -> tuple[RenderedFile, ...]:
             RenderedFile(name=name, text=fill(f"compose/{name}.j2", request))
             for name in ("compose.yaml", ".env.example", ".gitignore", "new-key.sh", "self-signed.sh", "README.md")
         ),
-        RenderedFile(name="nginx.conf", text=proxy_conf(request, places)),
+        RenderedFile(name="proxy/nginx.conf", text=proxy_conf(request, places)),
         *image_files(request),
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 from tao2serve.errors import UsageError
 from tao2serve.render.images import TritonRelease
@@ -120,6 +122,17 @@ class RenderRequest:
         ):
             if value:
                 _match(pattern, value, option, form)
+        for option, url in (
+            ("--clearml-api", self.clearml.api),
+            ("--clearml-web", self.clearml.web),
+            ("--clearml-files", self.clearml.files),
+        ):
+            if url and _is_loopback(urlsplit(url).hostname or ""):
+                raise UsageError(
+                    option,
+                    f"is {url}, which in a container is the container itself",
+                    hint=f"name ClearML as other machines do: {option} URL, instead of the environment's",
+                )
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise UsageError("--tls-cert", "and --tls-key go together")
         if not 0 < self.poll_minutes <= 60:
@@ -130,6 +143,14 @@ class RenderRequest:
     @property
     def base_image(self) -> str:
         return self.triton_image or self.release.image
+
+    @property
+    def subject_alternative_name(self) -> str:
+        """Return the host as a certificate names it: clients look for an address among addresses alone."""
+        try:
+            return f"IP:{ip_address(self.host)}"
+        except ValueError:
+            return f"DNS:{self.host}"
 
     @property
     def triton_tag(self) -> str:
@@ -151,3 +172,13 @@ def default_body(max_image_bytes: int) -> int:
 def _match(pattern: re.Pattern[str], value: str, option: str, form: str) -> None:
     if len(value) > 400 or not pattern.fullmatch(value):
         raise UsageError(option, f"is {value!r}, not {form}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified

@@ -7,7 +7,14 @@ from functools import cache
 from typing import Any, Final
 
 from tao2serve.render.files import RenderedFile
-from tao2serve.render.images import INFERENCE_PACKAGES, PROXY_IMAGE, PYTHON_IMAGE, TRITON_PACKAGES
+from tao2serve.render.images import (
+    DEPLOYER_EXTRAS,
+    DEPLOYER_PACKAGES,
+    INFERENCE_PACKAGES,
+    PROXY_IMAGE,
+    PYTHON_IMAGE,
+    TRITON_PACKAGES,
+)
 from tao2serve.render.request import METRICS_ENVIRONMENT, METRICS_PORT, ProxyPlaces, RenderRequest
 
 __all__ = ["fill", "image_files", "proxy_conf", "triton_command"]
@@ -54,6 +61,7 @@ def image_files(request: RenderRequest) -> tuple[RenderedFile, ...]:
             "inference.Dockerfile",
             "inference-requirements.txt",
             "deployer.Dockerfile",
+            "deployer-requirements.txt",
             "clearml.conf",
             ".dockerignore",
         )
@@ -74,6 +82,8 @@ def fill(template: str, request: RenderRequest, **further: Any) -> str:
             proxy_image=PROXY_IMAGE,
             triton_packages=TRITON_PACKAGES,
             inference_packages=INFERENCE_PACKAGES,
+            deployer_packages=DEPLOYER_PACKAGES,
+            deployer_extras=DEPLOYER_EXTRAS,
             metrics_environment=dict(METRICS_ENVIRONMENT),
             metrics_port=METRICS_PORT,
             **further,

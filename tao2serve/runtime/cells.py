@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +72,8 @@ class Reading:
 def open_cells(folder: Path, layout: Sequence[Series]) -> memoryview[float]:
     """Return this process's numbers for these series, one after the other; they keep what was counted before.
 
+    A file that is not whole is made anew, beside the old one: a process that has it mapped would die if it shrank.
+
     Raises OSError if the folder cannot be written, is another user's, or the disk is full.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,10 +84,10 @@ def open_cells(folder: Path, layout: Sequence[Series]) -> memoryview[float]:
     name = hashlib.sha256(head).hexdigest()[:16]
     with locked(folder / "changes.lock"):
         path = folder / f"{_slot(folder)}-{name}{SUFFIX}"
-        if not path.exists():
+        if not _is_whole(path, head, layout):
             staged = path.with_suffix(".new")
             # Written, not only made longer: a full disk is an error here, not a signal that kills the process later.
-            staged.write_bytes(head + bytes(8 * sum(series.family.cells for series in layout)))
+            staged.write_bytes(head + bytes(_length(layout)))
             staged.replace(path)
         with path.open("r+b") as file:
             return memoryview(mmap.mmap(file.fileno(), 0))[len(head) :].cast("d")
@@ -99,9 +101,8 @@ def read(folder: Path) -> Iterator[Reading]:
         if slot not in alive:
             alive[slot] = _is_held(folder / f"{slot}.slot")
         try:
-            content = path.read_bytes()
-            layout, numbers = _parsed(content)
-        except (OSError, ValueError, KeyError, TypeError):
+            layout, numbers = _parsed(path.read_bytes())
+        except (OSError, ValueError):
             continue
         start = 0
         for series in layout:
@@ -156,28 +157,45 @@ def _close_all(files: set[int]) -> None:
 
 def _slot(folder: Path) -> str:
     """Return the name of this process's slot, taken at the first call; the caller holds the lock on changes."""
-    held: dict[tuple[str, int], str] = process_wide().setdefault("slots", {})
+    held: dict[tuple[str, int], tuple[str, int]] = process_wide().setdefault("slot_files", {})
     key = (str(folder), os.getpid())  # a fork is another process
-    if key not in held or not (folder / f"{held[key]}.slot").exists():  # somebody may have cleaned the folder
-        if not living(folder):
-            for path in folder.glob(f"*{SUFFIX}"):
-                path.unlink()
-        held[key] = _take_slot(folder)
-        _reset_gauges(folder, held[key])
-    return held[key]
+    if key in held:
+        slot, file = held[key]
+        if _is_at(file, folder / f"{slot}.slot"):
+            return slot
+        del held[key]  # somebody cleaned the folder: what lies at that path is not ours
+        _open_files().discard(file)
+        os.close(file)
+    if not living(folder):
+        for path in folder.glob(f"*{SUFFIX}"):
+            path.unlink()
+    held[key] = slot, _ = _take_slot(folder)
+    _reset_gauges(folder, slot)
+    return slot
 
 
-def _take_slot(folder: Path) -> str:
+def _take_slot(folder: Path) -> tuple[str, int]:
     for number in count():
-        file = os.open(folder / f"{number}.slot", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = folder / f"{number}.slot"
+        if not path.exists() and any(folder.glob(f"{number}-*{SUFFIX}")):
+            continue  # cleaned away; whoever had it may live, and count in these files
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
             continue
         close_in_children(file)
-        return str(number)
+        return str(number), file
     raise AssertionError("there is always a free number")
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether this open file is the one that is found at the path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False
 
 
 def _is_held(path: Path) -> bool:
@@ -192,17 +210,22 @@ def _is_held(path: Path) -> bool:
 
 
 def _reset_gauges(folder: Path, slot: str) -> None:
-    """What the slot's last owner had in hand when it ended is not in this process's hands."""
+    """What the slot's last owner had in hand when it ended is not in this process's hands.
+
+    Only these numbers are written, in place: the file may be read, and mapped by whoever owns it, at any moment.
+    """
     for path in folder.glob(f"{slot}-*{SUFFIX}"):
-        content = bytearray(path.read_bytes())
-        layout, numbers = _parsed(content)
-        start = 0
-        for series in layout:
-            if series.family.kind == "gauge":
-                numbers[start] = 0.0
-            start += series.family.cells
-        numbers.release()
-        path.write_bytes(content)
+        with path.open("r+b") as file:
+            content = file.read()
+            try:
+                layout, _ = _parsed(content)
+            except ValueError:  # damaged, or of a release with another form: `read` passes it over, too
+                continue
+            at = len(content) - _length(layout)
+            for series in layout:
+                if series.family.kind == "gauge":
+                    os.pwrite(file.fileno(), bytes(8), at)
+                at += 8 * series.family.cells
 
 
 def _head(layout: Sequence[Series]) -> bytes:
@@ -216,15 +239,39 @@ def _head(layout: Sequence[Series]) -> bytes:
     return MARK + len(text).to_bytes(8, "little") + text
 
 
-def _parsed(content: bytes | bytearray) -> tuple[list[Series], memoryview[float]]:
+def _length(layout: Sequence[Series]) -> int:
+    """Return how many bytes the numbers of these series take."""
+    return 8 * sum(series.family.cells for series in layout)
+
+
+def _is_whole(path: Path, head: bytes, layout: Sequence[Series]) -> bool:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return content.startswith(head) and len(content) == len(head) + _length(layout)
+
+
+def _parsed(content: bytes) -> tuple[tuple[Series, ...], memoryview[float]]:
+    """Return what the file's numbers are called, and the numbers; raises ValueError unless it is whole."""
     start = len(MARK) + 8
     if content[: len(MARK)] != MARK:
         raise ValueError("no file of cells")
     end = start + int.from_bytes(content[len(MARK) : start], "little")
-    document = json.loads(content[start:end])
-    families = [
-        Family(**{**entry, "labels": tuple(entry["labels"]), "bounds": tuple(entry["bounds"])})
-        for entry in document["families"]
-    ]
-    layout = [Series(family=families[index], values=tuple(values)) for index, values in document["series"]]
+    layout = _layout(content[start:end])
+    if len(content) != end + _length(layout):
+        raise ValueError("a file of cells that is not whole")
     return layout, memoryview(content)[end:].cast("d")
+
+
+@lru_cache(maxsize=256)  # what a file's numbers are called never changes, and is most of the work of reading it
+def _layout(text: bytes) -> tuple[Series, ...]:
+    try:
+        document = json.loads(text)
+        families = [
+            Family(**{**entry, "labels": tuple(entry["labels"]), "bounds": tuple(entry["bounds"])})
+            for entry in document["families"]
+        ]
+        return tuple(Series(family=families[index], values=tuple(values)) for index, values in document["series"])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"no head of cells: {error}") from error

@@ -95,7 +95,7 @@ def _show(chosen: Target) -> None:
                 if chosen.textfile is not None:
                     _write(chosen.textfile, registry)
                 time.sleep(EVERY_S if attempt else HANDOVER_S)
-    except OSError as error:
+    except Exception as error:
         say_once(f"metrics are counted, but this process cannot show them: {error}")
 
 
@@ -120,8 +120,9 @@ def _write(path: Path, registry: Any) -> None:
 
     try:
         write_to_textfile(str(path), registry)  # beside it first, then renamed into its place
-    except OSError as error:
-        say_once(f"metrics are counted, but not written to {path}: {error.strerror or error}; trying again")
+    except Exception as error:  # the thread goes on: the next time it may be written
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        say_once(f"metrics are counted, but not written to {path}: {reason}; trying again")
 
 
 class _Sum:

@@ -99,7 +99,7 @@ def measured_by(model: ServedModel, classes: Sequence[str]) -> Callable[[Awaitab
         if chosen is None:
             return lambda work: work
         meter = Meter(model, classes, chosen)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever it is: an endpoint without metrics is better than none
         say_once(f"no metrics: {error}")
         return lambda work: work
     return meter.measured
@@ -133,23 +133,26 @@ class Meter:
     async def measured(self, work: Awaitable[_R]) -> _R:
         """Await a request's work, and count how it ended, how long it took and what was found."""
         start = perf_counter()
-        self._add(IN_FLIGHT, self._version, 1)
+        _guarded(self._add, IN_FLIGHT, self._version, 1)
         status = DEFECT
         try:
             reply = await work
             status = str(reply.status_code) if str(reply.status_code) in STATUSES else DEFECT
             if status == "200":
-                self._found(reply.document)
+                _guarded(self._found, reply.document)
             return reply
         except asyncio.CancelledError:
             status = CANCELLED
             raise
         finally:
-            self._add(IN_FLIGHT, self._version, -1)
-            self._add(REQUESTS, status, 1)
-            if status in KINDS:
-                self._add(FAILURES, KINDS[status], 1)
-            self._observe(DURATION, self._version, perf_counter() - start)
+            _guarded(self._ended, status, start)
+
+    def _ended(self, status: str, start: float) -> None:
+        self._add(IN_FLIGHT, self._version, -1)
+        self._add(REQUESTS, status, 1)
+        if status in KINDS:
+            self._add(FAILURES, KINDS[status], 1)
+        self._observe(DURATION, self._version, perf_counter() - start)
 
     def _found(self, document: Mapping[str, Any]) -> None:
         answers = document.get("results", (document,))
@@ -169,3 +172,11 @@ class Meter:
         start = self._at[family.name, last]
         self._cells[start + bisect_left(family.bounds, value)] += 1
         self._cells[start + len(family.bounds) + 1] += value
+
+
+def _guarded(counting: Callable[..., None], *arguments: Any) -> None:
+    """Count; what goes wrong is logged, once in a process, and never a request's concern."""
+    try:
+        counting(*arguments)
+    except Exception as error:
+        say_once(f"not all is counted: {type(error).__name__}: {error}")

@@ -38,7 +38,7 @@ def changed(line: CommandLine, **variables: str) -> CommandLine:
 
 
 def test_all_is_well_with_the_sandbox(sandbox: CommandLine) -> None:
-    """Pointed at a sandbox that is up, every server and ClearML itself are ok; doctor leaves no file behind."""
+    """Pointed at a sandbox that is up, every server and ClearML itself are ok; the file it stored is gone again."""
     checks = look(sandbox, code=0)
     for group, names in {
         "sandbox": ("packages", "Triton", "shared memory", "running"),
@@ -89,8 +89,17 @@ def test_another_repository_and_service_are_noticed(sandbox: CommandLine, tmp_pa
     assert checks["ClearML", "file server"]["status"] == "ok"
 
 
+def test_a_managed_triton_is_well(managed_sandbox: CommandLine) -> None:
+    """A Triton that ClearML Serving's controller runs needs no folder and no orders; called one's own, it is wrong."""
+    checks = look(managed_sandbox, code=0)
+    assert checks["Triton", "model control"]["status"] == "ok"
+    assert not {("Triton", "repository"), ("Triton", "repository folder")} & set(checks)
+    own = look(changed(managed_sandbox, TAO2SERVE_MANAGED="false"), code=4)
+    assert "TAO2SERVE_MANAGED=true" in own["Triton", "model control"]["remedy"]
+
+
 def test_servers_that_never_answer_hold_nothing_up(bare: CommandLine) -> None:
-    """A server that takes connections and says nothing is wrong after some seconds, whichever it is."""
+    """A server that takes connections and says nothing is wrong after some seconds; nothing is written here."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         hanging = changed(
@@ -105,6 +114,9 @@ def test_servers_that_never_answer_hold_nothing_up(bare: CommandLine) -> None:
         started = time.monotonic()
         checks = look(hanging, code=4)
         assert time.monotonic() - started < 20
+    for folder in ("TAO2SERVE_HOME", "HOME"):
+        assert not list(Path(bare.environment[folder]).glob("**/*")), folder
+    assert not list(bare.folder.iterdir())
     for key in (("ClearML", "server"), ("Triton", "server"), ("serving", "inference service")):
         assert checks[key]["status"] == "wrong", checks[key]
 

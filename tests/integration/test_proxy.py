@@ -35,6 +35,7 @@ pytestmark = [
 ]
 LARGEST = default_body(32 * 1024 * 1024)
 CAMERA, PHONE, OLD = (secrets.token_hex(32) for _ in range(3))
+SHORT = secrets.token_hex(15)
 PATH = "/serve/people/3"
 
 
@@ -111,7 +112,7 @@ def _upstream(seen: list[Seen], gate: threading.Event) -> http.server.ThreadingH
 
 
 def _write_keys(folder: Path, *lines: tuple[str, str]) -> None:
-    text = "".join(f'"{key}" {name};\n' for key, name in lines)
+    text = "".join(f'"{key}" {name};\n' for key, name in (*lines, ("", "nobody"), (SHORT, "short")))
     (folder / "api-keys.map").write_text(text, encoding="utf-8")
     (folder / "api-keys.map").chmod(0o600)
 
@@ -200,12 +201,25 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, gate: threading.Event) -> It
 
 
 def test_only_a_right_key_passes(proxy: Proxy) -> None:
-    """No key and a wrong key are 401 and reach nothing; each of several keys is 200, by either header."""
+    """No key and a wrong key are 401 and reach nothing; each of several keys is 200, by either header.
+
+    The file also has a line with an empty key, as a failed command leaves it, and one with a short one: nobody's.
+    """
     before = len(proxy.seen)
     status, body, headers = proxy.ask()
     assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
     assert b"API key" in body
-    wrong = (secrets.token_hex(32), CAMERA[:-1], CAMERA + "0", "", "default", "include", f"{CAMERA} {CAMERA}", "~.*")
+    wrong = (
+        secrets.token_hex(32),
+        CAMERA[:-1],
+        CAMERA + "0",
+        "",
+        SHORT,
+        "default",
+        "include",
+        f"{CAMERA} {CAMERA}",
+        "~.*",
+    )
     for key in wrong:
         assert proxy.ask(Authorization=f"Bearer {key}")[0] == 401, key
         assert proxy.ask(X_API_Key=key or " ")[0] == 401, key

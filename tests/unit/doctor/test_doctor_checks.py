@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from tao2serve.doctor.check import Check, Examination, examine, without_secrets
 from tao2serve.doctor.client import client_examinations, missing_of
 from tao2serve.doctor.doctor import anything_wrong
+from tao2serve.doctor.servers import _control
 from tao2serve.registry.configuration import read_configuration
 
 
@@ -133,3 +135,28 @@ def test_clearml_of_the_environment_needs_no_sdk(tmp_path: Path) -> None:
     assert (configured.api, configured.files) == ("http://a:8008", "http://a:8081")
     assert "very-secret" not in repr(configured)
     assert read_configuration({"CLEARML_CONFIG_FILE": str(tmp_path / "none.conf")}) is None
+
+
+# What Triton 2.51 says in NONE and in POLL mode, and what gRPC says when a call takes too long.
+NO_ORDERS = "explicit model load / unload is not allowed if polling is enabled"
+TOO_LATE = "Deadline Exceeded"
+
+
+@pytest.mark.parametrize(
+    ("words", "managed", "status"),
+    [
+        ("", False, "ok"), (NO_ORDERS, False, "wrong"), (TOO_LATE, False, "skipped"),
+        ("", True, "wrong"), (NO_ORDERS, True, "ok"), (TOO_LATE, True, "skipped"),
+    ],
+)  # fmt: skip
+def test_control_is_what_the_owner_of_triton_needs(words: str, managed: bool, status: str) -> None:
+    """Our own Triton takes orders, a controller's takes none; an answer that tells neither is not taken for one."""
+
+    class Triton:
+        def unload_model(self, name: str, *, client_timeout: float) -> None:
+            if words:
+                raise InferenceServerException(words)
+
+    found = _control(Triton(), "triton:8001", managed=managed)
+    assert found.status == status
+    assert bool(found.remedy) == (status == "wrong")

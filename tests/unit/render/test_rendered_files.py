@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from dataclasses import replace
@@ -12,11 +13,21 @@ import compose_spec
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tao2serve.errors import UsageError
 from tao2serve.render.compose import compose_files
 from tao2serve.render.files import RenderedFile, write_files
-from tao2serve.render.images import INFERENCE_PACKAGES, RELEASES, TRITON_PACKAGES, release_of, release_with_tensorrt
+from tao2serve.render.images import (
+    DEPLOYER_EXTRAS,
+    DEPLOYER_PACKAGES,
+    INFERENCE_PACKAGES,
+    RELEASES,
+    TRITON_PACKAGES,
+    release_of,
+    release_with_tensorrt,
+)
 from tao2serve.render.kubernetes import MANIFESTS, kubernetes_files
 from tao2serve.render.request import (
     METRICS_ENVIRONMENT,
@@ -324,12 +335,12 @@ def test_files_that_differ_are_kept(tmp_path: Path) -> None:
     files = compose_files(PLAIN)
     assert {file.state for file in write_files(files, tmp_path)} == {"written"}
     assert {file.state for file in write_files(files, tmp_path)} == {"unchanged"}
-    (tmp_path / "nginx.conf").write_text("mine", encoding="utf-8")
+    (tmp_path / "proxy" / "nginx.conf").write_text("mine", encoding="utf-8")
     (tmp_path / "README.md").unlink()
     (tmp_path / "own.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError) as refused:
         write_files(files, tmp_path)
-    assert refused.value.evidence == "nginx.conf"
+    assert refused.value.evidence == "proxy/nginx.conf"
     assert not (tmp_path / "README.md").exists()
     states = {file.path.name: file.state for file in write_files(files, tmp_path, force=True)}
     assert states.pop("nginx.conf") == "replaced"
@@ -351,11 +362,55 @@ def test_the_release_is_found_by_its_tensorrt() -> None:
 
 def test_every_package_is_pinned() -> None:
     """Each package names one version, and what clearml-serving imports without declaring it is among them."""
-    for package in (*TRITON_PACKAGES, *INFERENCE_PACKAGES):
-        assert re.fullmatch(r"[\w-]+==[\w.]+", package), package
+    for package in (*TRITON_PACKAGES, *INFERENCE_PACKAGES, *DEPLOYER_PACKAGES):
+        assert re.fullmatch(r"[\w.-]+==[\w.]+", package), package
     names = {package.partition("==")[0] for package in INFERENCE_PACKAGES}
     assert {"fastapi", "uvicorn", "attrs", "numpy", "grpcio", "tritonclient", "requests", "pillow"} <= names
     assert "clearml-serving==1.3.5" in INFERENCE_PACKAGES
+
+
+def test_the_deployer_has_what_tao2serve_declares() -> None:
+    """Each requirement of tao2serve and of the deployer's extras is among its packages, in a version that it takes."""
+    pinned = {canonicalize_name(name): version for name, version in (each.split("==") for each in DEPLOYER_PACKAGES)}
+    for text in importlib.metadata.requires("tao2serve") or ():
+        requirement = Requirement(text)
+        for extra in ("", *DEPLOYER_EXTRAS):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                name = canonicalize_name(requirement.name)
+                assert name in pinned, text
+                assert requirement.specifier.contains(pinned[name]), text
+    assert {"boto3", "google-cloud-storage", "azure-storage-blob", "locust"} <= set(pinned)
+    for files in (texts(compose_files(PLAIN)), texts(kubernetes_files(PLAIN))):
+        assert set(DEPLOYER_PACKAGES) <= set(files["deployer-requirements.txt"].splitlines())
+        copied = set(re.findall(r"^COPY (.+) \S+$", files["deployer.Dockerfile"], re.MULTILINE))
+        assert {name for line in copied for name in line.split()} <= {
+            line.removeprefix("!") for line in files[".dockerignore"].splitlines()
+        }
+
+
+def test_compose_sees_new_files() -> None:
+    """The proxy's configuration is in a folder of its own, so a replaced one is seen; the deployer reads `input`."""
+    services = project(PLAIN)["services"]
+    (conf,) = (each for each in services["proxy"]["volumes"] if each["source"] == "./proxy")
+    assert services["proxy"]["command"][1:3] == ["-c", f"{conf['target']}/nginx.conf"]
+    assert "proxy/nginx.conf" in texts(compose_files(PLAIN))
+    assert {"type": "bind", "source": "./input", "target": "/input", "read_only": True} in (
+        services["deployer"]["volumes"]
+    )
+
+
+def test_the_proxy_stays_while_the_inference_service_is_away() -> None:
+    """Its readiness asks the proxy alone, so clients get its 503 and no refused connection."""
+    (container,) = one(manifests(PLAIN), "Deployment", "proxy")["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "127.8.8.8", "api.localhost", "0.0.0.0"])
+@pytest.mark.parametrize("member", ["api", "web", "files"])
+def test_clearml_on_loopback_is_refused(member: str, host: str) -> None:
+    """In a container that would be the container itself; the option that helps is named."""
+    with pytest.raises(UsageError, match=f"--clearml-{member}"):
+        replace(PLAIN, clearml=replace(CLEARML, **{member: f"http://{host}:8008"}))
 
 
 def test_the_default_body_lets_the_largest_image_pass_in_base64() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
+import json
 import logging
 import os
 import shutil
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tao2serve.runtime import cells, exporter, metrics
 from tao2serve.runtime.answer import ServedModel
@@ -191,11 +194,104 @@ def test_damaged_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     """Whatever lies in the folder, the rest is read."""
     ask(meter(tmp_path), Answered(422))
     (good,) = tmp_path.glob("*.cells")
-    (tmp_path / "7-a.cells").write_bytes(b"")
-    (tmp_path / "7-b.cells").write_bytes(good.read_bytes()[:-3])
-    (tmp_path / "7-c.cells").write_bytes(good.read_bytes()[:60])
-    (tmp_path / "7-d.cells").write_bytes(cells.MARK + (3).to_bytes(8, "little") + b"[1]")
+    content = good.read_bytes()
+    later = json.loads(content[24 : content.index(b"]]}") + 3])
+    later["families"][0]["unit"] = "s"
+    text = json.dumps(later).encode()
+    for number, damaged in enumerate(
+        (
+            b"", content[:-8], content[:-3], content[:60], content + bytes(8),
+            cells.MARK + (3).to_bytes(8, "little") + b"[1]",
+            cells.MARK + (33).to_bytes(8, "little") + b'{"families":[],"series":[[0,[]]]}',
+            cells.MARK + len(text).to_bytes(8, "little") + text,
+        ),
+        start=1,
+    ):  # fmt: skip
+        (tmp_path / good.name.replace("0-", f"{number}-")).write_bytes(damaged)
     assert counted(tmp_path, metrics.REQUESTS, "422") == [1]
+
+
+@pytest.mark.parametrize("kept", [0, 60, -8, -3])
+def test_a_file_that_is_not_whole_is_made_anew(kept: int, tmp_path: Path) -> None:
+    """What a full disk or a crash left of a file keeps nobody from counting, and whoever has it mapped lives on."""
+    first = meter(tmp_path)
+    (path,) = tmp_path.glob("*.cells")
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:kept])
+    ask(meter(tmp_path), Answered(422))
+    ask(first, Answered(422))
+    assert counted(tmp_path, metrics.REQUESTS, "422") == [1]
+    assert path.read_bytes()[: len(content) // 2] == content[: len(content) // 2]
+
+
+def test_a_slot_is_taken_over_without_shrinking_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files that others may read or have mapped only the gauges are written, and files of later releases stay."""
+    own = meter(tmp_path)
+    numbers, at = own._cells, own._at[metrics.IN_FLIGHT.name, "3"]
+    (path,) = tmp_path.glob("*.cells")
+    numbers[at], numbers[0] = 3.0, 5.0
+    (tmp_path / "0-later.cells").write_bytes(b"t2s-cells-2 of a later release")
+
+    def shrinks(path: Path, content: bytes) -> int:
+        raise AssertionError(f"{path} was written anew")
+
+    monkeypatch.setattr(Path, "write_bytes", shrinks)
+    inode = path.stat().st_ino
+    cells._reset_gauges(tmp_path, "0")
+    assert (numbers[at], numbers[0], path.stat().st_ino) == (0.0, 5.0, inode)
+
+
+def test_a_slot_whose_lock_was_cleaned_away_is_not_taken_over(tmp_path: Path) -> None:
+    """Its owner may live and count in its files: the next one counts in files of its own, and both are added up."""
+    with (tmp_path / "7.slot").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        first = meter(tmp_path)
+        ask(first, Answered(422))
+        (tmp_path / "0.slot").unlink()
+        ask(meter(tmp_path), Answered(422))
+        ask(first, Answered(422))
+        assert {path.name.partition("-")[0] for path in tmp_path.glob("*.cells")} == {"0", "1"}
+        assert counted(tmp_path, metrics.REQUESTS, "422") == [3]
+        assert len(cells._open_files()) == 1  # the lock that is gone was let go
+
+
+def test_a_request_never_fails_for_its_counts(tmp_path: Path, said: Callable[[], list[str]]) -> None:
+    """A reply that is not as expected, or numbers that are not there: the reply is given, and it is said once."""
+    odd = meter(tmp_path)
+    for reply in (Answered(document={"predictions": []}), Answered(document=one_image(("nobody's class", 0.5)))):
+        assert reply_of(odd.measured, reply) == 200
+    assert counted(tmp_path, metrics.REQUESTS, "200") == [2]
+    odd._cells = odd._cells[:0]
+    assert reply_of(odd.measured) == 422
+    assert all(sentence.startswith("not all is counted: ") for sentence in said())
+
+
+def test_whatever_is_wrong_the_endpoint_is_made(monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]) -> None:
+    """A defect of ours in opening the numbers is a sentence in the log, too."""
+
+    def broken(folder: Path, layout: Any) -> Any:
+        raise TypeError("a defect")
+
+    monkeypatch.setattr(metrics, "open_cells", broken)
+    monkeypatch.setenv(exporter.PORT, "9999")
+    assert reply_of(measured_by(MODEL, ["car"])) == 422
+    assert said() == ["no metrics: a defect"]
+
+
+def test_a_file_that_cannot_be_made_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    """Whatever goes wrong in adding up, the thread that writes the file goes on."""
+
+    def broken(folder: Path) -> Any:
+        raise ValueError("a defect")
+
+    registry = CollectorRegistry()
+    registry.register(exporter._Sum(tmp_path))
+    monkeypatch.setattr(exporter, "merged", broken)
+    exporter._write(tmp_path / "x.prom", registry)
+    assert "a defect; trying again" in said()[0]
 
 
 @pytest.fixture
@@ -205,9 +301,9 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
         yield lambda: caplog.messages
 
 
-def reply_of(measured: Any) -> int:
+def reply_of(measured: Any, answered: Answered | None = None) -> int:
     async def work() -> Answered:
-        return Answered(422)
+        return answered or Answered(422)
 
     reply: Answered = asyncio.run(_awaited(measured(work())))
     return reply.status_code
