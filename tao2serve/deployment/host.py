@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tao2serve.config import Settings
 from tao2serve.errors import ServiceError
 from tao2serve.serving.inventory import read_folders, read_model_name
 from tao2serve.serving.service import EndpointVersion
+from tao2serve.steps import attempt
 from tao2serve.triton.control import TritonControl
 from tao2serve.triton.models import PARTS, VERSION, ModelFolder
 from tao2serve.triton.repository import last_version, remove_folder, write_models
@@ -95,4 +97,4 @@ class Host:
             found = read_model_name(text)
             if found is not None and found.is_hidden and (found.endpoint, found.mark) == (name, self.mark):
                 log.info("removing %s, which a run that was killed left", text)
-                remove_folder(self.repository / text, mark=self.mark)
+                attempt(partial(remove_folder, self.repository / text, mark=self.mark))
