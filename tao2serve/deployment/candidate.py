@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,6 +40,7 @@ __all__ = [
     "publish_product",
     "recall",
     "tidy",
+    "use_of",
 ]
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Candidate:
     task_id: str  # of the deployment that made it
     was_ready: bool  # it answered before this run, which must not take it away
     reused: bool  # its number is that of an earlier run
+    adopts: str  # ClearML task of the dead run that it goes on with, and whose folders are its own; "" if none
     product: Product | None
 
 
@@ -99,7 +101,7 @@ def recall(job: Job) -> Candidate | None:
         return None
     return Candidate(
         endpoint=endpoint, model=model, expected=expected, artifact=artifact, load=load, task_id=task_id,
-        was_ready=True, reused=True, product=None,
+        was_ready=True, reused=True, adopts="", product=None,
     )  # fmt: skip
 
 
@@ -184,11 +186,9 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
     that was killed.
     """
     site, records, state = job.site, job.site.records(), job.site.state()
-    use = None if job.request.force else reuse.use_again(records, job.chosen.inputs, model.model_id, state)
+    use = use_of(job, records, model.model_id, state)
     endpoint = site.version(use.version) if use else site.next_version()
     operation.note(**{reuse.VERSION: str(endpoint.version), reuse.STAGE: "numbered"})
-    if use and not use.was_ready:
-        mark(use.record.task_id, **{reuse.STAGE: reuse.ADOPTED})
     step.note(f"version {endpoint.version}{_origin(use)}")
     return Candidate(
         endpoint=endpoint,
@@ -199,8 +199,20 @@ def number(operation: Operation, product: Product, model: PublishedModel, job: J
         task_id=operation.id,
         was_ready=use is not None and use.was_ready,
         reused=use is not None,
+        adopts=use.record.task_id if use and not use.was_ready else "",
         product=product,
     )
+
+
+def use_of(job: Job, records: Sequence[OperationRecord], model_id: str, state: ServiceState) -> reuse.Use | None:
+    """Return the version that is to be used again, None for a new one.
+
+    The number of a dead run is not if somebody else has put a model there, into the repository that they share.
+    """
+    use = None if job.request.force else reuse.use_again(records, job.chosen.inputs, model_id, state)
+    if use is None or use.was_ready or not job.site.why_not_ours(use.version, model_id):
+        return use
+    return None
 
 
 def has_remains(job: Job, state: ServiceState) -> bool:
@@ -245,16 +257,21 @@ def _origin(use: reuse.Use | None) -> str:
 def _sweep(record: OperationRecord, site: Site) -> str:
     """Take away what a run that was killed left: its registration, its models on Triton, a half upload.
 
-    Returns what was done, in words. What cannot be taken away now is tried again by the next deployment.
+    Returns what was done, in words. What cannot be taken away now is tried again by the next deployment; what somebody
+    else has put under its number by now was never its own.
     """
     version = reuse.version_of(record)
+    strange = ""
     try:
         remove_unfinished(record.task_id)
         if version is not None:
             endpoint = site.version(version)
-            take_back(site.service, site.host.control, endpoint, site.host.folders(endpoint))
+            strange = site.why_not_ours(version, record.properties.get(reuse.MODEL, ""))
+            folders = () if strange else site.host.folders(endpoint)
+            take_back(site.service, site.host.control, endpoint, folders)
         mark(record.task_id, **{reuse.STAGE: reuse.TAKEN_BACK})
     except Tao2ServeError as error:
         log.warning("what %s left stays where it is: %s", record, error)
         return f"what ClearML task {record.task_id} left stays: {error}"
-    return f"version {version} of ClearML task {record.task_id}" if version else f"ClearML task {record.task_id}"
+    said = f"version {version} of ClearML task {record.task_id}" if version else f"ClearML task {record.task_id}"
+    return f"{said}, but {strange}" if strange else said

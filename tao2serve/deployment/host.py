@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tao2serve.config import Settings
 from tao2serve.errors import ServiceError
+from tao2serve.serving.inventory import read_folders, read_model_name
 from tao2serve.serving.service import EndpointVersion
+from tao2serve.steps import attempt
 from tao2serve.triton.control import TritonControl
 from tao2serve.triton.models import PARTS, VERSION, ModelFolder
-from tao2serve.triton.repository import last_version, write_models
+from tao2serve.triton.repository import last_version, remove_folder, write_models
 from tao2serve.values import TritonModel
 
 __all__ = ["Host"]
@@ -33,6 +34,7 @@ class Host:
 
     control: TritonControl
     repository: Path | None
+    mark: str = ""  # of the hidden folders that are ours, see serving/ownership.py
 
     def require_ready(self) -> None:
         """Raise ServiceError unless Triton answers and its repository can be written."""
@@ -70,7 +72,7 @@ class Host:
         """Put a version's models into the repository; with `adopted` those that are there count as written now."""
         if self.repository is None:
             return ()
-        written = write_models(models, repository=self.repository)
+        written = write_models(models, repository=self.repository, mark=self.mark)
         return tuple(replace(model, created=True) for model in written) if adopted else written
 
     def load(self, endpoint: EndpointVersion, settings: Settings) -> bool:
@@ -85,11 +87,14 @@ class Host:
         return last_version(name, repository=self.repository) if self.repository is not None else 0
 
     def sweep(self, name: str) -> None:
-        """Remove what runs that were killed left half written; call it inside an operation on this endpoint."""
+        """Remove what runs of this service left half written; call it inside an operation on this endpoint.
+
+        What another service has half written there, which may be at it now, carries another mark.
+        """
         if self.repository is None:
             return
-        pattern = re.compile(rf"\.{re.escape(name)}_\d+(?:{'|'.join(PARTS)})?\..+")
-        for folder in self.repository.iterdir():
-            if pattern.fullmatch(folder.name):
-                log.info("removing %s, which a run that was killed left", folder)
-                shutil.rmtree(folder, ignore_errors=True)
+        for text in read_folders(self.repository) or ():
+            found = read_model_name(text)
+            if found is not None and found.is_hidden and (found.endpoint, found.mark) == (name, self.mark):
+                log.info("removing %s, which a run that was killed left", text)
+                attempt(partial(remove_folder, self.repository / text, mark=self.mark))

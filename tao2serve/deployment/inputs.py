@@ -96,7 +96,7 @@ def _made_of(request: DeployRequest, settings: Settings, source: ResolvedSource)
     return {
         "tao2serve": __version__,
         "runtime": runtime_sha256(),
-        "weights": _file_sha256(source.weights),
+        "weights": _weights_sha256(source.weights),
         "spec": _file_sha256(source.experiment_spec),
         "clustering": _file_sha256(request.clustering),
         "precision": wish.precision,
@@ -135,6 +135,18 @@ def _tree_sha256(paths: Iterable[Path]) -> str:
         if path.is_file():
             total.update(f"{path.name}\0{_file_sha256(path)}\0".encode())
     return total.hexdigest()
+
+
+def _weights_sha256(path: Path) -> str | None:
+    """The file's digest, and with it that of the files in which an ONNX model keeps its weights.
+
+    Raises InputError, as accepting the model would, if they are none that may be read.
+    """
+    if path.suffix.lower() != ".onnx":
+        return _file_sha256(path)
+    from tao2serve.export.stored import content_sha256
+
+    return content_sha256(path)
 
 
 def _file_sha256(path: Path | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tao2serve.config import Settings
@@ -26,6 +26,7 @@ class Job:
     site: Site
     folder: Path  # for files of this run; it is gone afterwards
     steps: Steps
+    left: list[str] = field(default_factory=list)  # what this run could not take back
 
 
 def open_job(

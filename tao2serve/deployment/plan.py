@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from tao2serve.artifacts import make_artifacts
 from tao2serve.config import Settings
 from tao2serve.deployment import reuse
-from tao2serve.deployment.candidate import Candidate, look, pack_product, recall
+from tao2serve.deployment.candidate import Candidate, look, pack_product, recall, use_of
 from tao2serve.deployment.job import Job, open_job
 from tao2serve.deployment.outcome import Switch, endpoint_document
 from tao2serve.deployment.request import DeployRequest
@@ -132,9 +132,7 @@ def _of_recalled(candidate: Candidate, job: Job) -> Plan:
 
 def _of_made(job: Job, package: Package, model: PublishedModel | None, records: list[OperationRecord]) -> Plan:
     site, state = job.site, job.site.state()
-    use = None
-    if model is not None and not job.request.force:
-        use = reuse.use_again(records, job.chosen.inputs, model.model_id, state)
+    use = use_of(job, records, model.model_id, state) if model is not None else None
     endpoint = site.version(use.version) if use else site.next_version()
     alias = _switch(endpoint.version, job)
     registered = endpoint.version in state.versions(site.name)

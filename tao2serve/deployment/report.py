@@ -29,7 +29,7 @@ def operating(job: Job) -> Iterator[Operation]:
     """Be the one operation on this endpoint; ClearML shows the steps as they happen, those before it too.
 
     Raises ServiceError, naming who, if another one runs. One that fails notes that it has tidied up, so put what is
-    to be undone inside.
+    to be undone inside, and what could not be undone into `job.left`: then the next run tries again.
     """
     chosen, site = job.chosen, job.site
     project = job.settings.artifact_project
@@ -44,7 +44,8 @@ def operating(job: Job) -> Iterator[Operation]:
                 yield operation
         except BaseException:
             with deferred_interrupts():
-                attempt(lambda: operation.note(**{reuse.STAGE: reuse.TAKEN_BACK}))
+                if not job.left:
+                    attempt(lambda: operation.note(**{reuse.STAGE: reuse.TAKEN_BACK}))
             raise
 
 

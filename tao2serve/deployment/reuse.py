@@ -8,14 +8,14 @@ what it left, and `adopted` once another run has gone on with its version: if it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tao2serve.deployment.inputs import Inputs
 from tao2serve.registry.operations import OperationRecord
-from tao2serve.serving.state import ServiceState
+from tao2serve.serving.routes import route_from_json
+from tao2serve.serving.state import ServiceState, split_url
 
 __all__ = [
     "ADOPTED",
@@ -38,6 +38,7 @@ DEPLOY: Final = "deploy"
 INPUTS, JUDGED, MODEL, VERSION, STAGE = "inputs", "judged", "model", "version", "stage"
 TAKEN_BACK, ADOPTED = "taken back", "adopted"
 DONE: Final = ("completed", "published", "closed")
+ROUTES: Final = ("route_before", "route_wanted", "route")
 ENDED_EARLY: Final = ("failed", "stopped")
 
 
@@ -77,11 +78,12 @@ def use_again(records: Sequence[OperationRecord], inputs: Inputs, model_id: str,
     It is one that is registered with this model, or the number of a dead run that nothing else can have used.
     """
     ready = _ready_versions(records, state)
+    given_up = {version_of(record) for record in records if record.properties.get(STAGE) == TAKEN_BACK}
     for record in _deployments(records):
         version = version_of(record)
         if version is None or not _is_of(record, inputs) or record.properties.get(MODEL) != model_id:
             continue
-        unused = _is_dead(record) and version not in state.versions(record.endpoint) and version not in ready
+        unused = _is_dead(record) and version not in {*state.versions(record.endpoint), *ready, *given_up}
         if _is_registered(record, state) or unused:
             return Use(version=version, record=record, was_ready=version in ready)
     return None
@@ -92,13 +94,16 @@ def remains(
 ) -> tuple[OperationRecord, ...]:
     """Return the runs that ended without tidying up, newest first, except the one whose version is kept.
 
-    A version that some deployment finished, or that the alias routes to or once did, is no remain.
+    A version that some deployment finished, or that an alias routes to or may once have routed to, is no remain; nor is
+    one that was refused before it began, because another operation had the endpoint.
     """
     ready = _ready_versions(records, state)
     return tuple(
         record
         for record in _deployments(records)
-        if _is_dead(record) and (version_of(record) is None or version_of(record) not in {keep, *ready})
+        if _is_dead(record)
+        and record.properties.get(INPUTS)
+        and (version_of(record) is None or version_of(record) not in {keep, *ready})
     )
 
 
@@ -115,11 +120,12 @@ def _is_dead(record: OperationRecord) -> bool:
 
 
 def _routed(record: OperationRecord) -> set[int]:
-    """The versions of the route that an operation brought about."""
-    try:
-        return {int(version) for version in json.loads(record.properties.get("route") or "{}")}
-    except (ValueError, TypeError):
-        return set()
+    """The versions of the routes that an operation found, wanted and brought about.
+
+    One that was killed while it waited for the instances has written the route that it wanted.
+    """
+    routes = (route_from_json(record.properties.get(name, "")) for name in ROUTES)
+    return {version for route in routes for version in route or ()}
 
 
 def _is_registered(record: OperationRecord, state: ServiceState) -> bool:
@@ -128,10 +134,12 @@ def _is_registered(record: OperationRecord, state: ServiceState) -> bool:
 
 
 def _ready_versions(records: Sequence[OperationRecord], state: ServiceState) -> set[int]:
-    """The versions that some deployment finished, or that the alias routes to or was ever seen to route to."""
+    """The versions that some deployment finished, that an alias routes to, or that ours may ever have routed to."""
+    routed = [split_url(url) for url in state.routed_urls()]
     found: set[int] = set()
     for record in records:
-        found |= set(state.weights(record.endpoint)) | _routed(record)
+        found |= {version for name, version in routed if name == record.endpoint and version is not None}
+        found |= _routed(record)
         if record.kind != DEPLOY:
             continue
         version = version_of(record)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -14,6 +16,7 @@ from tao2serve.deployment.outcome import GateMissedError, Switch, outcome_of
 from tao2serve.deployment.report import keep, show_load
 from tao2serve.parity.boxes import BoxParity
 from tao2serve.registry.operation import Operation
+from tao2serve.registry.operations import mark
 from tao2serve.registry.publish import is_whole
 from tao2serve.runtime.endpoint import SETTINGS_FILE
 from tao2serve.serving.client import Answer, wait_for_answer
@@ -22,6 +25,7 @@ from tao2serve.serving.package import write_package
 from tao2serve.serving.parity import check_boxes
 from tao2serve.serving.rollout import change_route
 from tao2serve.serving.routes import described
+from tao2serve.serving.service import EndpointVersion
 from tao2serve.serving.state import same_weights
 from tao2serve.serving.undo import take_back
 from tao2serve.steps import Step
@@ -39,6 +43,7 @@ __all__ = [
     "switch_alias",
 ]
 
+log = logging.getLogger(__name__)
 
 AWAIT_CONTROLLER: Final = "wait for the controller to load it on Triton"
 
@@ -57,24 +62,34 @@ def is_served(candidate: Candidate, job: Job) -> bool:
 def bring_to_triton(candidate: Candidate, job: Job, undo: ExitStack) -> None:
     """Have the version's models in the repository and ready on Triton.
 
-    A version that was not ready before this run is put on `undo`: registration, Triton and repository. ClearML
+    A version that was not ready before this run is put on `undo`: registration, Triton and the folders that this run
+    put into the repository, or the dead run that it goes on with. Others that have the same content stay. ClearML
     Serving's own controller, if it owns Triton, brings them once they are registered (`await_controller`).
     """
     endpoint, site = candidate.endpoint, job.site
+    written = [*site.host.folders(endpoint)] if candidate.adopts else []
+    if not candidate.was_ready:
+        undo.callback(_undo, endpoint, written, job)
+    if candidate.adopts:  # from here on it is this run that takes back
+        mark(candidate.adopts, **{reuse.STAGE: reuse.ADOPTED})
     if site.host.repository is None:
-        if not candidate.was_ready:
-            undo.callback(take_back, site.service, site.host.control, endpoint, ())
         return
     with job.steps.step("load on Triton") as step:
-        written: tuple[TritonModel, ...] = ()
         if candidate.product is not None:
             model = candidate.product.made.model
             folders = models_of(model, job.chosen.params, job.settings, name=endpoint.triton_model)
-            written = site.host.write(folders, adopted=not candidate.was_ready)
-        if not candidate.was_ready:
-            undo.callback(take_back, site.service, site.host.control, endpoint, written)
+            written[:] = site.host.write(folders, adopted=bool(candidate.adopts))
         loaded = site.host.load(endpoint, job.settings)
         step.note(f"{endpoint.triton_model} on {site.host.control.address}{'' if loaded else ', ready already'}")
+
+
+def _undo(endpoint: EndpointVersion, written: Sequence[TritonModel], job: Job) -> None:
+    """Take back what this run added; what stays is kept in mind, so that it does not say it had taken all back."""
+    try:
+        take_back(job.site.service, job.site.host.control, endpoint, written)
+    except Exception as error:  # what made the run fail says more than this one
+        log.warning("%s", error)
+        job.left.append(str(error))
 
 
 def register(candidate: Candidate, job: Job, operation: Operation, step: Step) -> None:

@@ -10,6 +10,8 @@ from tao2serve.config import Settings
 from tao2serve.deployment.host import Host
 from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.publish import require_storage
+from tao2serve.serving.inventory import read_elsewhere
+from tao2serve.serving.ownership import mark_of, why_not_ours
 from tao2serve.serving.placement import place
 from tao2serve.serving.rollout import with_canary
 from tao2serve.serving.service import EndpointVersion, ServingService, find_service
@@ -43,6 +45,17 @@ class Site:
         """Return a version that neither the service nor the repository ever had. Inside an operation it stays free."""
         return self.version(max(self.service.next_version(self.name), self.host.last_version(self.name) + 1))
 
+    def why_not_ours(self, version: int, model_id: str) -> str:
+        """Say why the folders under the number of a dead run, which published this model, are somebody else's.
+
+        "" if they are that run's, or there are none.
+        """
+        repository = self.host.repository
+        if repository is None or not self.host.folders(self.version(version)):
+            return ""
+        elsewhere = read_elsewhere(self.service.id)
+        return why_not_ours(self.name, version, model_id, repository=repository, elsewhere=elsewhere)
+
     def route_with(self, version: int, canary: float | None, state: ServiceState) -> Mapping[int, float]:
         """Return the weights that the alias is to have: all for the version, or its share beside the others.
 
@@ -59,7 +72,7 @@ def open_site(name: str, settings: Settings, stack: ExitStack) -> Site:
     service = find_service(settings.service)
     where = place(service, settings)
     control = stack.enter_context(TritonControl(where.triton))
-    host = Host(control=control, repository=where.repository)
+    host = Host(control=control, repository=where.repository, mark=mark_of(service.id))
     host.require_ready()
     require_storage()
     return Site(name=name, base_url=where.base_url, service=service, host=host)

@@ -14,7 +14,7 @@ from tao2serve.export.origin import origin_of
 from tao2serve.export.precision.carried import precision_of
 from tao2serve.export.shapes import check_shapes
 from tao2serve.export.signature import check_against_spec, load_onnx, signature_of
-from tao2serve.export.stored import check_stored
+from tao2serve.export.stored import check_stored, content_sha256
 from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 from tao2serve.values import ModelArtifact, ModelSignature
@@ -47,14 +47,13 @@ def accept_onnx(path: Path, *, spec: ExperimentSpec | None = None) -> ModelArtif
         if signature.gives_boxes:
             check_decoding(decoding_in(model), spec, subject=str(path))
     warning = origin_of(model, subject=str(path)).warning
-    digest = sha256_of(path)
     return ModelArtifact(
         format="onnx",
         path=path,
-        sha256=digest,
+        sha256=sha256_of(path),
         precision=precision_of(model),
         signature=signature,
-        source_sha256=digest,
+        source_sha256=content_sha256(path, companions),
         companions=companions,
         warnings=(warning,) if warning else (),
     )

@@ -6,6 +6,7 @@ and later Triton, read any file. What may be named is decided here, before any l
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -14,8 +15,10 @@ from onnx import ModelProto, TensorProto
 
 from tao2serve.errors import InputError
 from tao2serve.export.messages import all_tensors
+from tao2serve.export.signature import load_onnx
+from tao2serve.tao.source import sha256_of
 
-__all__ = ["check_stored"]
+__all__ = ["check_stored", "content_sha256"]
 
 # numpy's types of the same layout; bfloat16 and the types below one byte have none and keep ONNX's own checks
 _TYPES = {
@@ -61,6 +64,20 @@ def check_stored(path: Path, model: ModelProto) -> tuple[Path, ...]:
         if not _is_finite(values):
             _refuse(path, tensor, "has weights that are not finite numbers", "nan or inf among its values")
     return tuple(files)
+
+
+def content_sha256(path: Path, companions: tuple[Path, ...] | None = None) -> str:
+    """Return the SHA-256 of an ONNX file; with files beside it that hold its weights, one of all their digests.
+
+    Those are looked for if they are not given. Raises as `check_stored` does.
+    """
+    if companions is None:
+        companions = check_stored(path, load_onnx(path))
+    if not companions:
+        return sha256_of(path)
+    named = sorted((file.relative_to(path.parent).as_posix(), sha256_of(file)) for file in companions)
+    lines = [f"{digest} {name}\n" for name, digest in (("", sha256_of(path)), *named)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _refuse(path: Path, tensor: TensorProto, fact: str, evidence: str, hint: str = "") -> NoReturn:

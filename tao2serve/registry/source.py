@@ -38,7 +38,7 @@ class ResolvedSource:
     spec: Path | None
     trained: TrainedModel | None
     reason: str  # why this one
-    sha256: str  # of the weights
+    sha256: str  # of the file of weights, without those that an ONNX file may keep beside itself
     spec_sha256: str = ""  # of the spec's bytes, when there is one
 
     @property

@@ -1,7 +1,8 @@
 """What belongs to whom in a model repository and on Triton: to registered versions, to running or dead operations.
 
 Names alone prove nothing: other serving services, of this ClearML server or of another one, may write into the same
-repository. Ours is what an operation below this serving service says it deployed, and what no other service uses.
+repository. Ours is what an operation below this serving service says it deployed, what no other service uses, and what
+ownership.py found to be so where nothing registers it; of hidden folders, those that carry this service's mark.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from tao2serve.triton.models import PARTS
 __all__ = ["RUNNING", "Inventory", "ModelName", "is_running", "read_elsewhere", "read_folders", "read_model_name"]
 
 NAME: Final = re.compile(rf"([A-Za-z]\w*?)_(\d+)({'|'.join(PARTS)})?", re.ASCII)
-# Staged or doomed folders of triton/repository.py: hidden, with eight random characters at the end.
-HIDDEN: Final = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+# Staged or doomed folders of triton/repository.py: hidden, with whose they are and eight random characters at the end.
+HIDDEN: Final = re.compile(r"\.(.+?)(?:\.of-([0-9a-f]+))?\.[a-z0-9_]{8}")
 SERVICES: Final = {"type": ["service"], "system_tags": ["serving-control-plane"]}
 RUNNING: Final = "in_progress"
 
@@ -39,6 +40,12 @@ class ModelName:
     version: int
     part: str = ""
     is_hidden: bool = False
+    mark: str = ""  # whose a hidden one is
+
+    @property
+    def version_of(self) -> tuple[str, int]:
+        """The endpoint version that it belongs to."""
+        return self.endpoint, self.version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,8 @@ class Inventory:
     elsewhere: frozenset[str] = frozenset()  # Triton models that other services use, or are about to
     folders: frozenset[str] | None = None
     on_triton: Mapping[str, bool] | None = None  # the models it knows of: whether each is ready
+    strange: frozenset[tuple[str, int]] = frozenset()  # versions of ours whose names hold somebody else's models
+    mark: str = ""  # of this service's hidden folders
     own_task: str = ""  # the operation that asks, which runs itself
     now: datetime = field(default_factory=lambda: datetime.now(UTC))  # by the server's clock
 
@@ -62,7 +71,7 @@ class Inventory:
     def deployed(self) -> dict[tuple[str, int], str]:
         """Return the endpoint versions that operations of this service made models for, and those models' ClearML ids.
 
-        Only an operation that has published goes on to write; `undeploy` notes what it is about to remove.
+        Only an operation that has published goes on to write.
         """
         found: dict[tuple[str, int], str] = {}
         for record in self.operations:
@@ -70,16 +79,6 @@ class Inventory:
             if record.kind == "deploy" and version.isdigit() and model:
                 found.setdefault((record.endpoint, int(version)), model)
         return found
-
-    def removed(self) -> frozenset[tuple[str, int]]:
-        """Return the versions of ours that an `undeploy` set out to remove, once they were proven to be."""
-        return frozenset(
-            (record.endpoint, int(version))
-            for record in self.operations
-            if record.kind == "undeploy"
-            for version in record.properties.get("removing", "").split(",")
-            if version.isdigit()
-        )
 
     def busy(self) -> frozenset[tuple[str, int]]:
         """Return the versions that running operations, other than the one that asks, are about."""
@@ -92,41 +91,46 @@ class Inventory:
 
     def orphans(self) -> tuple[ModelName, ...]:
         """Return what this service deployed and nothing registered uses any more: left by dead runs, mostly."""
-        registered = {split_url(url) for url in self.state.endpoints}
-        known = {*self.deployed(), *self.removed()} - self.busy()
+        registered, busy = self.registered(), self.busy()
         return tuple(
             name
             for name in self.names()
-            if (name.endpoint, name.version) in known
-            and ((name.endpoint, name.version) not in registered or name.is_hidden)
-            and not self._is_elsewhere(name)
+            if name.version_of not in busy
+            and self.is_ours(name)
+            and (name.is_hidden or name.version_of not in registered)
         )
 
     def strangers(self) -> tuple[ModelName, ...]:
         """Return what is named by our convention, and is neither used by this service nor known to be of its making."""
-        registered = {split_url(url) for url in self.state.endpoints}
-        known = {*self.deployed(), *self.removed(), *self.busy()}
+        registered, busy = self.registered(), self.busy()
         return tuple(
-            name
-            for name in self.names()
-            if (name.endpoint, name.version) not in registered
-            and ((name.endpoint, name.version) not in known or self._is_elsewhere(name))
+            name for name in self.names() if name.version_of not in registered | busy and not self.is_ours(name)
         )
 
-    def _is_elsewhere(self, name: ModelName) -> bool:
-        return triton_model_name(name.endpoint, name.version) in self.elsewhere
+    def registered(self) -> frozenset[tuple[str, int | None]]:
+        """Return name and version of what is registered."""
+        return frozenset(split_url(url) for url in self.state.endpoints)
+
+    def is_ours(self, name: ModelName) -> bool:
+        """Whether this service made it, and nobody else uses it or has put something else there."""
+        if name.is_hidden:
+            return bool(self.mark) and name.mark == self.mark
+        is_elsewhere = triton_model_name(name.endpoint, name.version) in self.elsewhere
+        return name.version_of in self.deployed() and name.version_of not in self.strange and not is_elsewhere
 
 
 def read_model_name(text: str) -> ModelName | None:
     """Read `street_3`, `street_3_detector`, and such a name within a hidden folder's; None for any other."""
-    core = text
+    core, mark = text, ""
     while hidden := HIDDEN.fullmatch(core):  # a removal of what was half-written may have been killed, too
-        core = hidden.group(1)
+        core, mark = hidden.group(1), mark or hidden.group(2) or ""
     match = NAME.fullmatch(core)
     if match is None:
         return None
     endpoint, version, part = match.groups()
-    return ModelName(text=text, endpoint=endpoint, version=int(version), part=part or "", is_hidden=core != text)
+    return ModelName(
+        text=text, endpoint=endpoint, version=int(version), part=part or "", is_hidden=core != text, mark=mark
+    )
 
 
 def read_folders(repository: Path | None) -> frozenset[str] | None:

@@ -208,7 +208,7 @@ def _left_over(inventory: Inventory, only: str) -> Iterator[Note]:
         if not only or name.endpoint == only:
             yield Note(
                 kind="stranger", subject=name.text,
-                fact=f"is {where(name.text)} that this service did not make, and is left alone",
+                fact=f"is {where(name.text)} that this service is not known to have made, and is left alone",
             )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 
 from tao2serve.errors import InputError, UsageError
 from tao2serve.serving.inventory import Inventory, in_order_of_unloading
-from tao2serve.serving.names import triton_model_name
 
 __all__ = ["Removal", "RemovalPlan", "decide_removal"]
 
@@ -46,21 +45,19 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
             hint="look: tao2serve status",
         )
     versions = _versions(inventory, endpoint, wanted, orphaned)
-    ours = {version for name, version in (*inventory.deployed(), *inventory.removed()) if name == endpoint}
     busy = {version for name, version in inventory.busy() if name == endpoint}
     leftovers = {name.text for name in inventory.orphans() if wanted in ("old", "all", name.version)}
     of_endpoint = [name for name in inventory.names() if name.endpoint == endpoint]
     going = {
         name.text
         for name in of_endpoint
-        if name.text in leftovers
-        or (
-            name.version in versions
-            and name.version in ours - busy
-            and triton_model_name(endpoint, name.version) not in inventory.elsewhere
-        )
+        if name.text in leftovers or (name.version in versions and name.version not in busy and inventory.is_ours(name))
     }
-    staying = sorted(name.text for name in of_endpoint if name.version in versions and name.text not in going)
+    concerned = {
+        *versions,
+        *(version for version in _strange(inventory, endpoint) if wanted in ("old", "all", version)),
+    }
+    staying = sorted(name.text for name in of_endpoint if name.version in concerned and name.text not in going)
     loaded = {text for text, is_ready in (inventory.on_triton or {}).items() if is_ready}
     return RemovalPlan(
         endpoint=endpoint,
@@ -69,9 +66,15 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
         unload=in_order_of_unloading(going & loaded),
         folders=in_order_of_unloading(going & (inventory.folders or frozenset())),
         left=tuple(
-            f"{name} stays: no operation of this service made it, or another service uses it" for name in staying
+            f"{name} stays: no operation of this service made it as it is, or another service uses it"
+            for name in staying
         ),
     )
+
+
+def _strange(inventory: Inventory, endpoint: str) -> set[int]:
+    """Return the unregistered numbers of ours under which somebody else's model lies by now."""
+    return {version for name, version in inventory.strange if name == endpoint}
 
 
 def _versions(inventory: Inventory, endpoint: str, wanted: Removal, orphaned: set[int]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError, UsageError
+from tao2serve.registry.publish import is_whole
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.instances import read_state
 from tao2serve.serving.names import triton_model_name
@@ -141,7 +142,7 @@ class ServingService:
         preprocess_code: Path,
         auxiliary: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add one endpoint version with its preprocess code, in an update of its own.
+        """Add one endpoint version with its preprocess code, in an update of its own; once if all of it is there.
 
         `auxiliary` is what ClearML Serving's own Triton controller writes into config.pbtxt besides the tensors.
         """
@@ -168,7 +169,8 @@ class ServingService:
 
         def is_there(state: ServiceState) -> bool:
             found = state.endpoints.get(url)
-            return found is not None and found.model_id == model_id
+            # Without its code no instance that starts anew can serve it.
+            return found is not None and found.model_id == model_id and is_whole(self.code_url(endpoint))
 
         with translated(f"endpoint {url}", "could not be registered"), self.turn():
             self._change(add, is_there, subject=f"endpoint {url}")

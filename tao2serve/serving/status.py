@@ -18,6 +18,7 @@ from tao2serve.serving.client import problem_of
 from tao2serve.serving.instances import Instance, Instances, poll_of, server_time, state_of
 from tao2serve.serving.inventory import Inventory, is_running, read_elsewhere, read_folders
 from tao2serve.serving.judgement import EndpointStatus, Note, VersionStatus, judge
+from tao2serve.serving.ownership import mark_of, with_proof
 from tao2serve.serving.state import ServiceState
 from tao2serve.triton.control import ModelTraffic, TritonControl
 
@@ -110,14 +111,15 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
     managed = settings.managed
     address = settings.triton_grpc or _general(task, "triton_grpc_server")
     triton, models, traffic = _ask_triton("" if managed else address, managed=managed)
-    inventory = Inventory(
+    inventory = with_proof(Inventory(
         state=state,
         operations=list_operations(task.id),
         elsewhere=read_elsewhere(task.id),
         folders=None if managed else read_folders(settings.model_repository),
         on_triton=models,
+        mark=mark_of(task.id),
         now=now,
-    )
+    ), settings.model_repository)  # fmt: skip
     if endpoint and endpoint not in state.names() and endpoint not in {name.endpoint for name in inventory.orphans()}:
         raise InputError(
             f"endpoint {endpoint}",

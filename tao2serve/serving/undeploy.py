@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tao2serve.config import Settings
 from tao2serve.errors import ServiceError, Tao2ServeError
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.operations import list_operations
-from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.client import problem_of
 from tao2serve.serving.history import changes_of, hold_s
 from tao2serve.serving.instances import Instances, poll_of, server_time
-from tao2serve.serving.inventory import Inventory, ModelName, read_elsewhere, read_folders, read_model_name
-from tao2serve.serving.names import triton_model_name
+from tao2serve.serving.inventory import Inventory, read_elsewhere, read_folders
+from tao2serve.serving.ownership import mark_of, with_proof
 from tao2serve.serving.probe import triton_address, triton_of
 from tao2serve.serving.removal import Removal, RemovalPlan, decide_removal
 from tao2serve.serving.rollout import settle
 from tao2serve.serving.routes import route_to_json
 from tao2serve.serving.service import ServingService, find_service
-from tao2serve.serving.state import split_url
 from tao2serve.steps import Steps
 from tao2serve.triton.control import TritonControl
-from tao2serve.triton.models import MODEL_FILE, PLAN_FILE, VERSION, detector_name
 from tao2serve.triton.repository import remove_folder
 
 __all__ = ["Undeployment", "undeploy"]
@@ -82,12 +77,12 @@ def undeploy(endpoint: str, wanted: Removal, settings: Settings, *, steps: Steps
         service.turn = operation.turn
         with steps.step("see what is ours") as step:
             inventory = _inventory(service, control, settings, own_task=operation.id)
-            plan = _proven(decide_removal(inventory, endpoint, wanted), inventory, settings)
+            plan = decide_removal(inventory, endpoint, wanted)
             if control is None:  # nobody can tell what is loaded, so folders stay too
                 plan = replace(plan, unload=(), folders=())
             step.note(_words(plan))
-        _stop_serving(service, plan, inventory, operation, settings, steps)
-        _take_off_triton(control, plan, settings, steps)
+        _stop_serving(service, plan, operation, settings, steps)
+        _take_off_triton(control, plan, settings, steps, mark=mark_of(service.id))
         result = Undeployment(
             plan=plan, remaining=service.state().versions(endpoint), service_id=service.id, task_id=operation.id,
             left=(*plan.left, *_unasked(service, control, settings)), steps=steps,
@@ -99,12 +94,7 @@ def undeploy(endpoint: str, wanted: Removal, settings: Settings, *, steps: Steps
 
 
 def _stop_serving(
-    service: ServingService,
-    plan: RemovalPlan,
-    inventory: Inventory,
-    operation: Operation,
-    settings: Settings,
-    steps: Steps,
+    service: ServingService, plan: RemovalPlan, operation: Operation, settings: Settings, steps: Steps
 ) -> None:
     """Take away the alias, then, when nothing can be on its way any more, the versions; each is seen to arrive."""
     if plan.drops_route:
@@ -114,12 +104,13 @@ def _stop_serving(
         with steps.step("wait for the last requests") as step:
             step.note(f"{_wait(service, plan, settings, step.news):.0f} s")
         with steps.step("unregister the versions") as step:
-            operation.note(removing=",".join(map(str, sorted(_ours(plan, inventory)))))
             _unregister(service, plan, settings, step.news)
             step.note(", ".join(f"{plan.endpoint}/{version}" for version in plan.versions))
 
 
-def _take_off_triton(control: TritonControl | None, plan: RemovalPlan, settings: Settings, steps: Steps) -> None:
+def _take_off_triton(
+    control: TritonControl | None, plan: RemovalPlan, settings: Settings, steps: Steps, *, mark: str
+) -> None:
     """Unload, an ensemble before its parts, then remove the folders."""
     if plan.unload and control is not None:
         with steps.step("unload from Triton") as step:
@@ -129,7 +120,7 @@ def _take_off_triton(control: TritonControl | None, plan: RemovalPlan, settings:
     if plan.folders and settings.model_repository is not None:
         with steps.step("remove the folders") as step:
             for folder in plan.folders:
-                remove_folder(settings.model_repository / folder)
+                remove_folder(settings.model_repository / folder, mark=mark)
             step.note(", ".join(plan.folders))
 
 
@@ -137,15 +128,17 @@ def _inventory(
     service: ServingService, control: TritonControl | None, settings: Settings, *, own_task: str = ""
 ) -> Inventory:
     managed = settings.managed
-    return Inventory(
+    inventory = Inventory(
         state=service.state(),
         operations=list_operations(service.id),
         elsewhere=read_elsewhere(service.id),
         folders=None if managed else read_folders(settings.model_repository),
         on_triton=control.models() if control is not None else None,
+        mark=mark_of(service.id),
         own_task=own_task,
         now=server_time(),
     )
+    return with_proof(inventory, settings.model_repository)
 
 
 def _drop_route(
@@ -188,68 +181,6 @@ def _unregister(service: ServingService, plan: RemovalPlan, settings: Settings, 
         lambda state: not urls & set(state.endpoints),
         subject=f"endpoint {', '.join(sorted(urls))}", settings=settings, on_news=on_news,
     )  # fmt: skip
-
-
-def _ours(plan: RemovalPlan, inventory: Inventory) -> set[int]:
-    """Return the versions that go and that this service made: what a killed run leaves of them is ours for good."""
-    return {version for version in plan.versions if (plan.endpoint, version) in inventory.deployed()}
-
-
-def _proven(plan: RemovalPlan, inventory: Inventory, settings: Settings) -> RemovalPlan:
-    """Keep of what nothing registers only what holds the very model that the operation published.
-
-    A run that was killed before it wrote may have meant a number that a service of another ClearML server, on the
-    same repository, took after it.
-    """
-    registered = {split_url(url) for url in inventory.state.endpoints}
-    doubtful = {
-        (name.endpoint, name.version)
-        for name in map(read_model_name, (*plan.unload, *plan.folders))
-        if name is not None and (name.endpoint, name.version) not in registered | inventory.removed()
-    }
-    strange = {pair for pair in doubtful if not _holds_published(pair, inventory.deployed(), settings)}
-
-    def keep(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if not _is_of(read_model_name(name), strange))
-
-    left = tuple(
-        f"{triton_model_name(*pair)} stays: it holds another model than the one this service published"
-        for pair in sorted(strange)
-    )
-    return replace(plan, unload=keep(plan.unload), folders=keep(plan.folders), left=(*plan.left, *left))
-
-
-def _is_of(name: ModelName | None, pairs: set[tuple[str, int]]) -> bool:
-    return name is not None and not name.is_hidden and (name.endpoint, name.version) in pairs
-
-
-def _holds_published(pair: tuple[str, int], deployed: Mapping[tuple[str, int], str], settings: Settings) -> bool:
-    """Whether the folder's network is the one that ClearML holds for it, by SHA-256."""
-    if settings.model_repository is None or pair not in deployed:
-        return False
-    model = triton_model_name(*pair)
-    places = [settings.model_repository / name / str(VERSION) for name in (model, detector_name(model))]
-    files = [place / name for place in places for name in (MODEL_FILE, PLAN_FILE) if (place / name).is_file()]
-    if not files:
-        return True  # an ensemble whose network is not there, or a folder half removed: nobody could load it
-    published = _published_sha256(deployed[pair])
-    return any(_sha256(path) == published for path in files)
-
-
-def _published_sha256(model_id: str) -> str:
-    clearml()
-    with translated(f"ClearML model {model_id}", "could not be read"):
-        from clearml.backend_api.session.client import APIClient
-
-        found = APIClient().models.get_all(id=[model_id], only_fields=["id", "metadata"])
-        entry = (found[0].data.metadata or {}).get("sha256") if found else None
-    value = getattr(entry, "value", None) or (entry.get("value") if isinstance(entry, Mapping) else None)
-    return str(value or "none")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unasked(service: ServingService, control: TritonControl | None, settings: Settings) -> list[str]:

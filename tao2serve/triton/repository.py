@@ -26,15 +26,16 @@ log = logging.getLogger(__name__)
 LOCATION: Final = re.compile(r"[A-Za-z0-9_./+@%=:,-]+")
 
 
-def write_models(models: Sequence[ModelFolder], *, repository: Path) -> tuple[TritonModel, ...]:
+def write_models(models: Sequence[ModelFolder], *, repository: Path, mark: str = "") -> tuple[TritonModel, ...]:
     """Write a set of models; a reader never sees a partial folder, nor a last model without the others.
 
     All are staged and checked before the first is renamed into place, in the order given; when one of that fails,
     those that were put there are taken away again. A model that is there is never changed: the same content is
-    accepted and left as it is, other content under a name in use raises InputError, before any is put there.
+    accepted and left as it is, other content under a name in use raises InputError, before any is put there. Hidden
+    folders carry the `mark` of whoever writes: what is left of them by a process that was killed says whose it is.
     """
     with ExitStack() as stack:
-        staged = [stack.enter_context(_staged(model, repository)) for model in models]
+        staged = [stack.enter_context(_staged(model, repository, mark)) for model in models]
         targets = [repository / model.config.name for model in models]
         known = [_is_there(folder, target) for folder, target in zip(staged, targets, strict=True)]
         undo = stack.enter_context(undone_on_failure())
@@ -43,7 +44,7 @@ def write_models(models: Sequence[ModelFolder], *, repository: Path) -> tuple[Tr
                 log.info("%s is there already, unchanged", target.name)
                 continue
             _put(folder, target)
-            undo.callback(_remove, target)
+            undo.callback(_remove, target, mark)
         undo.pop_all()
     return tuple(
         TritonModel(
@@ -97,21 +98,21 @@ def last_version(endpoint: str, *, repository: Path) -> int:
     return max((int(match.group(1)) for name in names if (match := pattern.fullmatch(name))), default=0)
 
 
-def remove_models(models: Sequence[TritonModel]) -> None:
+def remove_models(models: Sequence[TritonModel], *, mark: str = "") -> None:
     """Remove the folders that are there, the last model's first; unload them before."""
     for model in reversed(models):
         if model.path.parent == model.repository and model.path.is_dir():
-            _remove(model.path)
+            _remove(model.path, mark)
 
 
-def remove_folder(folder: Path) -> None:
+def remove_folder(folder: Path, *, mark: str = "") -> None:
     """Remove a model's folder, or what a killed run left half-written; not being there is no error."""
     if folder.is_dir() and not folder.is_symlink():
-        _remove(folder)
+        _remove(folder, mark)
 
 
-def _remove(folder: Path) -> None:
-    doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+def _remove(folder: Path, mark: str) -> None:
+    doomed = Path(tempfile.mkdtemp(prefix=_hidden(folder.name, mark), dir=folder.parent))
     folder.rename(doomed / folder.name)  # gone at once for a reader, whatever happens to the slow part
     shutil.rmtree(doomed, ignore_errors=True)
 
@@ -127,13 +128,18 @@ def _needed(config: Any, version: Path) -> tuple[str, ...]:
     return (MODEL_CODE, MODEL_FILE) if config.backend == PYTHON_BACKEND else (MODEL_FILE,)
 
 
+def _hidden(name: str, mark: str) -> str:
+    """Return how the name of a staged or doomed folder begins; eight random characters follow."""
+    return f".{name}.of-{mark}." if mark else f".{name}."
+
+
 @contextmanager
-def _staged(model: ModelFolder, repository: Path) -> Iterator[Path]:
+def _staged(model: ModelFolder, repository: Path, mark: str) -> Iterator[Path]:
     """Yield the whole model in a hidden folder of the repository, checked; it is gone at the end, if still there."""
     name = model.config.name
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=repository))
+        folder = Path(tempfile.mkdtemp(prefix=_hidden(name, mark), dir=repository))
     except OSError as error:
         raise ServiceError(f"Triton repository {repository}", "cannot be written", evidence=str(error)) from error
     try:

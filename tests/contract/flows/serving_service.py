@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from clearml.storage.helper import StorageHelper
 from clearml_serving.serving.endpoints import CanaryEP
 from clearml_serving.serving.model_request_processor import ModelRequestProcessor
 
 from tao2serve.errors import ServiceError
+from tao2serve.registry.publish import is_whole
 from tao2serve.serving.instances import Instances
 from tao2serve.serving.service import EndpointVersion, ServingService
 from tao2serve.values import ModelSignature, Tensor
@@ -64,6 +66,14 @@ seen: dict[str, Any] = {"service": service_id}
 for number in (1, 2, 3):
     service.register(version(number), model_id="", signature=signature, preprocess_code=folder / "code")
 service.route("street", {1: 1})
+# Its code is gone from the storage: registering it again uploads it anew, and only then.
+code = service.code_url(version(2))
+StorageHelper.get(code).delete(code)
+seen["code"] = [is_whole(service.code_url(version(number))) for number in (1, 2)]
+for number in (1, 2):
+    before = len(moments)
+    service.register(version(number), model_id="", signature=signature, preprocess_code=folder / "code")
+    seen["code"] += [is_whole(service.code_url(version(number))), len(moments) > before]
 written = len(moments)
 service.route("street", {1: 5})
 seen["writes_of_no_change"] = len(moments) - written

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnx import ModelProto, TensorProto
 
 from tao2serve.config import Settings
 from tao2serve.deployment.inputs import ELSEWHERE, LIMITS, Inputs, choose
@@ -36,6 +37,22 @@ def test_the_same_files_under_other_names_are_the_same(tmp_path: Path) -> None:
     copied = request(source=Source(text=str(weights), spec=spec))
     assert inputs(copied, tmp_path) == inputs(request(), tmp_path)
     assert inputs(request(), tmp_path, triton_grpc="elsewhere:1", ready_timeout_s=5) == inputs(request(), tmp_path)
+
+
+def test_weights_beside_an_onnx_file_count(tmp_path: Path) -> None:
+    """The same model.onnx with other external data is another version, wherever the files lie."""
+    made = []
+    for folder, content in (("one", b"\0"), ("two", b"\0"), ("three", b"\1")):
+        model = ModelProto()
+        tensor = model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[2])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights.bin")
+        path = tmp_path / folder / "model.onnx"
+        path.parent.mkdir()
+        path.write_bytes(model.SerializeToString())
+        (path.parent / "weights.bin").write_bytes(content * 8)
+        made.append(inputs(request(source=Source(text=str(path), spec=SPEC)), tmp_path).made_of)
+    assert made[0] == made[1] != made[2]
 
 
 @pytest.mark.parametrize(

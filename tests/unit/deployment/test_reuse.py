@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from tao2serve.deployment.inputs import Inputs
 from tao2serve.deployment.reuse import latest, models_of, remains, use_again
@@ -93,6 +96,36 @@ def test_what_serves_or_served_is_no_remain() -> None:
     promoted = record(4, kind="promote", route=json.dumps({"3": 1.0}))
     assert remains([promoted, killed], state(2, 3, routed=(2,))) == ()
     assert remains([record(4, version="3"), killed], state(2, 3, routed=(2,))) == ()
+
+
+@pytest.mark.parametrize("noted", ["route_wanted", "route_before", "route"])
+def test_a_version_that_may_have_served_is_no_remain(noted: str) -> None:
+    """Killed while it waited for the instances, the alias switched: undeploy alone waits for the last requests."""
+    killed = record(3, "failed", version="3", stage="registered")
+    later = record(4, version="4", **{noted: json.dumps({"3": 0.1, "2": 0.9})})
+    itself = record(3, "failed", version="3", stage="registered", **{noted: json.dumps({"3": 1.0})})
+    assert remains([later, killed], state(2, 3, 4, routed=(4,))) == ()
+    assert remains([itself], state(2, 3, routed=(2,))) == ()
+    assert version(use_again([itself], INPUTS, "m", state(2, 3, routed=(2,)))) == 3
+
+
+def test_a_version_that_another_alias_routes_to_is_no_remain() -> None:
+    """Somebody routes `cars` to it by hand: it cannot be unregistered."""
+    killed = record(3, "failed", version="3", stage="registered")
+    by_hand = Route(name="cars", urls=("street/3",), weights=(1.0,))
+    assert remains([killed], replace(state(3), routes={"cars": by_hand})) == ()
+
+
+def test_a_run_that_was_refused_left_nothing() -> None:
+    """It failed before it noted what it is made from, since another operation had the endpoint."""
+    refused = replace(record(3, "failed"), properties={"kind": "deploy"})
+    assert remains([refused], state(2)) == ()
+
+
+def test_a_number_that_a_later_run_took_back_is_not_used_again() -> None:
+    """Two runs had it, and the older one was killed before it could be marked as gone on with."""
+    older, newer = record(1, "failed", version="1"), record(2, "failed", version="1", stage="taken back")
+    assert use_again([newer, older], INPUTS, "m", state()) is None
 
 
 def test_models_of_the_same_inputs_are_preferred() -> None:

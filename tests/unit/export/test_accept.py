@@ -206,6 +206,11 @@ def test_external_data_beside_the_model(tmp_path: Path, monkeypatch: pytest.Monk
     assert accept_onnx(path).companions == (tmp_path / "weights.bin",)
     monkeypatch.chdir(tmp_path)
     assert accept_onnx(Path("model.onnx")).companions == (Path("weights.bin"),)
+    first = accept_onnx(path)
+    (tmp_path / "weights.bin").write_bytes(b"\1" * 64)
+    second = accept_onnx(path)
+    assert first.sha256 == second.sha256
+    assert first.source_sha256 != second.source_sha256
     (tmp_path / "weights.bin").write_bytes(b"\xff" * 64)
     with pytest.raises(InputError, match="not finite"):
         accept_onnx(path)
