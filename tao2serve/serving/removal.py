@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from tao2serve.errors import InputError, UsageError
 from tao2serve.serving.inventory import Inventory, in_order_of_unloading
@@ -12,6 +12,8 @@ from tao2serve.serving.names import triton_model_name
 __all__ = ["Removal", "RemovalPlan", "decide_removal"]
 
 Removal: TypeAlias = Literal["old", "all"] | int  # versions without traffic, the whole endpoint, or one version
+_NOT_KNOWN: Final = "no operation of this service made it, or another service uses it"
+_CONTROLLERS: Final = "ClearML Serving's own controller owns it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
     versions = _versions(inventory, endpoint, wanted, orphaned)
     ours = {version for name, version in (*inventory.deployed(), *inventory.removed()) if name == endpoint}
     busy = {version for name, version in inventory.busy() if name == endpoint}
+    managed = {version for name, version in inventory.managed() if name == endpoint}
     leftovers = {name.text for name in inventory.orphans() if wanted in ("old", "all", name.version)}
     of_endpoint = [name for name in inventory.names() if name.endpoint == endpoint]
     going = {
@@ -56,11 +59,11 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
         if name.text in leftovers
         or (
             name.version in versions
-            and name.version in ours - busy
+            and name.version in ours - busy - managed
             and triton_model_name(endpoint, name.version) not in inventory.elsewhere
         )
     }
-    staying = sorted(name.text for name in of_endpoint if name.version in versions and name.text not in going)
+    staying = [name for name in of_endpoint if name.version in versions and name.text not in going]
     loaded = {text for text, is_ready in (inventory.on_triton or {}).items() if is_ready}
     return RemovalPlan(
         endpoint=endpoint,
@@ -68,9 +71,7 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
         versions=versions,
         unload=in_order_of_unloading(going & loaded),
         folders=in_order_of_unloading(going & (inventory.folders or frozenset())),
-        left=tuple(
-            f"{name} stays: no operation of this service made it, or another service uses it" for name in staying
-        ),
+        left=tuple(f"{name.text} stays: {_CONTROLLERS if name.version in managed else _NOT_KNOWN}" for name in staying),
     )
 
 
