@@ -143,15 +143,17 @@ def test_versions_go_forth_and_back(managed_sandbox: CommandLine, managed: dict[
     assert answering() == first["version"]
     managed_sandbox.tao2serve("promote", "street", second["version"], "--json").assert_success()
     assert answering() == second["version"]
+    plain.tao2serve("promote", "street", first["version"], "--json").assert_success()
+    assert answering() == first["version"]  # which other tests ask
     gone = plain.tao2serve("undeploy", "street", "--old", "--json").assert_success().document
-    assert (gone["removed"]["versions"], gone["removed"]["triton_models"]) == ([first["version"]], [])
+    assert (gone["removed"]["versions"], gone["removed"]["triton_models"]) == ([second["version"]], [])
     assert any("controller owns it" in reason for reason in gone["left"])
-    assert post(first["url"], PICTURE.read_bytes()).status_code == 404
-    assert answering() == second["version"]
+    assert post(second["url"], PICTURE.read_bytes()).status_code == 404
+    assert answering() == first["version"]
     shown = plain.tao2serve("status", "street", "--json").assert_success().document
     assert "orphan" not in {note["kind"] for note in shown["notes"]}
     (endpoint,) = shown["endpoints"]
-    assert [str(version["version"]) for version in endpoint["versions"]] == [second["version"]]
+    assert [str(version["version"]) for version in endpoint["versions"]] == [first["version"]]
 
 
 def test_a_step_that_fails_late_takes_the_registration_back(managed_sandbox: CommandLine) -> None:
