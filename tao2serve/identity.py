@@ -31,12 +31,19 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether the process is known to have ended, which is only to be seen from where it ran."""
+        return self._lives() is False
+
+    def is_here(self) -> bool:
+        """Whether the process is known to live; neither is known of another machine's, nor of a hidden one."""
+        return self._lives() is True
+
+    def _lives(self) -> bool | None:
         if self.place != _place():
-            return False
+            return None
         try:
-            return process_identity(self.pid) != self.identity or _stat(self.pid)[0] in ENDED
-        except OSError:
-            return True
+            return process_identity(self.pid) == self.identity and _stat(self.pid)[0] not in ENDED
+        except OSError:  # with /proc mounted hidepid=2, as if there were none such, where another user's lives
+            return None if _is_taken(self.pid) else False
 
 
 def holder() -> Holder:
@@ -54,6 +61,17 @@ def process_identity(pid: int) -> str:
     Raises OSError if there is no such process.
     """
     return f"{_boot()}:{_stat(pid)[19]}"
+
+
+def _is_taken(pid: int) -> bool:
+    """Whether some process has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _stat(pid: int) -> list[str]:

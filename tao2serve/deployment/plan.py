@@ -16,8 +16,7 @@ from tao2serve.deployment.job import Job, open_job
 from tao2serve.deployment.outcome import Switch, endpoint_document
 from tao2serve.deployment.request import DeployRequest
 from tao2serve.deployment.serve import AWAIT_CONTROLLER
-from tao2serve.errors import ServiceError
-from tao2serve.registry.operations import OperationRecord, list_operations
+from tao2serve.registry.operations import OperationRecord
 from tao2serve.registry.package import Package
 from tao2serve.registry.publish import PublishedModel, find_published, require_storage
 from tao2serve.serving.routes import described
@@ -78,12 +77,10 @@ def plan_deployment(request: DeployRequest, settings: Settings, *, steps: Steps)
     """Say what `deploy` would do, and change nothing: neither ClearML nor Triton nor the repository.
 
     What can be done on this machine alone is done, export and parity included, so what ends there raises as it would.
-    Raises ServiceError too if another operation runs on the endpoint.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-deploy-")))
         job = open_job(request, settings, folder=folder, steps=steps, stack=stack, upload=False)
-        _require_alone(job)
         candidate = recall(job)
         if candidate is not None:
             return _of_recalled(candidate, job)
@@ -99,17 +96,6 @@ def plan_deployment(request: DeployRequest, settings: Settings, *, steps: Steps)
             model = find_published(package, preferred=reuse.models_of(records, job.chosen.inputs))
             step.note(f"model {model.model_id} has this content" if model else "nothing has this content yet")
         return _of_made(job, package, model, records)
-
-
-def _require_alone(job: Job) -> None:
-    for record in list_operations(job.site.service.id, endpoint=job.site.name, running=True):
-        if record.holder is not None and not record.holder.is_gone():
-            raise ServiceError(
-                f"endpoint {job.site.name}",
-                "is being changed by another operation",
-                evidence=str(record),
-                hint="wait for it to end, then run this again",
-            )
 
 
 def _of_recalled(candidate: Candidate, job: Job) -> Plan:

@@ -15,6 +15,7 @@ from tao2serve.deployment.outcome import Deployment
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.loadtest import figures
 from tao2serve.registry.operation import Operation
+from tao2serve.registry.operations import MANAGED
 from tao2serve.registry.publish import mark_published, use_published
 from tao2serve.serving.drawing import draw
 from tao2serve.steps import StepEvent, Steps, attempt
@@ -36,6 +37,8 @@ def operating(job: Job) -> Iterator[Operation]:
     with Operation(reuse.DEPLOY, endpoint=site.name, service_id=site.service.id, project=project) as operation:
         site.service.turn = operation.turn
         operation.note(**{reuse.INPUTS: chosen.inputs.made_of, reuse.JUDGED: chosen.inputs.judged_by})
+        if job.settings.managed:
+            operation.note(**{MANAGED: "true"})
         try:
             with _told(operation, job.steps):
                 operation.task.set_configuration_object(name="experiment_spec", config_text=chosen.spec_text)

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from tao2serve.config import Settings
 from tao2serve.deployment.host import Host
+from tao2serve.errors import ServiceError
 from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.publish import require_storage
+from tao2serve.serving.instances import server_time
 from tao2serve.serving.inventory import read_elsewhere
 from tao2serve.serving.ownership import mark_of, why_not_ours
 from tao2serve.serving.placement import place
 from tao2serve.serving.rollout import with_canary
 from tao2serve.serving.service import EndpointVersion, ServingService, find_service
-from tao2serve.serving.state import ServiceState
+from tao2serve.serving.state import ServiceState, require_ours
 from tao2serve.triton.control import TritonControl
 
 __all__ = ["Site", "open_site"]
@@ -40,6 +42,17 @@ class Site:
     def records(self) -> list[OperationRecord]:
         """Return the operations on this endpoint, newest first."""
         return list_operations(self.service.id, endpoint=self.name)
+
+    def require_alone(self) -> None:
+        """Raise ServiceError, naming who, if another operation runs on this endpoint; one that is gone is none."""
+        for record in list_operations(self.service.id, endpoint=self.name, running=True):
+            if record.goes_on(server_time()):
+                raise ServiceError(
+                    f"endpoint {self.name}",
+                    "is being changed by another operation",
+                    evidence=str(record),
+                    hint="wait for it to end, then run this again",
+                )
 
     def next_version(self) -> EndpointVersion:
         """Return a version that neither the service nor the repository ever had. Inside an operation it stays free."""
@@ -67,12 +80,16 @@ class Site:
 def open_site(name: str, settings: Settings, stack: ExitStack) -> Site:
     """Find the service, its Triton and its storage, and see that they answer; nothing is changed.
 
-    Raises UsageError naming the setting that nothing answers, ServiceError for what cannot be reached.
+    Raises UsageError naming the setting that nothing answers, and for a name that somebody else uses; ServiceError
+    for what cannot be reached, and if another operation runs on this endpoint.
     """
     service = find_service(settings.service)
+    require_ours(service.state(), name)
     where = place(service, settings)
     control = stack.enter_context(TritonControl(where.triton))
     host = Host(control=control, repository=where.repository, mark=mark_of(service.id))
     host.require_ready()
     require_storage()
-    return Site(name=name, base_url=where.base_url, service=service, host=host)
+    site = Site(name=name, base_url=where.base_url, service=service, host=host)
+    site.require_alone()
+    return site

@@ -23,6 +23,7 @@ from tao2serve.registry.operations import (
     HOLDER,
     KIND,
     SERVICE,
+    SILENCE_S,
     TAG,
     TURN,
     OperationRecord,
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 Scope: TypeAlias = str  # CLAIM: the endpoint; TURN: the serving service's configuration
 BEAT_S: Final = 10.0
-# An operation of another machine that gave no sign for so long is taken to have ended.
-SILENCE_S: Final = 60.0
 CLAIM_PATIENCE_S: Final = 15.0
 TURN_PATIENCE_S: Final = 120.0
 
@@ -122,6 +121,11 @@ class Operation:
             with translated(f"ClearML task {self.id}", "could not give back its turn"):
                 self._write({TURN: NOTHING})
 
+    def require_running(self) -> None:
+        """Raise ServiceError if ClearML holds this operation as ended; a turn that is given says that it does not."""
+        with translated(f"ClearML task {self.id}", "could not be read"):
+            self._others()
+
     def note(self, **properties: str) -> None:
         """Write properties of the task, which later operations read (OperationRecord.properties)."""
         with translated(f"ClearML task {self.id}", "did not take its properties"):
@@ -159,19 +163,29 @@ class Operation:
         return Board(order=self._order, write=write, others=others)
 
     def _others(self) -> list[OperationRecord]:
-        """Return the other operations on this service that run, marking those as failed whose process is gone."""
+        """Return the other operations on this service that run, marking those as failed that do not go on.
+
+        Raises ServiceError if this one is among those that somebody marked so: nothing is ours to change any more.
+        """
         self._api.tasks.ping(task=self.id)
         records = list_operations(self.service_id, running=True, api=self._api)
-        now = max((record.last_update for record in records if record.task_id == self.id), default=None)
+        now = next((record.last_update for record in records if record.task_id == self.id), None)
+        if now is None:
+            raise ServiceError(
+                f"{self.kind} {self.endpoint}",
+                "was ended in ClearML while it ran, so it changes nothing more",
+                evidence=f"ClearML task {self.id}: somebody stopped it, or it gave no sign for {SILENCE_S:g} s and "
+                "another operation took its place",
+                hint="run it again",
+            )
         alive = []
         for record in records:
             if record.task_id == self.id:
                 continue
-            silent_s = (now - record.last_update).total_seconds() if now is not None else 0.0
-            if record.holder is None or record.holder.is_gone() or silent_s > SILENCE_S:
-                self._bury(record)
-            else:
+            if record.goes_on(now):
                 alive.append(record)
+            else:
+                self._bury(record)
         return alive
 
     def _bury(self, record: OperationRecord) -> None:
@@ -194,11 +208,17 @@ class Operation:
                 log.info("ClearML task %s could not be touched", self.id, exc_info=True)
 
     def _close(self, error: BaseException | None) -> None:
-        self._ended.set()
+        try:
+            self._end(error)
+        finally:  # not before: what is left to upload may take longer than others wait for a sign
+            self._ended.set()
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None:
             with translated(f"ClearML task {self.id}", "could not be closed"):
                 self.task.flush(wait_for_uploads=True)
-                self.task.mark_completed()
+                # Also if another operation, that heard nothing of this one for long, marked it as failed meanwhile.
+                self.task.mark_completed(ignore_errors=False, force=True)
             return
         try:
             self.task.flush(wait_for_uploads=True)

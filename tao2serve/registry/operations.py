@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,7 +18,9 @@ __all__ = [
     "ENDPOINT",
     "HOLDER",
     "KIND",
+    "MANAGED",
     "SERVICE",
+    "SILENCE_S",
     "TAG",
     "TURN",
     "OperationRecord",
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 TAG: Final = "tao2serve"
 # Properties that every operation's task has.
 KIND, ENDPOINT, SERVICE, HOLDER, CLAIM, TURN = "kind", "endpoint", "service", "holder", "claim", "turn"
+# An operation that gave no sign for so long, and whose process cannot be looked for, is taken to have ended.
+SILENCE_S: Final = 60.0
+MANAGED: Final = "managed"  # what a deployment for ClearML Serving's own Triton controller notes: "true"
 PAGE: Final = 200
 FIELDS: Final = ("id", "name", "status", "status_message", "created", "last_update", "tags", "hyperparams.properties")
 
@@ -66,6 +71,17 @@ class OperationRecord:
     def is_running(self) -> bool:
         """Whether it runs as far as ClearML knows; its process may be gone."""
         return self.status == "in_progress"
+
+    def goes_on(self, now: datetime) -> bool:
+        """Whether it runs, as far as anybody can know; `now` is by the server's clock.
+
+        Where its process can be looked for that alone tells: one that was stopped for long may go on at any moment.
+        """
+        if not self.is_running or (self.holder is not None and self.holder.is_gone()):
+            return False
+        if self.holder is not None and self.holder.is_here():
+            return True
+        return (now - self.last_update).total_seconds() <= SILENCE_S
 
     def claim(self, scope: str) -> Claim:
         """Return what it says of its endpoint (CLAIM), or of the service's configuration (TURN)."""
@@ -166,7 +182,9 @@ def _record(task: Any) -> OperationRecord | None:
 
 
 def _holder(text: str) -> Holder | None:
+    """Read who runs it; what a later release may say besides is passed over."""
     try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError):
+        said = json.loads(text)
+        return Holder(**{field.name: said[field.name] for field in fields(Holder)})
+    except (ValueError, TypeError, KeyError):
         return None

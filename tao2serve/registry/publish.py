@@ -83,7 +83,9 @@ def find_published(package: Package, *, preferred: Sequence[str] = ()) -> Publis
     sdk = clearml()
     with translated("ClearML", "did not list the published models"):
         found = sdk.Model.query_models(tags=["tao2serve"], metadata={DIGEST: package.sha256})
-        ranked = sorted(found, key=lambda model: (model.id not in preferred, not model.published))
+        # A server that does not know such a filter passes it over.
+        held = [model for model in found if model.get_metadata(DIGEST) == package.sha256]
+        ranked = sorted(held, key=lambda model: (model.id not in preferred, not model.published))
         for model in ranked:
             if is_whole(str(model.url or "")):
                 return PublishedModel(model_id=str(model.id), uri=str(model.url), reused=True)

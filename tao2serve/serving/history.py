@@ -89,11 +89,13 @@ def earlier_routes(changes: Sequence[Change], current: Mapping[int, float]) -> t
 
 
 def cut_off(records: Sequence[OperationRecord], current: Mapping[int, float], *, kind: str) -> OperationRecord | None:
-    """Return the last operation if it wrote the current route and ended before all instances had it.
+    """Return the last operation on the route if it wrote the current route and ended before all instances had it.
 
     Running the command again must end that one: not go another step back, nor choose another version.
     """
-    last = records[0] if records else None
+    # One that was refused, or failed before it came to the route, says nothing of it.
+    routing = (record for record in records if record.properties.keys() & {"route", "route_wanted"})
+    last = next(routing, None)
     if last is None or last.kind != kind or "route" in last.properties:
         return None
     wanted = route_from_json(last.properties.get("route_wanted", ""))

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tao2serve.registry.operation import SILENCE_S
-from tao2serve.registry.operations import OperationRecord, list_operations
+from tao2serve.registry.operations import MANAGED, OperationRecord, list_operations
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.instances import FIELDS, state_of
 from tao2serve.serving.names import triton_model_name
@@ -80,6 +79,16 @@ class Inventory:
                 found.setdefault((record.endpoint, int(version)), model)
         return found
 
+    def managed(self) -> frozenset[tuple[str, int]]:
+        """Return the versions that ClearML Serving's own controller brings to Triton, and nobody can unload there."""
+        found: dict[tuple[str, int | None], bool] = {}
+        for record in self.operations:
+            version = record.properties.get("version", "")
+            if record.kind == "deploy" and version.isdigit():
+                found.setdefault((record.endpoint, int(version)), bool(record.properties.get(MANAGED)))
+        found |= {split_url(url): entry.is_managed for url, entry in self.state.endpoints.items()}
+        return frozenset((name, version) for (name, version), is_so in found.items() if is_so and version is not None)
+
     def busy(self) -> frozenset[tuple[str, int]]:
         """Return the versions that running operations, other than the one that asks, are about."""
         return frozenset(
@@ -91,11 +100,11 @@ class Inventory:
 
     def orphans(self) -> tuple[ModelName, ...]:
         """Return what this service deployed and nothing registered uses any more: left by dead runs, mostly."""
-        registered, busy = self.registered(), self.busy()
+        registered, busy, managed = self.registered(), self.busy(), self.managed()
         return tuple(
             name
             for name in self.names()
-            if name.version_of not in busy
+            if name.version_of not in busy | managed
             and self.is_ours(name)
             and (name.is_hidden or name.version_of not in registered)
         )
@@ -160,8 +169,7 @@ def read_elsewhere(service_id: str) -> frozenset[str]:
 
 def is_running(record: OperationRecord, now: datetime) -> bool:
     """Whether an operation runs: not if its process is known to be gone, or was silent for long."""
-    is_silent = (now - record.last_update).total_seconds() > SILENCE_S
-    return record.status == RUNNING and record.holder is not None and not record.holder.is_gone() and not is_silent
+    return record.goes_on(now)
 
 
 def in_order_of_unloading(names: Iterable[str]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def with_proof(inventory: Inventory, repository: Path | None) -> Inventory:
     doubtful = {name.version_of for name in inventory.names() if not name.is_hidden and inventory.is_ours(name)}
     strange = {
         (endpoint, version)
-        for endpoint, version in doubtful - registered
+        for endpoint, version in doubtful - registered - inventory.managed()
         if why_not_ours(
             endpoint, version, deployed[endpoint, version], repository=repository, elsewhere=inventory.elsewhere
         )

@@ -52,6 +52,7 @@ def prove_versions(
 ) -> bytes:
     """Return when each version has answered one request; what is only unloaded is loaded on Triton first.
 
+    Nothing is loaded of what ClearML Serving's own controller brings there.
     The picture that was asked about is returned. Raises InputError for a version that is not registered,
     ServiceError or NotReadyError for one that does not answer.
     """
@@ -67,7 +68,8 @@ def prove_versions(
                 hint="deploy it again: tao2serve deploy",
             )
         on_news(f"asking {url}")
-        _load(service, triton_model_name(endpoint, version), settings, on_news)
+        if not registered.is_managed:
+            _load(service, triton_model_name(endpoint, version), settings, on_news)
         image = picture_for(registered.input_size)
         wait_for_answers(
             f"{service.base_url(settings)}/{url}", image, versions=frozenset({str(version)}), count=1,

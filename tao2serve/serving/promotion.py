@@ -16,7 +16,7 @@ from tao2serve.serving.probe import prove_versions
 from tao2serve.serving.rollout import change_route, patience_s
 from tao2serve.serving.routes import described, with_canary
 from tao2serve.serving.service import ServingService, find_service
-from tao2serve.serving.state import ServiceState, same_weights
+from tao2serve.serving.state import ServiceState, require_ours, same_weights
 from tao2serve.steps import Step, Steps
 
 __all__ = ["RouteChange", "decide_promotion", "promote", "require_known", "rollback"]
@@ -66,7 +66,7 @@ def promote(
     """
     with steps.step("look at the endpoint") as step:
         service = find_service(settings.service)
-        require_known(service.state(), endpoint)
+        _require_ours(service.state(), endpoint)
         base_url = service.base_url(settings)
     with Operation("promote", endpoint=endpoint, service_id=service.id, project=settings.artifact_project) as operation:
         service.turn = operation.turn
@@ -104,7 +104,7 @@ def rollback(endpoint: str, settings: Settings, *, steps: Steps) -> RouteChange:
     """
     with steps.step("look at the endpoint") as step:
         service = find_service(settings.service)
-        require_known(service.state(), endpoint)
+        _require_ours(service.state(), endpoint)
         base_url = service.base_url(settings)
     with Operation(
         "rollback", endpoint=endpoint, service_id=service.id, project=settings.artifact_project
@@ -142,6 +142,11 @@ def _others(operation: Operation) -> list[OperationRecord]:
     """Return the earlier operations on the endpoint, newest first."""
     records = list_operations(operation.service_id, endpoint=operation.endpoint)
     return [record for record in records if record.task_id != operation.id]
+
+
+def _require_ours(state: ServiceState, endpoint: str) -> None:
+    require_known(state, endpoint)
+    require_ours(state, endpoint)
 
 
 def require_known(state: ServiceState, endpoint: str) -> None:

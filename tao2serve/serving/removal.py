@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from tao2serve.errors import InputError, UsageError
 from tao2serve.serving.inventory import Inventory, in_order_of_unloading
@@ -11,6 +11,8 @@ from tao2serve.serving.inventory import Inventory, in_order_of_unloading
 __all__ = ["Removal", "RemovalPlan", "decide_removal"]
 
 Removal: TypeAlias = Literal["old", "all"] | int  # versions without traffic, the whole endpoint, or one version
+_NOT_KNOWN: Final = "no operation of this service made it as it is, or another service uses it"
+_CONTROLLERS: Final = "ClearML Serving's own controller owns it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +48,20 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
         )
     versions = _versions(inventory, endpoint, wanted, orphaned)
     busy = {version for name, version in inventory.busy() if name == endpoint}
+    managed = {version for name, version in inventory.managed() if name == endpoint}
     leftovers = {name.text for name in inventory.orphans() if wanted in ("old", "all", name.version)}
     of_endpoint = [name for name in inventory.names() if name.endpoint == endpoint]
     going = {
         name.text
         for name in of_endpoint
-        if name.text in leftovers or (name.version in versions and name.version not in busy and inventory.is_ours(name))
+        if name.text in leftovers
+        or (name.version in versions and name.version not in busy | managed and inventory.is_ours(name))
     }
     concerned = {
         *versions,
         *(version for version in _strange(inventory, endpoint) if wanted in ("old", "all", version)),
     }
-    staying = sorted(name.text for name in of_endpoint if name.version in concerned and name.text not in going)
+    staying = [name for name in of_endpoint if name.version in concerned and name.text not in going]
     loaded = {text for text, is_ready in (inventory.on_triton or {}).items() if is_ready}
     return RemovalPlan(
         endpoint=endpoint,
@@ -65,10 +69,7 @@ def decide_removal(inventory: Inventory, endpoint: str, wanted: Removal) -> Remo
         versions=versions,
         unload=in_order_of_unloading(going & loaded),
         folders=in_order_of_unloading(going & (inventory.folders or frozenset())),
-        left=tuple(
-            f"{name} stays: no operation of this service made it as it is, or another service uses it"
-            for name in staying
-        ),
+        left=tuple(f"{name.text} stays: {_CONTROLLERS if name.version in managed else _NOT_KNOWN}" for name in staying),
     )
 
 

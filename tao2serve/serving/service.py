@@ -15,12 +15,14 @@ from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.registry.publish import is_whole
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.instances import read_state
+from tao2serve.serving.inventory import SERVICES
 from tao2serve.serving.names import triton_model_name
-from tao2serve.serving.state import ServiceState, parse_state, same_weights
+from tao2serve.serving.state import ServiceState, parse_state, require_ours, same_weights
 from tao2serve.values import ModelSignature
 
-__all__ = ["EndpointVersion", "ServingService", "find_service"]
+__all__ = ["EndpointVersion", "ServingService", "find_service", "service_task"]
 
+RUNNING: Final = ("created", "in_progress")  # states of a serving service's task that clearml-serving works with
 WRITES: Final = 3  # how often a change is made before another writer is given way to
 
 
@@ -212,7 +214,8 @@ class ServingService:
     def route(self, endpoint: str, weights: Mapping[int, float]) -> None:
         """Point the alias `endpoint` at versions by weight, in an update of its own; no change is no update.
 
-        Raises InputError for weights that are not positive and for versions that are not registered:
+        Raises UsageError if somebody else's has this name, InputError for weights that are not positive and for
+        versions that are not registered:
         clearml-serving 1.3.5 freezes every endpoint when the registered weights of a route add up to zero.
         """
         from clearml_serving.serving.endpoints import CanaryEP
@@ -220,6 +223,7 @@ class ServingService:
         total = sum(weights.values())
 
         def point() -> None:
+            require_ours(_state(self._processor), endpoint)
             missing = [version for version in weights if version not in self.versions(endpoint)]
             if not weights or missing or any(not 0 < weight < math.inf for weight in weights.values()):
                 raise InputError(
@@ -297,31 +301,47 @@ def _state(processor: Any) -> ServiceState:
 
 
 def find_service(service_id: str = "") -> ServingService:
-    """Return the named serving service, or the only one that runs.
+    """Return the named serving service, or the only one; it runs. Raises as `service_task`, ServiceError if it ended.
 
-    Raises UsageError when several run or the named one does not exist, ServiceError when none runs.
+    clearml-serving itself would take a task of any kind, and start one that has ended again.
     """
-    sdk = clearml()
-    from clearml_serving.serving.model_request_processor import ModelRequestProcessor
+    task = service_task(service_id, fields=("id", "name", "status"))
+    if str(task.status) not in RUNNING:
+        raise ServiceError(
+            f"serving service {task.id}",
+            f"does not run: ClearML says that it is {task.status}",
+            evidence=str(task.name),
+            hint=f"start it again: clearml-serving --id {task.id} model list, or restart its inference service",
+        )
+    return ServingService(task.id)
 
+
+def service_task(service_id: str = "", *, fields: Sequence[str] = ()) -> Any:
+    """Return the task of the named serving service, be it stopped, or of the only one that runs; nothing is changed.
+
+    Raises UsageError when several run or the named one is none, ServiceError when none runs.
+    """
+    clearml()
     with translated("ClearML", "did not list the serving services"):
-        running = ModelRequestProcessor.list_control_plane_tasks()
-        known = bool(service_id) and bool(sdk.Task.query_tasks(task_filter={"id": [service_id]}))
-    if service_id and not known:
-        names = "; ".join(f"{task['name']} ({task['id']})" for task in running)
+        from clearml.backend_api.session.client import APIClient
+
+        api: Any = APIClient()
+        kind: dict[str, Any] = {**SERVICES, "page": 0, "page_size": 100}
+        named = {"id": [service_id], **kind} if service_id else {"status": list(RUNNING), **kind}
+        found = [task.data for task in api.tasks.get_all(**named, **({"only_fields": list(fields)} if fields else {}))]
+        if len(found) == 1:
+            return found[0]
+        running = api.tasks.get_all(status=list(RUNNING), only_fields=["id", "name"], **kind)
+    names = "; ".join(f"{task.name} ({task.id})" for task in running)
+    if service_id:
         raise UsageError(
             f"serving service {service_id}", "does not exist", evidence=f"running: {names or 'none'}",
             hint="give another: --service ID",
         )  # fmt: skip
-    if service_id:
-        return ServingService(service_id)
     if not running:
         raise ServiceError(
             "ClearML Serving",
             "has no serving service",
             hint="create one: clearml-serving create --name NAME, or use the sandbox: tao2serve sandbox up",
         )
-    if len(running) > 1:
-        names = "; ".join(f"{task['name']} ({task['id']})" for task in running)
-        raise UsageError("serving service", "is not named, and several run", evidence=names, hint="add: --service ID")
-    return ServingService(running[0]["id"])
+    raise UsageError("serving service", "is not named, and several run", evidence=names, hint="add: --service ID")

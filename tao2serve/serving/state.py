@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Registered", "Route", "ServiceState", "parse_state", "same_weights", "split_url"]
+from tao2serve.errors import UsageError
+
+__all__ = ["Registered", "Route", "ServiceState", "parse_state", "require_ours", "same_weights", "split_url"]
 
 VERSION_URL: Final = re.compile(r"([^/]+)/(\d+)")
 NEGLIGIBLE: Final = 1e-6
@@ -27,6 +29,7 @@ class Registered:
     engine: str = ""
     preprocess_artifact: str = ""
     input_size: tuple[int, int] | None = None
+    is_managed: bool = False  # says what only ClearML Serving's own Triton controller reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,21 @@ class ServiceState:
         found = {route.name: tuple(url for url in route.urls if url not in self.urls) for route in self.routes.values()}
         return {name: urls for name, urls in found.items() if urls}
 
+    def foreign(self, endpoint: str) -> str:
+        """Say what is called `endpoint` and is nothing that tao2serve made; "" if there is no such thing.
+
+        Ours are versions `NAME/1`, `NAME/2` … and a route to those by weight.
+        """
+        if endpoint in self.urls:
+            return f"an endpoint is registered as {endpoint}, without a version"
+        if monitored := sorted(url for url in self.monitored if split_url(url)[0] == endpoint):
+            return f"clearml-serving registers {', '.join(monitored)} by itself (model auto-update)"
+        route = self.routes.get(endpoint, Route(name=endpoint))
+        if route.prefix:
+            return f"alias {endpoint} routes to the newest of {route.prefix}…"
+        strange = [url for url in route.urls if url == endpoint or split_url(url)[0] != endpoint]
+        return f"alias {endpoint} routes to {', '.join(strange)}" if strange else ""
+
     def frozen_by(self) -> tuple[str, ...]:
         """Return the names of routes that stop every endpoint."""
         return tuple(sorted(route.name for route in self.routes.values() if route.freezes(self.urls)))
@@ -119,6 +137,17 @@ def split_url(url: str) -> tuple[str, int | None]:
     """Return name and version of `NAME/VERSION`; the version is None for any other url."""
     match = VERSION_URL.fullmatch(url)
     return (match.group(1), int(match.group(2))) if match else (url, None)
+
+
+def require_ours(state: ServiceState, endpoint: str) -> None:
+    """Raise UsageError if somebody else's endpoint or alias has this name: a change could not be taken back."""
+    if said := state.foreign(endpoint):
+        raise UsageError(
+            f"endpoint {endpoint}",
+            "is somebody else's: tao2serve did not make what has this name",
+            evidence=said,
+            hint=f"take another name, or take that away first: clearml-serving model remove --endpoint {endpoint}",
+        )
 
 
 def same_weights(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
@@ -145,6 +174,7 @@ def _registered(url: str, entry: Mapping[str, Any]) -> Registered:
         engine=str(entry.get("engine_type") or ""),
         preprocess_artifact=str(entry.get("preprocess_artifact") or ""),
         input_size=_input_size(entry),
+        is_managed=bool(entry.get("auxiliary_cfg")),
     )
 
 

@@ -11,14 +11,15 @@ from datetime import datetime
 from typing import Any
 
 from tao2serve.config import Settings
-from tao2serve.errors import InputError, ServiceError, Tao2ServeError, UsageError
+from tao2serve.errors import InputError, Tao2ServeError
 from tao2serve.registry.operations import OperationRecord, list_operations
-from tao2serve.registry.session import clearml, translated
+from tao2serve.registry.session import translated
 from tao2serve.serving.client import problem_of
 from tao2serve.serving.instances import Instance, Instances, poll_of, server_time, state_of
 from tao2serve.serving.inventory import Inventory, is_running, read_elsewhere, read_folders
 from tao2serve.serving.judgement import EndpointStatus, Note, VersionStatus, judge
 from tao2serve.serving.ownership import mark_of, with_proof
+from tao2serve.serving.service import service_task
 from tao2serve.serving.state import ServiceState
 from tao2serve.triton.control import ModelTraffic, TritonControl
 
@@ -105,7 +106,7 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
     Raises UsageError or ServiceError if there is no serving service, or ClearML does not answer; InputError listing
     the endpoints there are if the one that is named is not among them.
     """
-    task = _service_task(settings.service)
+    task = service_task(settings.service)
     state = state_of(task)
     instances, now = Instances(task.id).read(), server_time()
     managed = settings.managed
@@ -147,29 +148,6 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
             inference_is_there=inference.is_there, triton_is_there=triton.is_there, managed=managed,
         ),
     )  # fmt: skip
-
-
-def _service_task(service_id: str) -> Any:
-    """Return the task of the serving service; `find_service` would start one that was stopped, this does not."""
-    clearml()
-    with translated("ClearML", "did not list the serving services"):
-        from clearml.backend_api.session.client import APIClient
-
-        wanted: dict[str, Any] = {"type": ["service"], "system_tags": ["serving-control-plane"]}
-        wanted |= {"id": [service_id]} if service_id else {"status": ["created", "in_progress"]}
-        found = [task.data for task in APIClient().tasks.get_all(page=0, page_size=100, **wanted)]
-    if len(found) == 1:
-        return found[0]
-    if service_id:
-        raise UsageError(f"serving service {service_id}", "does not exist", hint="give another: --service ID")
-    if not found:
-        raise ServiceError(
-            "ClearML Serving",
-            "has no serving service",
-            hint="create one: clearml-serving create --name NAME, or use the sandbox: tao2serve sandbox up",
-        )
-    names = "; ".join(f"{task.name} ({task.id})" for task in found)
-    raise UsageError("serving service", "is not named, and several run", evidence=names, hint="add: --service ID")
 
 
 def _general(task: Any, name: str) -> str:

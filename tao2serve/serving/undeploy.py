@@ -82,13 +82,14 @@ def undeploy(endpoint: str, wanted: Removal, settings: Settings, *, steps: Steps
                 plan = replace(plan, unload=(), folders=())
             step.note(_words(plan))
         _stop_serving(service, plan, operation, settings, steps)
+        operation.require_running()
         _take_off_triton(control, plan, settings, steps, mark=mark_of(service.id))
         result = Undeployment(
             plan=plan, remaining=service.state().versions(endpoint), service_id=service.id, task_id=operation.id,
             left=(*plan.left, *_unasked(service, control, settings)), steps=steps,
         )  # fmt: skip
         operation.record("undeployment", result.to_dict())
-        if control is None and triton_address(service, settings):
+        if control is None and triton_address(service, settings) and not _is_controllers(plan, inventory):
             raise _away(service, result, settings)
         return result
 
@@ -193,6 +194,12 @@ def _unasked(service: ServingService, control: TritonControl | None, settings: S
     if settings.model_repository is None:
         words.append("folders stay: the model repository is not known (TAO2SERVE_MODEL_REPOSITORY)")
     return words
+
+
+def _is_controllers(plan: RemovalPlan, inventory: Inventory) -> bool:
+    """Whether all that goes is on a Triton that nobody but ClearML Serving's own controller loads and unloads."""
+    going = {(plan.endpoint, version) for version in plan.versions}
+    return bool(going) and going <= inventory.managed()
 
 
 def _words(plan: RemovalPlan) -> str:

@@ -122,7 +122,10 @@ def test_an_ensemble_is_refused_before_anything_is_built(managed_sandbox: Comman
 
 def test_versions_go_forth_and_back(managed_sandbox: CommandLine, managed: dict[str, Any]) -> None:
     """The same again changes nothing; anew it is the next version; rollback, promote and undeploy do as they do on a
-    Triton of ours, and leave loading to the controller."""
+    Triton of ours, and leave loading to the controller, also where nothing but the version says that there is one."""
+    plain = CommandLine(
+        environment={**managed_sandbox.environment, "TAO2SERVE_MANAGED": "false"}, folder=managed_sandbox.folder
+    )
     again = ("deploy", "--project", "street-detector", "--endpoint", "street", "--image", PICTURE, "--json")
     assert managed_sandbox.tao2serve(*again).assert_success().document["changed"] is False
     first, second = (
@@ -136,16 +139,21 @@ def test_versions_go_forth_and_back(managed_sandbox: CommandLine, managed: dict[
 
     assert answering() == second["version"]
     assert post(first["url"], PICTURE.read_bytes()).json()["model"]["version"] == first["version"]
-    managed_sandbox.tao2serve("rollback", "street", "--json").assert_success()
+    plain.tao2serve("rollback", "street", "--json").assert_success()
     assert answering() == first["version"]
     managed_sandbox.tao2serve("promote", "street", second["version"], "--json").assert_success()
     assert answering() == second["version"]
-    managed_sandbox.tao2serve("undeploy", "street", "--old", "--json").assert_success()
-    assert post(first["url"], PICTURE.read_bytes()).status_code == 404
-    assert answering() == second["version"]
-    shown = managed_sandbox.tao2serve("status", "street", "--json").assert_success().document
+    plain.tao2serve("promote", "street", first["version"], "--json").assert_success()
+    assert answering() == first["version"]  # which other tests ask
+    gone = plain.tao2serve("undeploy", "street", "--old", "--json").assert_success().document
+    assert (gone["removed"]["versions"], gone["removed"]["triton_models"]) == ([second["version"]], [])
+    assert any("controller owns it" in reason for reason in gone["left"])
+    assert post(second["url"], PICTURE.read_bytes()).status_code == 404
+    assert answering() == first["version"]
+    shown = plain.tao2serve("status", "street", "--json").assert_success().document
+    assert "orphan" not in {note["kind"] for note in shown["notes"]}
     (endpoint,) = shown["endpoints"]
-    assert [str(version["version"]) for version in endpoint["versions"]] == [second["version"]]
+    assert [str(version["version"]) for version in endpoint["versions"]] == [first["version"]]
 
 
 def test_a_step_that_fails_late_takes_the_registration_back(managed_sandbox: CommandLine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tao2serve.errors import InputError, UsageError
 from tao2serve.identity import Holder, holder
 from tao2serve.registry.operations import OperationRecord
-from tao2serve.serving.inventory import Inventory, is_running, read_folders, read_model_name
+from tao2serve.serving.inventory import Inventory, read_folders, read_model_name
 from tao2serve.serving.judgement import judge
 from tao2serve.serving.names import endpoint_and_version
 from tao2serve.serving.removal import Removal, RemovalPlan, decide_removal
@@ -262,15 +262,26 @@ def test_links_and_files_are_no_folders_of_ours(tmp_path: Path) -> None:
     assert read_folders(None) is None
 
 
-@pytest.mark.parametrize(
-    ("by", "silent_s", "runs"), [(holder(), 0, True), (GONE, 0, False), (replace(GONE, place="x"), 0, True),
-                                 (replace(GONE, place="x"), 61, False)],
-)  # fmt: skip
-def test_an_operation_runs_while_its_process_gives_signs(by: Holder, silent_s: float, runs: bool) -> None:
-    """On this machine the process is looked for; of another one only its beats are seen."""
-    record = replace(deploy_of(1, running=True), holder=by)
-    assert is_running(record, NOW + timedelta(seconds=silent_s)) is runs
-    assert not is_running(replace(record, status="failed"), NOW)
+def test_what_the_controller_loaded_is_not_ours_to_unload() -> None:
+    """Registered or left over, it stays on Triton, and no command is named that would be refused there."""
+    world = inventory_of(
+        registered=(2, 3, 4), routes=(alias((4, 1.0)),), deployed=(1, 2, 3, 4),
+        loaded=("street_1", "street_2", "street_3", "street_4"), folders=("street_1", "street_2"),
+    )  # fmt: skip
+    assert decide_removal(world, "street", "old").unload == ("street_1", "street_2", "street_3")
+    first, *others = world.operations
+    noted = replace(first, properties={**first.properties, "managed": "true"})
+    # Auxiliary config is for the controller, whoever registered it.
+    entries = {**world.state.endpoints, "street/2": Registered(url="street/2", is_managed=True)}
+    managed = replace(world, operations=[noted, *others], state=replace(world.state, endpoints=entries))
+    plan = decide_removal(managed, "street", "old")
+    assert plan.versions == (2, 3)
+    assert (plan.unload, plan.folders) == (("street_3",), ())
+    assert plan.left == ("street_2 stays: ClearML Serving's own controller owns it",)
+    assert not [name for name in managed.orphans() if name.version == 1]
+    # A later deployment, for a Triton of ours, took the number of one that was killed.
+    taken = replace(world, operations=[*world.operations, noted])
+    assert "street_1" in decide_removal(taken, "street", "old").unload
 
 
 def test_notes_name_what_is_left_over_and_what_mends_it() -> None:

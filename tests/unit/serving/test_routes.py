@@ -158,6 +158,9 @@ def test_a_rollback_that_was_cut_off_is_ended_and_not_doubled(current: dict[int,
     done = record_of("rollback", 3, **wanted, route=route_to_json({3: 1.0}))
     assert not cut_off([done, *before], {3: 1.0}, kind="rollback")
     assert not cut_off([], {}, kind="rollback")
+    # What was refused, or failed before it came to the route, changes nothing of that.
+    refused = record_of("deploy", 5, inputs="a", version="5")
+    assert (cut_off([refused, half, *before], current, kind="rollback") is half) is is_half
     # The one after it goes on from there.
     if is_half:
         assert [e.route for e in earlier_routes(changes_of([half, *before], current), current)] == [{2: 1.0}]
