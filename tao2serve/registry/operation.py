@@ -36,7 +36,7 @@ __all__ = ["Operation"]
 log = logging.getLogger(__name__)
 
 Scope: TypeAlias = str  # CLAIM: the endpoint; TURN: the serving service's configuration
-BEAT_S: Final = 10.0
+BEAT_S: Final = 5.0  # who waits for something else learns by it that the server is away
 # An operation of another machine that gave no sign for so long is taken to have ended.
 SILENCE_S: Final = 60.0
 CLAIM_PATIENCE_S: Final = 15.0
