@@ -118,7 +118,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if interrupts.came:
             return _interrupted(as_json=as_json)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _disk_full(error, as_json=as_json)
         if (gone := away()) is not None:  # the SDK passes it on as it likes
             print_error(gone, as_json=as_json)

@@ -147,11 +147,14 @@ def _start_all(paths: SandboxPaths, state: SandboxState, on_step: Report) -> San
 
 def _restart_ended(paths: SandboxPaths, state: SandboxState, on_step: Report) -> SandboxState:
     """Start what has ended, each as it was; what cannot be started ends itself alone."""
-    ended = {record.name for record in state.processes if not is_alive(record)}
+    gone = [record for record in state.processes if not is_alive(record)]
+    ended = {record.name for record in gone}
     on_step(f"anew: {', '.join(sorted(ended))}")
     state = replace(state, processes=tuple(record for record in state.processes if record.name not in ended))
     left = state
     try:
+        for record in gone:  # for what it has left behind
+            stop(record, grace_s=0)
         if SERVER in ended:
             state = start_server(paths, state)
         if SERVING in ended:  # while none runs: this closes the task that the ended one has left
