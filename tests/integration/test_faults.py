@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import shutil
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 from clearml_state import ClearML
+from command_line import CommandLine
 from faults import Breaking, Stack, broken_stack, side_by_side, small_disk
 from traffic import Traffic
 
@@ -22,21 +28,25 @@ pytestmark = pytest.mark.integration
 PICTURE = pictures()[0] if pictures() else Path("missing.jpg")
 UNPRUNED = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
 PRUNED = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
-PATIENCE_S = 3.0
+PATIENCE_S = 4.0
 # The patience, what is still tried after it, and a busy machine.
 LIMIT_S = PATIENCE_S + 20
 LIVE = "live"
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+WRONG_CLOCK = Path(__file__).parent.parent / "wrong_clock"
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A sandbox for these tests alone, whose commands have little patience with ClearML."""
+    """A sandbox for these tests alone."""
     root = tmp_path_factory.mktemp("faults")
-    with broken_stack(
-        root, TAO2SERVE_CLEARML_TIMEOUT_S=str(PATIENCE_S), TAO2SERVE_DEADLINE_S="2", TMPDIR=str(root)
-    ) as stack:
+    with broken_stack(root, TAO2SERVE_DEADLINE_S="2", TMPDIR=str(root)) as stack:
         yield stack
+
+
+@pytest.fixture
+def impatient(stack: Stack) -> CommandLine:
+    """A command line with little patience with ClearML."""
+    return stack.with_variables(TAO2SERVE_CLEARML_TIMEOUT_S=str(PATIENCE_S))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +75,7 @@ def server(stack: Stack) -> str:
     return stack.commands.environment["CLEARML_API_HOST"]
 
 
-def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, traffic: Traffic) -> None:
+def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, impatient: CommandLine, traffic: Traffic) -> None:
     """Hung, or killed, in one step after the other: exit 5 within seconds, naming the server and what mends it.
 
     What is live answers every request meanwhile. Then the same deployment goes through, and nothing is left of those
@@ -78,7 +88,7 @@ def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, traffic: Tra
         ("ask it, and compare with the artifact", True),
         ("switch the alias", False),
     ):
-        running = Breaking(stack.commands, step, *deploy)
+        running = Breaking(impatient, step, *deploy)
         if hangs:
             with stack.hung("clearml-server"):
                 broken = running.ended(limit_s=LIMIT_S)
@@ -103,7 +113,9 @@ def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, traffic: Tra
     assert len(traffic.replies) > 100
 
 
-def test_other_commands_while_clearml_hangs(stack: Stack, live: dict[str, Any], traffic: Traffic) -> None:
+def test_other_commands_while_clearml_hangs(
+    stack: Stack, impatient: CommandLine, live: dict[str, Any], traffic: Traffic
+) -> None:
     """Each that needs ClearML ends with exit 5 and says so; what needs it not, works; what is live stays live."""
     lines: list[tuple[str | Path, ...]] = [
         ("status",), ("models", "--project", LOCAL_PROJECT), ("promote", LIVE), ("rollback", LIVE),
@@ -111,7 +123,7 @@ def test_other_commands_while_clearml_hangs(stack: Stack, live: dict[str, Any], 
     ]  # fmt: skip
     by_url = ("predict", live["endpoint"]["url"], PICTURE)
     with stack.hung("clearml-server"):
-        ended = side_by_side([(stack.commands, (*line, "--json")) for line in (*lines, by_url)], limit_s=LIMIT_S + 20)
+        ended = side_by_side([(impatient, (*line, "--json")) for line in (*lines, by_url)], limit_s=LIMIT_S + 20)
     assert ended.pop().code == 0
     for line, outcome in zip(lines, ended, strict=True):
         assert outcome.code == 5, (line, outcome)
@@ -176,10 +188,11 @@ def test_no_room_where_models_are_published(stack: Stack, traffic: Traffic) -> N
     assert traffic.problems() == []
 
 
-def test_no_room_for_temporary_files(stack: Stack, tmp_path: Path) -> None:
-    """A full temporary folder of the client: exit 4, naming the folder, and nothing was changed anywhere."""
-    before = len(ClearML(stack.commands).tasks())
-    with small_disk(tmp_path / "small", "300k") as mounted:
+@pytest.mark.parametrize("size", ["300k", "1700k"], ids=["exporting", "packing"])
+def test_no_room_for_temporary_files(stack: Stack, tmp_path: Path, size: str) -> None:
+    """A full temporary folder of the client: exit 4, naming the folder, and nothing is published or served."""
+    before = len(ClearML(stack.commands).models())
+    with small_disk(tmp_path / "small", size) as mounted:
         if not mounted:
             pytest.skip("a small disk can be mounted by root alone, and no other means fills TMPDIR")
         cramped = stack.with_variables(TMPDIR=str(tmp_path / "small"))
@@ -188,7 +201,7 @@ def test_no_room_for_temporary_files(stack: Stack, tmp_path: Path) -> None:
     assert "full" in refused.document["error"]["fact"]
     assert str(tmp_path / "small") in refused.document["error"]["subject"]
     assert folders(stack, "cramped") == []
-    assert len(ClearML(stack.commands).tasks()) == before
+    assert len(ClearML(stack.commands).models()) == before
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut off"])
@@ -235,6 +248,139 @@ def test_a_model_that_does_not_load(stack: Stack, traffic: Traffic) -> None:
     assert traffic.problems() == []
 
 
+@pytest.fixture
+def skewed(stack: Stack) -> dict[str, CommandLine]:
+    """Command lines whose clock is wrong by so much, in their own processes alone."""
+    seconds = {"+1d": 86_400, "-1d": -86_400, "+2m": 120, "-2m": -120}
+    path = os.pathsep.join(filter(None, (str(WRONG_CLOCK), stack.commands.environment.get("PYTHONPATH"))))
+    lines = {by: stack.with_variables(PYTHONPATH=path, WRONG_CLOCK_S=str(number)) for by, number in seconds.items()}
+    script = stack.commands.folder / "clock.py"
+    script.write_text("import datetime; print(datetime.datetime.now().timestamp())")
+    for by, line in lines.items():
+        assert float(line.python(script).stdout) - time.time() == pytest.approx(seconds[by], abs=30)
+    return lines
+
+
+def test_a_client_whose_clock_is_wrong(stack: Stack, skewed: dict[str, CommandLine], live: dict[str, Any]) -> None:
+    """A day or two minutes, ahead or behind: deployed, rolled back, promoted, judged as by a clock that is right.
+
+    Who lives is judged by the server's time: nobody is taken for dead, and an operation of such a client keeps others
+    out.
+    """
+    deploy = ("--endpoint", "skewed", "--image", PICTURE, "--json")
+    first = skewed["+1d"].tao2serve("deploy", PRUNED, *deploy).assert_success().document
+    running = Breaking(skewed["-1d"], "publish to ClearML", "deploy", UNPRUNED, *deploy)
+    rival = stack.commands.tao2serve("deploy", UNPRUNED, *deploy)
+    second = running.ended(limit_s=60).outcome.assert_success().document
+    assert rival.code == 5
+    assert "is being changed by another operation" in rival.document["error"]["fact"]
+    back = skewed["-2m"].tao2serve("rollback", "skewed", "--json").assert_success().document
+    assert back["route"] == {first["endpoint"]["version"]: 1.0}
+    forth = ("promote", "skewed", second["endpoint"]["version"], "--json")
+    assert skewed["+2m"].tao2serve(*forth).assert_success().document["route"] == {second["endpoint"]["version"]: 1.0}
+    for outcome in side_by_side([(line, ("status", "--json")) for line in skewed.values()], limit_s=60):
+        status = outcome.assert_success().document
+        assert [instance["alive"] for instance in status["instances"]] == [True]
+        assert status["instances"][0]["silent_s"] < 60
+        assert not {note["kind"] for note in status["notes"]} & {"dead-instance", "dead-operation", "no-instance"}
+        (endpoint,) = (entry for entry in status["endpoints"] if entry["name"] == "skewed")
+        kinds = [operation["kind"] for operation in endpoint["operations"]]
+        assert kinds[:3] == ["promote", "rollback", "deploy"]
+
+
+def test_credentials_are_nowhere(stack: Stack, live: dict[str, Any], tmp_path: Path) -> None:
+    """Neither key, token nor wrong key: in no output, log, report, file of ClearML's or ours, nor command line.
+
+    `sandbox env` is there to print them; the sandbox keeps them in one file.
+    """
+    wrong = "a-wrong-secret-key-0123456789"
+    # The SDK's and urllib3's most talkative mood.
+    loud = stack.with_variables(CLEARML_LOG_LEVEL="DEBUG", CLEARML_API_VERBOSE="DEBUG", TMPDIR=str(tmp_path))
+    unknown = CommandLine(environment={**loud.environment, "CLEARML_API_SECRET_KEY": wrong}, folder=loud.folder)
+    report = (
+        "loadtest",
+        LIVE,
+        "--images",
+        PICTURE.parent,
+        "--run-time",
+        "1s",
+        "--warmup",
+        "0s",
+        "-o",
+        tmp_path / "load",
+    )
+    commands: list[tuple[CommandLine, tuple[str | Path, ...]]] = [
+        (loud, ("deploy", PRUNED, "--endpoint", "discreet", "--image", PICTURE)),
+        (loud, ("models",)), (loud, ("status", "--json")), (loud, ("doctor",)), (loud, ("doctor", "--json")),
+        (loud, ("config", "show")), (loud, ("render", "compose", "-o", tmp_path / "compose")),
+        (loud, ("predict", LIVE, PICTURE)), (loud, (*report, "--json")),
+        (unknown, ("models", "--json")), (unknown, ("status",)), (unknown, ("doctor",)),
+        (unknown, ("deploy", PRUNED, "--endpoint", "discreet", "--json")),
+    ]  # fmt: skip
+    with command_lines() as seen:
+        ended = side_by_side(commands, limit_s=150)
+    for (line, arguments), outcome in zip(commands, ended, strict=True):
+        if line is unknown and arguments[0] != "doctor":
+            assert outcome.code == 5, (arguments, outcome)
+    said = {f"{arguments[0]} {index}": (outcome.stdout + outcome.stderr).encode()
+            for index, ((_, arguments), outcome) in enumerate(zip(commands, ended, strict=True))}  # fmt: skip
+    said["command lines"] = b"\n".join(seen)
+    kept = stack.home / "sandbox" / "credentials.json"
+    for root in (stack.home, tmp_path, stack.commands.folder):
+        said |= {str(path): content for path, content in contents(root) if path != kept}
+    assert sum(len(content) for content in said.values()) > 1_000_000
+    secrets = secrets_of(stack.commands, wrong)
+    assert any(secret in kept.read_bytes() for secret in secrets)  # the search itself works
+    assert {name: found for name, content in said.items() if (found := leaks(content, secrets))} == {}
+
+
+def secrets_of(commands: CommandLine, *more: str) -> tuple[bytes, ...]:
+    """The secret keys as they are, and as HTTP and URLs write them."""
+    access, key = (commands.environment[f"CLEARML_API_{name}_KEY"] for name in ("ACCESS", "SECRET"))
+    plain = [key, *more]
+    basic = [base64.b64encode(f"{access}:{secret}".encode()).decode() for secret in plain]
+    return tuple(text.encode() for text in {*plain, *basic, *map(quote, plain)})
+
+
+def leaks(content: bytes, secrets: tuple[bytes, ...]) -> list[str]:
+    """What of it is secret: a key, or anything like a JSON web token."""
+    found = [secret for secret in secrets if secret in content]
+    return [one.decode() for one in (*found, *re.findall(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", content))]
+
+
+def contents(root: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every file below a folder, and every member of those that are archives."""
+    for path in root.rglob("*"):
+        if path.is_symlink() or not path.is_file():
+            continue
+        yield path, path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    yield path / name, archive.read(name)
+
+
+@contextmanager
+def command_lines() -> Iterator[set[bytes]]:
+    """The command lines of all processes of the machine, looked at all the time."""
+    seen: set[bytes] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    seen.add(entry.read_bytes())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        looking.join()
+
+
 def spoil_when_written(folder: Path, ended: threading.Event) -> None:
     """Put another model.py into a model's folder as soon as it is there: Triton takes longer to start its Python."""
     while not ended.is_set():
@@ -242,7 +388,7 @@ def spoil_when_written(folder: Path, ended: threading.Event) -> None:
         if target.is_file():
             spoilt = folder.parent / ".spoilt"
             spoilt.write_text("raise RuntimeError('spoilt by a test')\n")
-            os.replace(spoilt, target)
+            spoilt.replace(target)
             return
         time.sleep(0.001)
 
