@@ -141,7 +141,8 @@ class Breaking:
             if line.split() == ["...", *step.split()]:
                 break
         else:
-            raise AssertionError(f"it ended before {step!r}:\n" + "".join(self.said))
+            stdout, _ = self._process.communicate()
+            raise AssertionError(f"it ended before {step!r}:\n{''.join(self.said)}{stdout}")
         self._since = time.monotonic()
 
     def ended(self, *, limit_s: float) -> Broken:
