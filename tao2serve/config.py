@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     triton_grpc: str = Field("", description="host:port of Triton's gRPC; empty: what the serving service says")
     serving_base_url: str = Field("", description="base URL of the inference service, ending in /serve")
     artifact_project: str = Field("tao2serve", description="ClearML project of deployments and built artifacts")
+    clearml_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="how long a call to ClearML may go without an answer"
+    )
     deadline_s: float = Field(10.0, gt=0, le=600, description="seconds one inference may take on Triton")
     max_image_bytes: int = Field(32 * 1024 * 1024, gt=0, description="largest image the endpoint takes")
     max_image_pixels: int = Field(64_000_000, gt=0, description="most pixels the endpoint decodes")

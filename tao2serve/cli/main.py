@@ -37,6 +37,7 @@ from tao2serve.cli import (
 from tao2serve.cli.output import Told, error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
+from tao2serve.registry.patience import away
 
 INTERRUPTED = 130
 
@@ -95,6 +96,9 @@ def main() -> None:
             stream.flush()
         except OSError:  # whoever read it has gone, as `head` does; Python would make that exit code 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if away() is not None:
+        # What the SDK still wants to send at the end finds nobody, and would only keep the process.
+        os._exit(code)
     sys.exit(code)
 
 
@@ -114,8 +118,11 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if interrupts.came:
             return _interrupted(as_json=as_json)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _disk_full(error, as_json=as_json)
+        if (gone := away()) is not None:  # the SDK passes it on as it likes
+            print_error(gone, as_json=as_json)
+            return gone.exit_code
         return _unexpected(error, as_json=as_json)
     if outcome == INTERRUPTED and not isinstance(outcome, Told):  # how the parser passes KeyboardInterrupt on
         return _interrupted(as_json=as_json)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
 
-from tao2serve.errors import UsageError
+from tao2serve.errors import ToolError, UsageError
 
 __all__ = ["write_atomically"]
 
@@ -17,8 +18,8 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
     Without `durable` a crash of the machine may lose it: for what is quickly made again, and made in numbers.
 
-    Raises UsageError if the place cannot be written. The mode follows the umask: a Triton running as
-    another user must be able to read the file, which a `tempfile` with mode 0600 would prevent.
+    Raises UsageError if the place cannot be written, ToolError if there is no room. The mode follows the umask: a
+    Triton running as another user must be able to read the file, which a `tempfile` with mode 0600 would prevent.
     """
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -30,6 +31,11 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
                 os.fsync(file.fileno())
         staged.replace(path)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ToolError(
+                str(path.parent), "is full", evidence=f"{len(content):,} bytes of {path.name}",
+                hint="make room there, or choose another output; temporary files lie where TMPDIR says",
+            ) from error  # fmt: skip
         raise UsageError(
             str(path),
             "cannot be written",

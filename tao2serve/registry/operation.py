@@ -37,7 +37,7 @@ __all__ = ["Operation"]
 log = logging.getLogger(__name__)
 
 Scope: TypeAlias = str  # CLAIM: the endpoint; TURN: the serving service's configuration
-BEAT_S: Final = 10.0
+BEAT_S: Final = 5.0  # who waits for something else learns by it that the server is away
 CLAIM_PATIENCE_S: Final = 15.0
 TURN_PATIENCE_S: Final = 120.0
 

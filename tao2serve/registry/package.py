@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tao2serve import runtime
+from tao2serve.errors import ToolError
 from tao2serve.values import ModelArtifact
 
 __all__ = ["Package", "pack"]
@@ -49,6 +51,7 @@ def pack(
     `model.onnx` with the python backend's `model.py` beside it, or `model.plan`; companions by their relative names;
     `params.json`, which boxes are clustered by; and as `original.onnx` TAO's own graph, where another one made from it
     is served: engines and other precisions start from that. Deterministic: fixed order, times and modes.
+    Raises ToolError if there is no room.
     """
     contents: dict[str, Path | bytes] = {MODELS[artifact.format]: artifact.path}
     for companion in artifact.companions:
@@ -59,9 +62,16 @@ def pack(
         contents[ORIGINAL] = original.path
     contents[PARAMS] = (json.dumps(params, indent=2) + "\n").encode()
     total = hashlib.sha256()
-    with zipfile.ZipFile(target, "w") as archive:
-        for name in sorted(contents):
-            total.update(name.encode() + b"\0" + _add(archive, name, contents[name]))
+    try:
+        with zipfile.ZipFile(target, "w") as archive:
+            for name in sorted(contents):
+                total.update(name.encode() + b"\0" + _add(archive, name, contents[name]))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ToolError(
+            str(target.parent), "is full", evidence=f"the package {target.name}", hint="make room where TMPDIR says"
+        ) from error
     return Package(path=target, sha256=total.hexdigest(), bytes=target.stat().st_size)
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tao2serve import __version__
 from tao2serve.errors import ServiceError
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.package import Package
 from tao2serve.registry.session import clearml, translated
@@ -125,7 +126,8 @@ def publish(
     """Have ClearML hold this package as a model, and return it; unchanged content is not uploaded again.
 
     Either way the operation shows what it used: the trained model, and one that was there already, as input models.
-    A new one is an output model of the operation's task, a draft until `mark_published`. Raises ServiceError, before
+    A new one is an output model of the operation's task, a draft until `mark_published`; one whose upload fails is
+    removed again. Raises ServiceError, before
     anything is uploaded, if ClearML has no storage.
     """
     require_storage(operation)
@@ -136,8 +138,13 @@ def publish(
     if known is not None:
         use_published(operation, known.model_id)
         return known
-    with translated(f"artifact {name}", "could not be published to ClearML"):
-        return _upload(operation, artifact, package, name=name, metadata=metadata, on_news=on_news)
+    try:
+        with translated(f"artifact {name}", "could not be published to ClearML"):
+            return _upload(operation, artifact, package, name=name, metadata=metadata, on_news=on_news)
+    except BaseException:
+        with deferred_interrupts():
+            remove_unfinished(operation.id)
+        raise
 
 
 def use_published(operation: Operation, model_id: str) -> None:

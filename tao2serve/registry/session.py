@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tao2serve.errors import ServiceError, Tao2ServeError, UsageError
+from tao2serve.registry.patience import away, limit_waiting
 
 __all__ = ["clearml", "translated"]
 
@@ -28,19 +29,19 @@ def clearml() -> Any:
         )
     import clearml as sdk
 
-    _require_answer()
+    _require_answer(limit_waiting().patience_s)
     return sdk
 
 
 @functools.cache
-def _require_answer() -> None:
-    """Ask the API server once, briefly: the SDK itself would try for ever, without a word."""
+def _require_answer(patience_s: float) -> None:
+    """Ask the API server once, briefly: one that was never there is not worth the SDK's patience."""
     import httpx
     from clearml.backend_api.session import Session
 
     host = str(Session.get_api_server_host())
     try:
-        httpx.get(f"{host}/debug.ping", timeout=10.0, verify=False)  # noqa: S501 - nothing is sent; the SDK verifies
+        httpx.get(f"{host}/debug.ping", timeout=min(10.0, patience_s), verify=False)  # noqa: S501 - nothing is sent; the SDK verifies
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServiceError(
             f"ClearML server {host}",
@@ -52,12 +53,17 @@ def _require_answer() -> None:
 
 @contextlib.contextmanager
 def translated(subject: str, fact: str) -> Iterator[None]:
-    """Turn whatever the SDK raises into ServiceError; errors of ours pass through."""
+    """Turn whatever the SDK raises into ServiceError; errors of ours pass through.
+
+    If a server is away, that is the error, whatever the SDK made of it.
+    """
     try:
         yield
     except Tao2ServeError:
         raise
     except Exception as error:
+        if (gone := away()) is not None:
+            raise gone from error
         raise ServiceError(
             subject,
             fact,

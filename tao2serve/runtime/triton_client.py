@@ -16,6 +16,12 @@ DTYPES: Final = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 # Field 7 of ModelInferRequest, raw_input_contents, as protobuf writes it: number << 3 | 2 for bytes.
 RAW_CONTENTS: Final = bytes([7 << 3 | 2])
 NO_LIMIT: Final = -1
+# A Triton that comes back is found within a second; gRPC's own pauses grow to two minutes.
+RECONNECT: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # how long one attempt may take
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 UNAVAILABLE, TIMED_OUT = 503, 504
 
 
@@ -61,8 +67,12 @@ class TritonClient:
         # Protobuf messages one after the other are one message, so this part is made once, and the tensor is
         # appended as it is. The usual way copies it twice more: into the message, and into its serialization.
         self._head = request.SerializeToString()
-        limits = [("grpc.max_send_message_length", NO_LIMIT), ("grpc.max_receive_message_length", NO_LIMIT)]
-        self._channel = grpc.aio.insecure_channel(address, options=limits, compression=grpc.Compression.NoCompression)
+        options = [
+            ("grpc.max_send_message_length", NO_LIMIT),
+            ("grpc.max_receive_message_length", NO_LIMIT),
+            *RECONNECT,
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options=options, compression=grpc.Compression.NoCompression)
         self._call = self._channel.unary_unary(
             METHOD, request_serializer=None, response_deserializer=service_pb2.ModelInferResponse.FromString
         )

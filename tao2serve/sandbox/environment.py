@@ -20,6 +20,8 @@ api {{
     api_server: {api}
     web_server: {api}
     files_server: {files}
+    # After the server was away, the inference service looks again at once; with the SDK's pauses up to 120 s later.
+    http.retries.backoff_max: 2.0
 }}
 sdk {{
     storage.cache.default_base_dir: {cache}

@@ -60,14 +60,14 @@ def is_alive(record: ProcessRecord) -> bool:
 def stop(record: ProcessRecord, *, grace_s: float) -> None:
     """End a process and its descendants: SIGTERM, after the grace period SIGKILL; returns when all are gone.
 
-    Only this process and what it started are touched.
+    Only this process and what it started are touched; of one that was killed, what it left in its session.
     """
     process = _process(record)
-    if process is None:
-        return
-    family = [process, *_children(process)]
-    _signal([process], signal.SIGTERM)
-    _wait([process], grace_s)
+    family = _session(record)
+    if process is not None:
+        family += [process, *_children(process)]
+        _signal([process], signal.SIGTERM)
+        _wait([process], grace_s)
     _signal(family, signal.SIGKILL)
     _wait(family, 5.0)
     _reap(record.pid)
@@ -100,6 +100,23 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.Error:
         return []
+
+
+def _session(record: ProcessRecord) -> list[psutil.Process]:
+    """Return what runs in the session that `start` made: a killed Triton may leave interpreters of its models there.
+
+    No pid is given anew while a session has its number, so what is found was started by this process; one that got
+    its pid after all had ended tells itself by its identity.
+    """
+    with contextlib.suppress(OSError):
+        if process_identity(record.pid) != record.identity:
+            return []
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != record.pid and os.getsid(process.pid) == record.pid:
+                found.append(process)
+    return found
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

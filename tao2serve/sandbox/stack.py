@@ -44,9 +44,10 @@ Report = Callable[[str], None]
 def up(home: Path, *, managed: bool | None = None, on_step: Report = lambda _: None) -> SandboxState:
     """Start what is not running and return the state; a running sandbox is left as it is.
 
-    `managed`: ClearML Serving's own controller owns Triton, not tao2serve; None is as the last time. A sandbox that
-    crashed is cleared away first; its data stays. Raises UsageError if one of the other kind runs, ToolError,
-    NotReadyError or ServiceError naming the part, its last words and its log; what was started is then ended again.
+    `managed`: ClearML Serving's own controller owns Triton, not tao2serve; None is as the last time. Of a sandbox
+    that was up, only what has ended is started anew, and the rest serves on. One that never came up is cleared away
+    first; its data stays. Raises UsageError if one of the other kind runs, ToolError, NotReadyError or ServiceError
+    naming the part, its last words and its log; what was started is then ended again.
     """
     paths = SandboxPaths(home)
     _check_prerequisites(paths)
@@ -55,6 +56,9 @@ def up(home: Path, *, managed: bool | None = None, on_step: Report = lambda _: N
         if state is not None and state.ready and is_running(state):
             _check_kind(paths, state, managed)
             return state
+        if state is not None and state.ready and any(map(is_alive, state.processes)):
+            _check_kind(paths, state, managed)
+            return _restart_ended(paths, state, on_step)
         if state is not None:
             _end(paths, state)
         was_managed = paths.controller.is_dir()
@@ -135,13 +139,49 @@ def _start_all(paths: SandboxPaths, state: SandboxState, on_step: Report) -> San
     on_step("Triton and ClearML Serving")
     state = start_controller(paths, state) if state.managed else start_triton(paths, state)
     state = start_serving(paths, state)
+    _wait_until_up(paths, state)
+    state = replace(state, ready=True)
+    write_state(state, paths.state)
+    return state
+
+
+def _restart_ended(paths: SandboxPaths, state: SandboxState, on_step: Report) -> SandboxState:
+    """Start what has ended, each as it was; what cannot be started ends itself alone."""
+    gone = [record for record in state.processes if not is_alive(record)]
+    ended = {record.name for record in gone}
+    on_step(f"anew: {', '.join(sorted(ended))}")
+    state = replace(state, processes=tuple(record for record in state.processes if record.name not in ended))
+    left = state
+    try:
+        for record in gone:  # for what it has left behind
+            stop(record, grace_s=0)
+        if SERVER in ended:
+            state = start_server(paths, state)
+        if SERVING in ended:  # while none runs: this closes the task that the ended one has left
+            state = write_seed(paths, state)
+        if not ended.isdisjoint((TRITON, CONTROLLER)):
+            if (orphan := read_record(paths.triton_record)) is not None:
+                stop(orphan, grace_s=GRACE_S[TRITON])
+            triton_server.clean_shared_memory(state.shared_memory)
+            state = start_controller(paths, state) if state.managed else start_triton(paths, state)
+        if SERVING in ended:
+            state = start_serving(paths, state)
+        _wait_until_up(paths, state)
+        return state
+    except BaseException:
+        with deferred_interrupts():
+            state = read_state(paths.state) or state
+            for record in state.processes:
+                if record not in left.processes:
+                    stop(record, grace_s=GRACE_S.get(record.name, 5.0))
+        raise
+
+
+def _wait_until_up(paths: SandboxPaths, state: SandboxState) -> None:
     ports = state.ports
     owner = CONTROLLER if state.managed else TRITON
     wait_for(paths, state, owner, f"http://127.0.0.1:{ports.triton_http}/v2/health/live", timeout_s=90)
     wait_for(paths, state, SERVING, f"http://127.0.0.1:{ports.serving}/openapi.json", timeout_s=120)
-    state = replace(state, ready=True)
-    write_state(state, paths.state)
-    return state
 
 
 def _end(paths: SandboxPaths, state: SandboxState) -> None:

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 
 from tao2serve.errors import InputError, NotReadyError, ServiceError
+from tao2serve.registry.patience import away
 from tao2serve.runtime import Detections
 from tao2serve.values import IMAGE_MEDIA_TYPES, Prediction
 
@@ -133,7 +134,7 @@ def wait_for_answer(
 
     404 or another version means that the inference service has not polled yet, which may take minutes; any
     other fault (422, 5xx, no connection) ends the wait when it lasts for FAULT_LIMIT_S. Raises NotReadyError
-    with the last of these.
+    with the last of these, ServiceError once ClearML is known to be away, from which the service would hear of it.
     """
     versions = None if version is None else frozenset({str(version)})
     return wait_for_answers(url, image, versions=versions, count=1, timeout_s=timeout_s, on_news=on_news)
@@ -183,6 +184,8 @@ def wait_for_answers(
                 hint="look into the inference service's log; if it polls less often than that, set "
                 "TAO2SERVE_READY_TIMEOUT_S",
             )
+        if (gone := away()) is not None:  # nobody hears of a new version from a ClearML that is away
+            raise gone
         on_news(f"waiting {now - start:.0f} s: {reason}")
         time.sleep(0.25)
 
