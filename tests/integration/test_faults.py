@@ -78,15 +78,14 @@ def server(stack: Stack) -> str:
 def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, impatient: CommandLine, traffic: Traffic) -> None:
     """Hung, or killed, in one step after the other: exit 5 within seconds, naming the server and what mends it.
 
-    What is live answers every request meanwhile. Then the same deployment goes through, and nothing is left of those
-    before: no second version, folder, half upload or claim.
+    What is live answers every request meanwhile. Then the same deployment goes through, although the server is
+    restarted in the middle of it, and nothing is left of those before: no second version, folder or half upload.
     """
     deploy = ("deploy", PRUNED, "--endpoint", "rough", "--image", PICTURE, "--json")
     for step, hangs in (
         ("publish to ClearML", True),
         ("register the endpoint version", False),
-        ("ask it, and compare with the artifact", True),
-        ("switch the alias", False),
+        ("switch the alias", True),
     ):
         running = Breaking(impatient, step, *deploy)
         if hangs:
@@ -101,7 +100,10 @@ def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, impatient: C
         assert server(stack) in error["subject"], (step, error)
         assert "start it" in error["hint"]
         assert "Traceback" not in broken.outcome.stderr
-    done = stack.commands.tao2serve(*deploy).assert_success().document
+    running = Breaking(stack.commands, "register the endpoint version", *deploy)
+    stack.kill("clearml-server")
+    stack.up()
+    done = running.ended(limit_s=120).outcome.assert_success().document
     version = done["endpoint"]["version"]
     assert done["alias"]["after"] == {version: 1.0}
     assert folders(stack, "rough") == [f"rough_{version}"]
