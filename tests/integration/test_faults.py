@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -131,6 +132,45 @@ def test_other_commands_while_clearml_hangs(
         assert outcome.code == 5, (line, outcome)
         assert server(stack) in outcome.document["error"]["subject"], (line, outcome)
     assert traffic.problems() == []
+
+
+def test_a_proxy_without_clearml_behind_it(impatient: CommandLine) -> None:
+    """One that answers 503 for ever: exit 5 with its words, where the SDK would ask without end."""
+    with answering(503, b"no server behind this proxy") as url:
+        behind = CommandLine(environment={**impatient.environment, "CLEARML_API_HOST": url}, folder=impatient.folder)
+        outcome = behind.tao2serve("models", "--json", timeout_s=LIMIT_S + 20)
+    assert outcome.code == 5, outcome
+    error = outcome.document["error"]
+    assert url in error["subject"]
+    assert "does not take requests" in error["fact"]
+    assert "503: no server behind this proxy" in error["evidence"]
+
+
+@contextmanager
+def answering(code: int, body: bytes) -> Iterator[str]:
+    """A server that gives the same answer to everything; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - http.server's name
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 def test_triton_killed_under_load_comes_back(stack: Stack, live: dict[str, Any], traffic: Traffic) -> None:
