@@ -18,7 +18,7 @@ from command_line import CommandLine, Outcome, make_command_line, processes_of
 from killed_runs import start
 
 MOUNT = shutil.which("mount")
-ROOMY, TIGHT_BYTES = "256m", 700_000
+ROOMY, TIGHT_BYTES = "256m", 300_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,7 +177,7 @@ class _Bounded:
             known = error if isinstance(error, ServiceError) else self._patience.errors.get(host)
             if known is None and isinstance(error, LoginError):
                 known = ServiceError(
-                    f"ClearML server {host}", "does not take these credentials", evidence=_words(error),
+                    f"ClearML server {host}", "did not let us in", evidence=_words(error),
                     hint="check CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or clearml.conf",
                 )  # fmt: skip
             if known is not None:

@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.integration
 PICTURE = pictures()[0] if pictures() else Path("missing.jpg")
 UNPRUNED = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
 PRUNED = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
-PATIENCE_S = 4.0
+PATIENCE_S = 3.0
 # The patience, what is still tried after it, and a busy machine.
 LIMIT_S = PATIENCE_S + 20
 LIVE = "live"
@@ -78,15 +79,13 @@ def server(stack: Stack) -> str:
 def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, impatient: CommandLine, traffic: Traffic) -> None:
     """Hung, or killed, in one step after the other: exit 5 within seconds, naming the server and what mends it.
 
-    What is live answers every request meanwhile. Then the same deployment goes through, and nothing is left of those
-    before: no second version, folder, half upload or claim.
+    What is live answers every request meanwhile. Then the same deployment goes through, although the server is
+    restarted in the middle of it, and nothing is left of those before: no second version, folder or half upload.
     """
     deploy = ("deploy", PRUNED, "--endpoint", "rough", "--image", PICTURE, "--json")
     for step, hangs in (
-        ("publish to ClearML", True),
         ("register the endpoint version", False),
-        ("ask it, and compare with the artifact", True),
-        ("switch the alias", False),
+        ("switch the alias", True),
     ):
         running = Breaking(impatient, step, *deploy)
         if hangs:
@@ -101,7 +100,10 @@ def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, impatient: C
         assert server(stack) in error["subject"], (step, error)
         assert "start it" in error["hint"]
         assert "Traceback" not in broken.outcome.stderr
-    done = stack.commands.tao2serve(*deploy).assert_success().document
+    running = Breaking(stack.commands, "register the endpoint version", *deploy)
+    stack.kill("clearml-server")
+    stack.up()
+    done = running.ended(limit_s=120).outcome.assert_success().document
     version = done["endpoint"]["version"]
     assert done["alias"]["after"] == {version: 1.0}
     assert folders(stack, "rough") == [f"rough_{version}"]
@@ -129,6 +131,45 @@ def test_other_commands_while_clearml_hangs(
         assert outcome.code == 5, (line, outcome)
         assert server(stack) in outcome.document["error"]["subject"], (line, outcome)
     assert traffic.problems() == []
+
+
+def test_a_proxy_without_clearml_behind_it(impatient: CommandLine) -> None:
+    """One that answers 503 for ever: exit 5 with its words, where the SDK would ask without end."""
+    with answering(503, b"no server behind this proxy") as url:
+        behind = CommandLine(environment={**impatient.environment, "CLEARML_API_HOST": url}, folder=impatient.folder)
+        outcome = behind.tao2serve("models", "--json", timeout_s=LIMIT_S + 20)
+    assert outcome.code == 5, outcome
+    error = outcome.document["error"]
+    assert url in error["subject"]
+    assert "does not take requests" in error["fact"]
+    assert "503: no server behind this proxy" in error["evidence"]
+
+
+@contextmanager
+def answering(code: int, body: bytes) -> Iterator[str]:
+    """A server that gives the same answer to everything; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - http.server's name
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 def test_triton_killed_under_load_comes_back(stack: Stack, live: dict[str, Any], traffic: Traffic) -> None:
@@ -178,7 +219,8 @@ def test_no_room_where_models_are_published(stack: Stack, traffic: Traffic) -> N
         refused = stack.commands.tao2serve(*deploy)
     assert refused.code == 5, refused
     error = refused.document["error"]
-    assert "full" in error["evidence"] + error["fact"], error
+    # Without a disk of its own the limit is the process's, and SQLite has other words for it.
+    assert ("full" if stack.mounted else "disk") in error["evidence"] + error["fact"], error
     assert folders(stack, "roomy") == []
     done = stack.commands.tao2serve(*deploy).assert_success().document
     assert done["endpoint"]["version"] == "1"
@@ -267,25 +309,26 @@ def test_a_client_whose_clock_is_wrong(stack: Stack, skewed: dict[str, CommandLi
     Who lives is judged by the server's time: nobody is taken for dead, and an operation of such a client keeps others
     out.
     """
-    deploy = ("--endpoint", "skewed", "--image", PICTURE, "--json")
-    first = skewed["+1d"].tao2serve("deploy", PRUNED, *deploy).assert_success().document
-    running = Breaking(skewed["-1d"], "publish to ClearML", "deploy", UNPRUNED, *deploy)
-    rival = stack.commands.tao2serve("deploy", UNPRUNED, *deploy)
-    second = running.ended(limit_s=60).outcome.assert_success().document
+    old = live["endpoint"]["version"]
+    deploy = ("deploy", PRUNED, "--endpoint", LIVE, "--image", PICTURE, "--json")
+    running = Breaking(skewed["+1d"], "publish to ClearML", *deploy)
+    rival = stack.commands.tao2serve(*deploy)
+    new = running.ended(limit_s=120).outcome.assert_success().document["endpoint"]["version"]
     assert rival.code == 5
     assert "is being changed by another operation" in rival.document["error"]["fact"]
-    back = skewed["-2m"].tao2serve("rollback", "skewed", "--json").assert_success().document
-    assert back["route"] == {first["endpoint"]["version"]: 1.0}
-    forth = ("promote", "skewed", second["endpoint"]["version"], "--json")
-    assert skewed["+2m"].tao2serve(*forth).assert_success().document["route"] == {second["endpoint"]["version"]: 1.0}
+    for by, command, version in (
+        ("-1d", ("rollback", LIVE), old), ("+2m", ("promote", LIVE, new), new), ("-2m", ("promote", LIVE, old), old)
+    ):  # fmt: skip
+        done = skewed[by].tao2serve(*command, "--json").assert_success().document
+        assert done["route"] == {version: 1.0}
     for outcome in side_by_side([(line, ("status", "--json")) for line in skewed.values()], limit_s=60):
         status = outcome.assert_success().document
         assert [instance["alive"] for instance in status["instances"]] == [True]
         assert status["instances"][0]["silent_s"] < 60
         assert not {note["kind"] for note in status["notes"]} & {"dead-instance", "dead-operation", "no-instance"}
-        (endpoint,) = (entry for entry in status["endpoints"] if entry["name"] == "skewed")
+        (endpoint,) = (entry for entry in status["endpoints"] if entry["name"] == LIVE)
         kinds = [operation["kind"] for operation in endpoint["operations"]]
-        assert kinds[:3] == ["promote", "rollback", "deploy"]
+        assert kinds[:4] == ["promote", "promote", "rollback", "deploy"]
 
 
 def test_credentials_are_nowhere(stack: Stack, live: dict[str, Any], tmp_path: Path) -> None:

@@ -113,6 +113,16 @@ def test_waiting_too_long_says_what_was_seen_last(respond) -> None:
     assert "endpoint was not found" in caught.value.evidence
 
 
+def test_waiting_ends_when_clearml_is_away(respond, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inference service would hear of the new version from a server that is known not to answer: exit 5."""
+    gone = ServiceError("ClearML server http://x", "gave no answer for 60 s")
+    respond(httpx.Response(404))
+    monkeypatch.setattr(client, "away", lambda: gone)
+    with pytest.raises(ServiceError) as caught:
+        wait_for_answer("http://x/serve/street", b"jpeg", timeout_s=60)
+    assert caught.value is gone
+
+
 def test_a_lasting_fault_ends_the_wait_before_the_poll_could(respond, monkeypatch: pytest.MonkeyPatch) -> None:
     """404 may last a whole poll, but a service that answers 503 does not get minutes."""
     monkeypatch.setattr(client, "FAULT_LIMIT_S", 0.3)
