@@ -49,7 +49,7 @@ def test_up_again_and_status_say_the_same(sandbox: CommandLine) -> None:
 
 def test_logs_are_there_to_read(sandbox: CommandLine) -> None:
     """`logs` prints a named log; a name that is not there lists those that are."""
-    assert "tritonserver" in sandbox.tao2serve("sandbox", "logs", "triton", "-n", "500").assert_success().stdout
+    assert "model_lifecycle" in sandbox.tao2serve("sandbox", "logs", "triton", "-n", "500").assert_success().stdout
     missing = sandbox.tao2serve("sandbox", "logs", "nginx")
     assert missing.code == 2
     assert "triton" in missing.stderr
