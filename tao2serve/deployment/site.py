@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from tao2serve.config import Settings
 from tao2serve.deployment.host import Host
-from tao2serve.errors import ServiceError
-from tao2serve.registry.operations import OperationRecord, list_operations
+from tao2serve.registry.operations import OperationRecord, held_by_another, list_operations
 from tao2serve.registry.publish import require_storage
 from tao2serve.serving.instances import server_time
 from tao2serve.serving.inventory import read_elsewhere
@@ -47,12 +46,7 @@ class Site:
         """Raise ServiceError, naming who, if another operation runs on this endpoint; one that is gone is none."""
         for record in list_operations(self.service.id, endpoint=self.name, running=True):
             if record.goes_on(server_time()):
-                raise ServiceError(
-                    f"endpoint {self.name}",
-                    "is being changed by another operation",
-                    evidence=str(record),
-                    hint="wait for it to end, then run this again",
-                )
+                raise held_by_another(self.name, str(record))
 
     def next_version(self) -> EndpointVersion:
         """Return a version that neither the service nor the repository ever had. Inside an operation it stays free."""

@@ -27,6 +27,7 @@ from tao2serve.registry.operations import (
     TAG,
     TURN,
     OperationRecord,
+    held_by_another,
     list_operations,
     write_properties,
 )
@@ -143,12 +144,7 @@ class Operation:
                 return
             running = {record.task_id: record for record in self._others()}
         by = running.get(rival.owner)
-        raise ServiceError(
-            f"endpoint {self.endpoint}",
-            "is being changed by another operation",
-            evidence=str(by) if by else f"ClearML task {rival.owner}",
-            hint="wait for it to end, then run this again",
-        )
+        raise held_by_another(self.endpoint, str(by) if by else f"ClearML task {rival.owner}")
 
     def _board(self, scope: Scope) -> Board:
         def others() -> list[Claim]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
+from tao2serve.errors import ServiceError
 from tao2serve.identity import Holder
 from tao2serve.registry.claims import HOLDING, NOTHING, WANTING, Claim, ClaimState
 from tao2serve.registry.session import clearml, translated
@@ -25,6 +26,7 @@ __all__ = [
     "TURN",
     "OperationRecord",
     "discard",
+    "held_by_another",
     "list_operations",
     "mark",
     "read_records",
@@ -88,6 +90,16 @@ class OperationRecord:
         states: dict[str, ClaimState] = {WANTING: WANTING, HOLDING: HOLDING}
         state = states.get(self.properties.get(scope, ""), NOTHING)
         return Claim(owner=self.task_id, order=(self.created.isoformat(), self.task_id), state=state)
+
+
+def held_by_another(endpoint: str, who: str) -> ServiceError:
+    """Return the error of whoever comes second to an endpoint."""
+    return ServiceError(
+        f"endpoint {endpoint}",
+        "is being changed by another operation",
+        evidence=who,
+        hint="wait for it to end, then run this again",
+    )
 
 
 def list_operations(
