@@ -18,6 +18,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _GOLDEN = Path("shared") / "golden"
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """tox runs pytest twice, by marker; of tests that somebody names, one of the two may select none."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and "TOX_ENV_NAME" in os.environ:
+        session.exitstatus = pytest.ExitCode.OK
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of reference data from NVIDIA's own code: $GOLDEN, or shared/golden above the repository."""

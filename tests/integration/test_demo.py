@@ -9,6 +9,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import CommandLine, demo_processes, processes_of, shared_memory
@@ -31,43 +32,45 @@ def leftovers() -> set[str]:
 
 
 def test_demo_succeeds_twice_and_leaves_only_its_folder(bare: CommandLine) -> None:
-    """Two demos in a row: the detections match the labels, the load test failed nowhere, all is down again."""
-    before = leftovers()
+    """Two demos in a row into one folder: the detections match the labels, the load test failed nowhere.
+
+    After the first all is down again. The second is kept: its endpoint goes on answering until its summary's last
+    line takes it down.
+    """
+    before, home = leftovers(), Path(bare.environment["TAO2SERVE_HOME"])
     # Settings for the user's own servers, which a demo must not touch.
     (bare.folder / "tao2serve.toml").write_text(
         'triton_grpc = "127.0.0.1:9"\nserving_base_url = "http://127.0.0.1:9"\n'
     )
-    for _ in range(2):
-        document = bare.tao2serve("demo", "--output", "demo", "--json", timeout_s=300).assert_success().document
-        assert document["outcome"] == "ok"
-        assert document["detections"] > 0
-        labels = read_kitti(SAMPLE / "labels" / f"{Path(document['picture']).stem}.txt")
-        missing, surplus = unmatched(labels, document["predictions"])
-        assert not missing
-        assert not surplus
-        assert document["load"]["requests"] > 20
-        assert document["load"]["failures"] == 0
-        with Image.open(document["drawing"]) as drawing:
-            assert drawing.size[0] > 300
-        assert "<html" in Path(document["report"]).read_text(encoding="utf-8")
+    document = bare.tao2serve("demo", "--output", "demo", "--json", timeout_s=300).assert_success().document
+    check_demo(document)
     assert leftovers() <= before
-    assert not Path(bare.environment["TAO2SERVE_HOME"]).exists()
+    assert not home.exists()
     # Neither the ClearML SDK's session file nor onnxruntime's telemetry, which writes a device id.
     assert not list(Path(bare.environment["HOME"]).iterdir())
-
-
-def test_demo_kept_stays_up_until_it_is_taken_down(bare: CommandLine) -> None:
-    """With --keep the endpoint goes on answering, and the summary's last line takes it down."""
-    home = Path(bare.environment["TAO2SERVE_HOME"])
     try:
         outcome = bare.tao2serve("demo", "--keep", "--output", "demo", timeout_s=300).assert_success()
         assert "tao2serve sandbox down" in outcome.stdout
         url = next(line.split()[2] for line in outcome.stdout.splitlines() if line.startswith("endpoint"))
-        picture = sorted((SAMPLE / "images").glob("*.jpg"))[0]
-        bare.tao2serve("predict", url, picture).assert_success()
+        bare.tao2serve("predict", url, document["picture"]).assert_success()
     finally:
         bare.tao2serve("sandbox", "down", "--purge").assert_success()
     assert not processes_of(home)
+    assert leftovers() <= before
+
+
+def check_demo(document: dict[str, Any]) -> None:
+    assert document["outcome"] == "ok"
+    assert document["detections"] > 0
+    labels = read_kitti(SAMPLE / "labels" / f"{Path(document['picture']).stem}.txt")
+    missing, surplus = unmatched(labels, document["predictions"])
+    assert not missing
+    assert not surplus
+    assert document["load"]["requests"] > 20
+    assert document["load"]["failures"] == 0
+    with Image.open(document["drawing"]) as drawing:
+        assert drawing.size[0] > 300
+    assert "<html" in Path(document["report"]).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "closed terminal"])

@@ -79,7 +79,7 @@ def test_what_a_killed_run_left_goes_when_something_else_is_deployed(sandbox: Co
 
 def test_of_two_at_once_one_wins_and_the_other_says_so(sandbox: CommandLine) -> None:
     """Two on one endpoint, started together or nearly: each round makes one version, and one exit 5 that says why."""
-    for delay_s in (0.0, 0.05, 0.4):
+    for delay_s in (0.0, 0.4):
         arguments = ("deploy", PRUNED, "--endpoint", "rival", "--image", PICTURE, "--force", "--json")
         ended = together(sandbox, [arguments, arguments], delay_s=delay_s)
         codes = sorted(code for code, _ in ended)
@@ -87,7 +87,7 @@ def test_of_two_at_once_one_wins_and_the_other_says_so(sandbox: CommandLine) -> 
         refused = next(document for code, document in ended if code == 5)
         assert "is being changed by another operation" in refused["error"]["fact"]
     endpoints = ClearML(sandbox).configured("endpoints")
-    assert [f"rival/{number} {{" in endpoints for number in (1, 2, 3, 4)] == [True, True, True, False]
+    assert [f"rival/{number} {{" in endpoints for number in (1, 2, 3)] == [True, True, False]
 
 
 def test_two_endpoints_at_once_both_succeed(sandbox: CommandLine) -> None:
