@@ -129,7 +129,7 @@ def _notes(model: TrainedModel) -> list[str]:
     if not model.fetchable and urlsplit(model.uri).scheme in ("", "file"):
         notes.append(
             "a path of the machine or container that trained it, never uploaded: set CLEARML_DEFAULT_OUTPUT_URI "
-            "for the next run; now: tao2serve deploy ID --weights FILE, which uploads it"
+            "for the next run; now: tao2serve deploy ID --endpoint NAME --weights FILE --spec FILE, which uploads it"
         )
     elif not model.fetchable:
         notes.append(model.unfetchable_reason)

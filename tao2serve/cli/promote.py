@@ -59,7 +59,6 @@ def show(change: RouteChange, *, as_json: bool) -> None:
     else:
         print_text(
             f"this is the route {change.reason}\n"
-            f"further:   tao2serve rollback {change.endpoint}\n"
             f"forward:   tao2serve promote {change.endpoint} {max(change.before, default='VERSION')}"
         )
     print_text(f"see it:    tao2serve status {change.endpoint}")

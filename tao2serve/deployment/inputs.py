@@ -14,7 +14,7 @@ from tao2serve.config import Settings
 from tao2serve.deployment.request import DeployRequest
 from tao2serve.export.local import neutral_picture
 from tao2serve.images import find_images
-from tao2serve.registry.source import ResolvedSource, resolve
+from tao2serve.registry.source import ResolvedSource, give_to_clearml, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.tao.params import to_params
 from tao2serve.tao.reading import read_experiment
@@ -64,10 +64,12 @@ def choose(
 
     Raises as `resolve` and `read_experiment` do.
     """
-    source = resolve(request.source, directory=folder, upload=upload, on_news=on_news)
+    source = resolve(request.source, directory=folder, on_news=on_news)
     spec = read_experiment(source.experiment_spec, clustering=request.clustering)
     params = DetectorParams.from_dict(to_params(spec))
     image = request.image or neutral_picture(params)
+    if upload:  # not before the spec is read: what cannot be deployed leaves nothing in ClearML
+        source = give_to_clearml(source, request.source, on_news=on_news)
     return Chosen(
         source=source,
         spec=spec,

@@ -52,7 +52,8 @@ def _local(trained: TrainedModel) -> Path:
             "was registered by path and never uploaded",
             evidence=f"{trained.uri}: {trained.unfetchable_reason}",
             hint="set CLEARML_DEFAULT_OUTPUT_URI for the next training run, "
-            "or give the file now: tao2serve deploy … --weights FILE",
+            "or give the file now: tao2serve deploy ID --endpoint NAME --weights FILE; with --spec FILE if ClearML "
+            "has none",
         )
     clearml()
     from clearml import StorageManager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tao2serve.errors import InputError, UsageError
@@ -15,7 +15,7 @@ from tao2serve.registry.trained import BestModel, Selectors, choose_best, find_t
 from tao2serve.registry.upload import upload_weights
 from tao2serve.values import TrainedModel
 
-__all__ = ["ResolvedSource", "Source", "resolve", "spec_beside"]
+__all__ = ["ResolvedSource", "Source", "give_to_clearml", "resolve", "spec_beside"]
 
 MODEL_SUFFIXES = (".hdf5", ".h5", ".onnx", ".plan", ".engine", ".tlt", ".etlt")
 
@@ -55,13 +55,10 @@ class ResolvedSource:
         raise InputError(str(self.weights), "has no experiment spec", evidence=looked, hint="give it: --spec FILE")
 
 
-def resolve(
-    source: Source, *, directory: Path, on_news: Callable[[str], None] = lambda _: None, upload: bool = False
-) -> ResolvedSource:
+def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] = lambda _: None) -> ResolvedSource:
     """Find and fetch what SOURCE names; downloads go into `directory`, and nothing is changed in ClearML.
 
-    With `upload`, weights given for a model that ClearML holds only by path are uploaded to it first, once, and
-    `trained` is then the uploaded model. Raises UsageError when nothing is named, InputError when it is not there.
+    Raises UsageError when nothing is named, InputError when it is not there.
     """
     if source.text and source.selectors.selects:
         raise UsageError("SOURCE", "and --project, --task or --tag are given, which name models each in its own way")
@@ -75,10 +72,18 @@ def resolve(
     if weights is None:
         on_news(f"fetching {trained.name}")
         weights = fetch_weights(trained, directory=directory, on_news=on_news)
-    elif upload:
-        trained = upload_weights(trained, weights, on_news=on_news)
     spec = source.spec or fetch_spec(trained, directory=directory)
     return _resolved(weights, spec, trained=trained, reason=best.reason)
+
+
+def give_to_clearml(
+    resolved: ResolvedSource, source: Source, *, on_news: Callable[[str], None] = lambda _: None
+) -> ResolvedSource:
+    """Upload weights that the user gave for a model which ClearML holds only by path, once; `trained` is then that."""
+    if source.weights is None or resolved.trained is None:
+        return resolved
+    trained = upload_weights(resolved.trained, resolved.weights, on_news=on_news)
+    return replace(resolved, trained=trained)
 
 
 def _find(source: Source) -> BestModel:

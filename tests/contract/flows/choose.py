@@ -14,7 +14,7 @@ from tao2serve.cli.models import models_document
 from tao2serve.errors import Tao2ServeError
 from tao2serve.registry import calls, runs, trained
 from tao2serve.registry.cache import WEIGHTS
-from tao2serve.registry.source import ResolvedSource, Source, resolve
+from tao2serve.registry.source import ResolvedSource, Source, give_to_clearml, resolve
 from tao2serve.registry.trained import Selectors, choose_best, find_trained_models
 
 PROJECT, FOLDER = sys.argv[1], Path(sys.argv[2])
@@ -78,8 +78,12 @@ def attempt(action: Callable[[], ResolvedSource]) -> dict[str, Any]:
 news: list[str] = []
 
 
-def fetch(source: Source, **options: bool) -> dict[str, Any]:
-    return attempt(lambda: resolve(source, directory=FOLDER / "fetched", on_news=news.append, **options))
+def fetch(source: Source, *, upload: bool = False) -> dict[str, Any]:
+    def work() -> ResolvedSource:
+        resolved = resolve(source, directory=FOLDER / "fetched", on_news=news.append)
+        return give_to_clearml(resolved, source, on_news=news.append) if upload else resolved
+
+    return attempt(work)
 
 
 def listing(**selectors: Any) -> dict[str, Any]:

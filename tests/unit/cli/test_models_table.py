@@ -50,7 +50,7 @@ def test_it_fits_and_says_all(width: int) -> None:
     unwrapped = "".join(text.split())
     assert PATH[:30] in unwrapped
     assert "CLEARML_DEFAULT_OUTPUT_URI" in unwrapped
-    assert "deployID--weightsFILE" in unwrapped
+    assert "--weightsFILE--specFILE" in unwrapped
     assert "highestmeanaverageprecisionof4models:0.9000atepoch120(fromstatus.json),thenext0.8900" in unwrapped
     assert "againstit:tagunpruned" in unwrapped
     assert "secret" not in text
