@@ -18,6 +18,7 @@ from tao2serve.registry.source import ResolvedSource, give_to_clearml, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.tao.params import to_params
 from tao2serve.tao.reading import read_experiment
+from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 
 __all__ = ["Chosen", "Inputs", "choose", "digest_of", "runtime_sha256"]
@@ -29,7 +30,6 @@ ELSEWHERE: Final = frozenset({
     "serving_poll_s", "tao_launcher", "tao_key_file", "tao_timeout_s",
 })  # fmt: skip
 LIMITS: Final = frozenset({"tensor_tolerance", "matched_ratio", "matched_ratio_int8"})
-CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +98,8 @@ def _made_of(request: DeployRequest, settings: Settings, source: ResolvedSource)
     return {
         "tao2serve": __version__,
         "runtime": runtime_sha256(),
-        "weights": _weights_sha256(source.weights),
-        "spec": _file_sha256(source.experiment_spec),
+        "weights": _weights_sha256(source),
+        "spec": source.spec_sha256,
         "clustering": _file_sha256(request.clustering),
         "precision": wish.precision,
         "calibration_images": _pictures_sha256(wish.calibration_images),
@@ -135,27 +135,21 @@ def _tree_sha256(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
         if path.is_file():
-            total.update(f"{path.name}\0{_file_sha256(path)}\0".encode())
+            total.update(f"{path.name}\0{sha256_of(path)}\0".encode())
     return total.hexdigest()
 
 
-def _weights_sha256(path: Path) -> str | None:
+def _weights_sha256(source: ResolvedSource) -> str:
     """The file's digest, and with it that of the files in which an ONNX model keeps its weights.
 
     Raises InputError, as accepting the model would, if they are none that may be read.
     """
-    if path.suffix.lower() != ".onnx":
-        return _file_sha256(path)
+    if source.weights.suffix.lower() != ".onnx":
+        return source.sha256
     from tao2serve.export.stored import content_sha256
 
-    return content_sha256(path)
+    return content_sha256(source.weights)
 
 
 def _file_sha256(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of(path) if path is not None else None

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import IO, Final
 
 from tao2serve.config import home
-from tao2serve.errors import ToolError
+from tao2serve.errors import InputError, ToolError
+from tao2serve.tao.source import sha256_of
 
-__all__ = ["STATUS", "WEIGHTS", "Store", "file_sha256", "find", "known", "remember", "staged"]
+__all__ = ["STATUS", "WEIGHTS", "Store", "find", "known", "remember", "staged"]
 
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 STALE_S: Final = 24 * 3600.0  # a staged file of a command that was killed
@@ -47,23 +48,17 @@ WEIGHTS: Final = Store(name="weights", limit_files=32, limit_bytes=8 << 30)
 STATUS: Final = Store(name="status", limit_files=2000, limit_bytes=256 << 20)
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find(store: Store, sha256: str) -> Path | None:
     """Return the file with this content; one whose bytes are no longer those of its name is removed."""
     if not SHA256.fullmatch(sha256):
         return None
     path = store.folder / sha256
     try:
-        if file_sha256(path) == sha256:
+        if sha256_of(path) == sha256:
             os.utime(path)
             return path
         path.unlink()
-    except OSError:  # not there, or gone in between
+    except (OSError, InputError):  # not there, or gone in between
         pass
     return None
 

@@ -13,6 +13,7 @@ from tao2serve.registry.calls import get_by_ids
 from tao2serve.registry.download import download, file_name
 from tao2serve.registry.lineage import spec_text
 from tao2serve.registry.session import clearml, translated
+from tao2serve.tao.source import sha256_of
 from tao2serve.values import TrainedModel
 
 __all__ = ["fetch_spec", "fetch_weights", "fetched"]
@@ -63,7 +64,7 @@ def _local(trained: TrainedModel) -> Path:
         copy = StorageManager.get_local_copy(trained.uri, extract_archive=False)
     if not copy or not Path(copy).is_file():
         raise ServiceError(subject, "could not be read", evidence=trained.uri)
-    if trained.sha256 and cache.file_sha256(Path(copy)) != trained.sha256:
+    if trained.sha256 and sha256_of(Path(copy)) != trained.sha256:
         raise ServiceError(
             subject, "is not what ClearML recorded", evidence=f"SHA-256 of {copy} is not {trained.sha256}",
             hint="the file was replaced after it was registered",

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tao2serve.errors import InputError, UsageError
-from tao2serve.registry.cache import file_sha256
 from tao2serve.registry.fetch import fetch_spec, fetch_weights
 from tao2serve.registry.lineage import SPEC_NAMES
 from tao2serve.registry.trained import BestModel, Selectors, choose_best, find_trained_model, find_trained_models
 from tao2serve.registry.upload import upload_weights
+from tao2serve.tao.source import sha256_of
 from tao2serve.values import TrainedModel
 
 __all__ = ["ResolvedSource", "Source", "give_to_clearml", "resolve", "spec_beside"]
@@ -101,7 +101,7 @@ def _resolved(weights: Path, spec: Path | None, *, trained: TrainedModel | None,
         spec=spec,
         trained=trained,
         reason=reason,
-        sha256=file_sha256(weights),
+        sha256=sha256_of(weights),
         # A spec that cannot be read is an error of whoever reads it.
         spec_sha256=hashlib.sha256(spec.read_bytes()).hexdigest() if spec is not None and spec.is_file() else "",
     )

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tao2serve.errors import InputError, ServiceError, Tao2ServeError
-from tao2serve.registry.cache import file_sha256
 from tao2serve.registry.calls import get_all, text
 from tao2serve.registry.described import SUFFIXES
 from tao2serve.registry.download import file_name
 from tao2serve.registry.fetch import fetched
 from tao2serve.registry.session import clearml, translated
+from tao2serve.tao.source import sha256_of
 from tao2serve.values import TrainedModel
 
 __all__ = ["upload_weights"]
@@ -33,8 +33,8 @@ def upload_weights(trained: TrainedModel, weights: Path, *, on_news: News = lamb
     """
     if weights.suffix.lower() not in SUFFIXES:
         raise InputError(str(weights), "is no file of weights", hint=f"one that ends in {', '.join(SUFFIXES)}")
-    sha256 = file_sha256(weights)
-    if trained.fetchable and (trained.sha256 or file_sha256(fetched(trained, on_news=on_news))) == sha256:
+    sha256 = sha256_of(weights)
+    if trained.fetchable and (trained.sha256 or sha256_of(fetched(trained, on_news=on_news))) == sha256:
         on_news("ClearML has these weights")
         return replace(trained, sha256=sha256)
     registered_id = trained.registered_model_id or trained.model_id

@@ -8,13 +8,14 @@ number after an `undeploy` here be one that was once ours: what nothing register
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tao2serve.registry.session import clearml, translated
+from tao2serve.registry.calls import get_by_ids, text
+from tao2serve.registry.session import translated
 from tao2serve.serving.inventory import Inventory
 from tao2serve.serving.names import triton_model_name
+from tao2serve.tao.source import sha256_of
 from tao2serve.triton.models import MODEL_FILE, PLAN_FILE, VERSION, detector_name
 
 __all__ = ["mark_of", "why_not_ours", "with_proof"]
@@ -66,20 +67,10 @@ def _holds_published(name: str, model_id: str, repository: Path | None) -> bool:
     if not files:
         return True  # an ensemble whose network is not there, or a folder half removed: nobody could load it
     published = _published_sha256(model_id)
-    return any(_sha256(path) == published for path in files)
+    return any(sha256_of(path) == published for path in files)
 
 
 def _published_sha256(model_id: str) -> str:
-    clearml()
     with translated(f"ClearML model {model_id}", "could not be read"):
-        from clearml.backend_api.session.client import APIClient
-
-        found = APIClient().models.get_all(id=[model_id], only_fields=["id", "metadata"])
-        entry = (found[0].data.metadata or {}).get("sha256") if found else None
-    value = getattr(entry, "value", None) or (entry.get("value") if isinstance(entry, Mapping) else None)
-    return str(value or "none")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        row = get_by_ids("models", [model_id], fields=["metadata"]).get(model_id)
+    return text(row, "metadata", "sha256", "value") or "none"
