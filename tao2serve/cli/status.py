@@ -140,10 +140,10 @@ def _cut(text: str, size: int) -> str:
 
 
 def _operation(record: OperationRecord, now: datetime) -> str:
-    version = record.properties.get("version", "")
+    version = f" {record.version}" if record.version is not None else ""
     by = f" by {record.holder.user}@{record.holder.host}" if record.holder else ""
     message = f": {record.message}" if record.message and record.status == "failed" else ""
-    return f"{_ago(record, now)}  {record.kind}{' ' + version if version else ''}, {record.status}{by}{message}"
+    return f"{_ago(record, now)}  {record.kind}{version}, {record.status}{by}{message}"
 
 
 def _ago(record: OperationRecord, now: datetime) -> str:

@@ -83,7 +83,7 @@ def recall(job: Job) -> Candidate | None:
     """
     site = job.site
     record = None if job.request.force else reuse.latest(site.records(), job.chosen.inputs, site.state())
-    version = reuse.version_of(record) if record else None
+    version = record.version if record else None
     if record is None or version is None:
         return None
     endpoint = site.version(version)
@@ -260,7 +260,7 @@ def _sweep(record: OperationRecord, site: Site) -> str:
     Returns what was done, in words. What cannot be taken away now is tried again by the next deployment; what somebody
     else has put under its number by now was never its own.
     """
-    version = reuse.version_of(record)
+    version = record.version
     strange = ""
     try:
         remove_unfinished(record.task_id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tao2serve.deployment.inputs import Inputs
-from tao2serve.registry.operations import OperationRecord
+from tao2serve.registry.operations import VERSION, OperationRecord
 from tao2serve.serving.routes import route_from_json
 from tao2serve.serving.state import ServiceState, split_url
 
@@ -31,11 +31,10 @@ __all__ = [
     "models_of",
     "remains",
     "use_again",
-    "version_of",
 ]
 
 DEPLOY: Final = "deploy"
-INPUTS, JUDGED, MODEL, VERSION, STAGE = "inputs", "judged", "model", "version", "stage"
+INPUTS, JUDGED, MODEL, STAGE = "inputs", "judged", "model", "stage"
 TAKEN_BACK, ADOPTED = "taken back", "adopted"
 DONE: Final = ("completed", "published", "closed")
 ROUTES: Final = ("route_before", "route_wanted", "route")
@@ -49,12 +48,6 @@ class Use:
     version: int
     record: OperationRecord
     was_ready: bool
-
-
-def version_of(record: OperationRecord) -> int | None:
-    """Return the version that a deployment had for its own; None if it did not get so far."""
-    text = record.properties.get(VERSION, "")
-    return int(text) if text.isdigit() else None
 
 
 def latest(records: Sequence[OperationRecord], inputs: Inputs, state: ServiceState) -> OperationRecord | None:
@@ -78,9 +71,9 @@ def use_again(records: Sequence[OperationRecord], inputs: Inputs, model_id: str,
     It is one that is registered with this model, or the number of a dead run that nothing else can have used.
     """
     ready = _ready_versions(records, state)
-    given_up = {version_of(record) for record in records if record.properties.get(STAGE) == TAKEN_BACK}
+    given_up = {record.version for record in records if record.properties.get(STAGE) == TAKEN_BACK}
     for record in _deployments(records):
-        version = version_of(record)
+        version = record.version
         if version is None or not _is_of(record, inputs) or record.properties.get(MODEL) != model_id:
             continue
         unused = _is_dead(record) and version not in {*state.versions(record.endpoint), *ready, *given_up}
@@ -103,7 +96,7 @@ def remains(
         for record in _deployments(records)
         if _is_dead(record)
         and record.properties.get(INPUTS)
-        and (version_of(record) is None or version_of(record) not in {keep, *ready})
+        and (record.version is None or record.version not in {keep, *ready})
     )
 
 
@@ -129,7 +122,7 @@ def _routed(record: OperationRecord) -> set[int]:
 
 
 def _is_registered(record: OperationRecord, state: ServiceState) -> bool:
-    entry = state.endpoints.get(f"{record.endpoint}/{version_of(record)}")
+    entry = state.endpoints.get(f"{record.endpoint}/{record.version}")
     return entry is not None and bool(entry.model_id) and entry.model_id == record.properties.get(MODEL)
 
 
@@ -142,7 +135,7 @@ def _ready_versions(records: Sequence[OperationRecord], state: ServiceState) -> 
         found |= _routed(record)
         if record.kind != DEPLOY:
             continue
-        version = version_of(record)
+        version = record.version
         if version is not None and record.status in DONE:
             found.add(version)
     return found

@@ -24,6 +24,7 @@ __all__ = [
     "SILENCE_S",
     "TAG",
     "TURN",
+    "VERSION",
     "OperationRecord",
     "discard",
     "held_by_another",
@@ -39,6 +40,7 @@ TAG: Final = "tao2serve"
 KIND, ENDPOINT, SERVICE, HOLDER, CLAIM, TURN = "kind", "endpoint", "service", "holder", "claim", "turn"
 # An operation that gave no sign for so long, and whose process cannot be looked for, is taken to have ended.
 SILENCE_S: Final = 60.0
+VERSION: Final = "version"  # what an operation notes as soon as it knows which one it is about
 MANAGED: Final = "managed"  # what a deployment for ClearML Serving's own Triton controller notes: "true"
 PAGE: Final = 200
 FIELDS: Final = ("id", "name", "status", "status_message", "created", "last_update", "tags", "hyperparams.properties")
@@ -63,6 +65,12 @@ class OperationRecord:
         return (
             f"{self.kind} {self.endpoint}{by}, since {self.created:%Y-%m-%d %H:%M:%S} UTC, ClearML task {self.task_id}"
         )
+
+    @property
+    def version(self) -> int | None:
+        """The version of the endpoint that it is about; None if it names none, or did not get so far."""
+        text = self.properties.get(VERSION, "")
+        return int(text) if text.isdigit() else None
 
     @property
     def is_gone(self) -> bool:

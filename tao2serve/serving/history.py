@@ -55,10 +55,9 @@ def changes_of(records: Sequence[OperationRecord], current: Mapping[int, float])
         follower = before
         if same_weights(before, after):
             continue
-        version = properties.get("version", "")
         found.append(Change(
             task_id=record.task_id, kind=record.kind, before=before, after=after, at=record.last_update,
-            version=int(version) if version.isdigit() else None,
+            version=record.version,
             undid=tuple(filter(None, properties.get("undid", "").split(","))),
         ))  # fmt: skip
     return tuple(reversed(found))

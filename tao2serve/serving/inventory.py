@@ -21,13 +21,12 @@ from tao2serve.serving.names import triton_model_name
 from tao2serve.serving.state import ServiceState, split_url
 from tao2serve.triton.models import PARTS
 
-__all__ = ["RUNNING", "Inventory", "ModelName", "is_running", "read_elsewhere", "read_folders", "read_model_name"]
+__all__ = ["Inventory", "ModelName", "read_elsewhere", "read_folders", "read_model_name"]
 
 NAME: Final = re.compile(rf"([A-Za-z]\w*?)_(\d+)({'|'.join(PARTS)})?", re.ASCII)
 # Staged or doomed folders of triton/repository.py: hidden, with whose they are and eight random characters at the end.
 HIDDEN: Final = re.compile(r"\.(.+?)(?:\.of-([0-9a-f]+))?\.[a-z0-9_]{8}")
 SERVICES: Final = {"type": ["service"], "system_tags": ["serving-control-plane"]}
-RUNNING: Final = "in_progress"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,29 +73,27 @@ class Inventory:
         """
         found: dict[tuple[str, int], str] = {}
         for record in self.operations:
-            version, model = record.properties.get("version", ""), record.properties.get("model", "")
-            if record.kind == "deploy" and version.isdigit() and model:
-                found.setdefault((record.endpoint, int(version)), model)
+            model = record.properties.get("model", "")
+            if record.kind == "deploy" and record.version is not None and model:
+                found.setdefault((record.endpoint, record.version), model)
         return found
 
     def managed(self) -> frozenset[tuple[str, int]]:
         """Return the versions that ClearML Serving's own controller brings to Triton, and nobody can unload there."""
         found: dict[tuple[str, int | None], bool] = {}
         for record in self.operations:
-            version = record.properties.get("version", "")
-            if record.kind == "deploy" and version.isdigit():
-                found.setdefault((record.endpoint, int(version)), bool(record.properties.get(MANAGED)))
+            if record.kind == "deploy" and record.version is not None:
+                found.setdefault((record.endpoint, record.version), bool(record.properties.get(MANAGED)))
         found |= {split_url(url): entry.is_managed for url, entry in self.state.endpoints.items()}
         return frozenset((name, version) for (name, version), is_so in found.items() if is_so and version is not None)
 
     def busy(self) -> frozenset[tuple[str, int]]:
         """Return the versions that running operations, other than the one that asks, are about."""
         return frozenset(
-            (record.endpoint, int(record.properties["version"]))
+            (record.endpoint, record.version)
             for record in self.operations
-            if is_running(record, self.now) and record.task_id != self.own_task
-            and record.properties.get("version", "").isdigit()
-        )  # fmt: skip
+            if record.goes_on(self.now) and record.task_id != self.own_task and record.version is not None
+        )
 
     def orphans(self) -> tuple[ModelName, ...]:
         """Return what this service deployed and nothing registered uses any more: left by dead runs, mostly."""
@@ -161,15 +158,9 @@ def read_elsewhere(service_id: str) -> frozenset[str]:
         pairs: list[tuple[str, int | None]] = []
         for service in others:
             pairs += [split_url(url) for url in state_of(service).urls]
-            for record in list_operations(service.id, running=True, api=api):
-                version = record.properties.get("version", "")
-                pairs.append((record.endpoint, int(version) if version.isdigit() else None))
+            running = list_operations(service.id, running=True, api=api)
+            pairs += [(record.endpoint, record.version) for record in running]
     return frozenset(triton_model_name(name, version) for name, version in pairs if version is not None)
-
-
-def is_running(record: OperationRecord, now: datetime) -> bool:
-    """Whether an operation runs: not if its process is known to be gone, or was silent for long."""
-    return record.goes_on(now)
 
 
 def in_order_of_unloading(names: Iterable[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from tao2serve.registry.operations import OperationRecord
 from tao2serve.serving.history import canary_of, changes_of
 from tao2serve.serving.instances import Instance
-from tao2serve.serving.inventory import RUNNING, Inventory, is_running
+from tao2serve.serving.inventory import Inventory
 from tao2serve.triton.control import ModelTraffic
 
 __all__ = ["EndpointStatus", "Note", "NoteKind", "VersionStatus", "judge"]
@@ -214,7 +214,7 @@ def _left_over(inventory: Inventory, only: str) -> Iterator[Note]:
 
 def _operations(inventory: Inventory, only: str) -> Iterator[Note]:
     for record in inventory.operations:
-        if record.status == RUNNING and not is_running(record, inventory.now) and (not only or record.endpoint == only):
+        if record.is_running and not record.goes_on(inventory.now) and (not only or record.endpoint == only):
             yield Note(
                 kind="dead-operation", subject=f"{record.kind} {record.endpoint}",
                 fact=f"was cut off: its process is gone (ClearML task {record.task_id})",

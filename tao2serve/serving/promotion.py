@@ -75,8 +75,8 @@ def promote(
             before = state.weights(endpoint)
             records = _others(operation)
             half = cut_off(records, before, kind="promote") if version is None and percent is None else None
-            if half is not None and half.properties.get("version", "").isdigit():
-                version = int(half.properties["version"])
+            if half is not None:
+                version = half.version
             chosen, weights, reason = decide_promotion(
                 state, endpoint, changes_of(records, before), version=version, percent=percent
             )
@@ -113,9 +113,7 @@ def rollback(endpoint: str, settings: Settings, *, steps: Steps) -> RouteChange:
         with steps.step("find the route before") as step:
             state = service.state()
             before = state.weights(endpoint)
-            records = [
-                record for record in list_operations(service.id, endpoint=endpoint) if record.task_id != operation.id
-            ]
+            records = _others(operation)
             earlier = earlier_routes(changes_of(records, before), before)
             if cut_off(records, before, kind="rollback"):
                 earlier = (Earlier(route=before, undoes=(), because="that a rollback which was cut off had written"),)

@@ -16,7 +16,7 @@ from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.session import translated
 from tao2serve.serving.client import problem_of
 from tao2serve.serving.instances import Instance, Instances, poll_of, server_time, state_of
-from tao2serve.serving.inventory import Inventory, is_running, read_elsewhere, read_folders
+from tao2serve.serving.inventory import Inventory, read_elsewhere, read_folders
 from tao2serve.serving.judgement import EndpointStatus, Note, VersionStatus, judge
 from tao2serve.serving.ownership import mark_of, with_proof
 from tao2serve.serving.service import service_task
@@ -94,9 +94,7 @@ class ServiceStatus:
             "route_applied_by": endpoint.route_applied,
             "instances": endpoint.instances,
             "versions": [_version(version) for version in endpoint.versions],
-            "operations": [
-                _operation(record, is_running=is_running(record, self.now)) for record in endpoint.operations
-            ],
+            "operations": [_operation(record, is_running=record.goes_on(self.now)) for record in endpoint.operations],
         }
 
 
@@ -141,7 +139,7 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
         service_id=task.id, service_name=task.name, service_status=str(task.status), inference=inference,
         triton=triton, repository=str(settings.model_repository or ""), poll_s=poll_of(instances, settings),
         instances=instances, state=state, endpoints=endpoints,
-        running=tuple(record for record in inventory.operations if is_running(record, now)),
+        running=tuple(record for record in inventory.operations if record.goes_on(now)),
         now=now,
         notes=judge(
             inventory, endpoints, only=endpoint, instances=instances,
@@ -294,7 +292,7 @@ def _operation(record: OperationRecord, *, is_running: bool) -> dict[str, Any]:
         "running": is_running,
         "created": _iso(record.created),
         "by": str(record.holder) if record.holder else None,
-        "version": record.properties.get("version") or None,
+        "version": str(record.version) if record.version is not None else None,
         "stage": record.properties.get("stage") or None,
         "message": record.message or None,
     }
