@@ -6,9 +6,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from tao2serve.artifacts import make_artifacts
 from tao2serve.config import Settings
-from tao2serve.deployment.candidate import look, number, publish_product, recall, tidy
+from tao2serve.deployment.candidate import make_product, number, publish_product, recall, tidy
 from tao2serve.deployment.job import open_job
 from tao2serve.deployment.outcome import Deployment, outcome_of
 from tao2serve.deployment.report import finish, operating
@@ -45,12 +44,7 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         operation = stack.enter_context(operating(job))
         candidate = recall(job)  # anew: until here others may have been at work
         if candidate is None:
-            made = make_artifacts(
-                job.chosen.source.weights, job.chosen.spec, request.artifacts, settings, folder=folder / "made",
-                steps=steps,
-            )  # fmt: skip
-            with steps.step("look at the picture here") as step:
-                product = look(made, job, step)
+            product = make_product(job)
             with steps.step("publish to ClearML") as step:
                 model = publish_product(operation, product, job, step)
             with steps.step("decide on the version") as step:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from tao2serve import __version__
-from tao2serve.artifacts import Artifacts
+from tao2serve.artifacts import Artifacts, make_artifacts
 from tao2serve.deployment import reuse
 from tao2serve.deployment.job import Job
 from tao2serve.deployment.site import Site
@@ -34,7 +34,7 @@ __all__ = [
     "Candidate",
     "Product",
     "has_remains",
-    "look",
+    "make_product",
     "number",
     "pack_product",
     "publish_product",
@@ -105,18 +105,23 @@ def recall(job: Job) -> Candidate | None:
     )  # fmt: skip
 
 
-def look(made: Artifacts, job: Job, step: Step) -> Product:
-    """Ask the artifact here about the picture, by the code that serves it.
+def make_product(job: Job) -> Product:
+    """Make what is to be served, and ask it here about the picture, by the code that serves it.
 
-    Raises InputError for an artifact that cannot be served, and for a picture that is none.
+    Raises as `make_artifacts` does, and InputError for an artifact that cannot be served or a picture that is none.
     """
-    check_servable(made.model, job.settings)
-    limits = (job.settings.max_image_bytes, job.settings.max_image_pixels)
-    model, image = open_model(made.model.path), job.chosen.image
-    expected = detect(
-        model, image, job.chosen.params, subject="the picture", limits=limits, mode=job.settings.resize
+    made = make_artifacts(
+        job.chosen.source.weights, job.chosen.spec, job.request.artifacts, job.settings, folder=job.folder / "made",
+        steps=job.steps,
     )  # fmt: skip
-    step.note(f"{len(expected)} boxes")
+    with job.steps.step("look at the picture here") as step:
+        check_servable(made.model, job.settings)
+        limits = (job.settings.max_image_bytes, job.settings.max_image_pixels)
+        model, image = open_model(made.model.path), job.chosen.image
+        expected = detect(
+            model, image, job.chosen.params, subject="the picture", limits=limits, mode=job.settings.resize
+        )  # fmt: skip
+        step.note(f"{len(expected)} boxes")
     return Product(made=made, expected=expected)
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from tao2serve.artifacts import make_artifacts
 from tao2serve.config import Settings
 from tao2serve.deployment import reuse
-from tao2serve.deployment.candidate import Candidate, look, pack_product, recall, use_of
+from tao2serve.deployment.candidate import Candidate, make_product, pack_product, recall, use_of
 from tao2serve.deployment.job import Job, open_job
 from tao2serve.deployment.outcome import Switch, endpoint_document
 from tao2serve.deployment.request import DeployRequest
@@ -84,12 +83,7 @@ def plan_deployment(request: DeployRequest, settings: Settings, *, steps: Steps)
         candidate = recall(job)
         if candidate is not None:
             return _of_recalled(candidate, job)
-        made = make_artifacts(
-            job.chosen.source.weights, job.chosen.spec, request.artifacts, settings, folder=folder / "made",
-            steps=steps,
-        )  # fmt: skip
-        with steps.step("look at the picture here") as step:
-            product = look(made, job, step)
+        product = make_product(job)
         with steps.step("look into ClearML") as step:
             package = pack_product(product, job)
             records = job.site.records()

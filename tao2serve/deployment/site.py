@@ -44,8 +44,12 @@ class Site:
 
     def require_alone(self) -> None:
         """Raise ServiceError, naming who, if another operation runs on this endpoint; one that is gone is none."""
-        for record in list_operations(self.service.id, endpoint=self.name, running=True):
-            if record.goes_on(server_time()):
+        running = list_operations(self.service.id, endpoint=self.name, running=True)
+        if not running:
+            return
+        now = server_time()
+        for record in running:
+            if record.goes_on(now):
                 raise held_by_another(self.name, str(record))
 
     def next_version(self) -> EndpointVersion:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tao2serve.errors import ServiceError
 from tao2serve.registry.session import clearml
 
-__all__ = ["IDS", "call", "get_all", "get_by_ids", "text"]
+__all__ = ["IDS", "call", "get_all", "get_by_ids", "tags_of", "text"]
 
 PAGE: Final = 500
 IDS: Final = 200  # a filter of more ids makes a long request
@@ -58,6 +58,12 @@ def get_by_ids(service: str, ids: Sequence[str], *, fields: Sequence[str], **fil
         for row in get_all(service, fields=["id", *fields], limit=len(chunk), id=chunk, **filters):
             found[str(row.get("id"))] = row
     return found
+
+
+def tags_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the tags of an object; none where there are none."""
+    found = row.get("tags")
+    return tuple(str(tag) for tag in found) if isinstance(found, list) else ()
 
 
 def text(row: Any, *path: str) -> str:

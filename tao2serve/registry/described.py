@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from tao2serve.errors import ToolError
-from tao2serve.registry.calls import text
+from tao2serve.registry.calls import tags_of, text
 from tao2serve.registry.download import DRIVERS, require_driver
 from tao2serve.registry.evidence import disagreement
 from tao2serve.registry.lineage import pruned
@@ -43,8 +43,7 @@ def describe(row: Mapping[str, Any], run: Run) -> TrainedModel:
         if reading is not None
     )
     believed = next((reading for reading in readings if reading.mean_average_precision is not None), None)
-    tags = row.get("tags")
-    own_tags = tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
+    own_tags = tags_of(row)
     is_pruned, evidence = pruned(run.spec, tags=(*own_tags, *run.tags), names=(text(row, "name"), run.name))
     uri = text(row, "uri")
     reachable, reason = fetchable(uri)

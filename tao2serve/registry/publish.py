@@ -127,8 +127,7 @@ def publish(
 
     Either way the operation shows what it used: the trained model, and one that was there already, as input models.
     A new one is an output model of the operation's task, a draft until `mark_published`; one whose upload fails is
-    removed again. Raises ServiceError, before
-    anything is uploaded, if ClearML has no storage.
+    removed again. Raises ServiceError, before anything is uploaded, if ClearML has no storage.
     """
     require_storage(operation)
     if trained is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tao2serve.errors import InputError, Tao2ServeError
 from tao2serve.registry import cache
-from tao2serve.registry.calls import call, get_by_ids, text
+from tao2serve.registry.calls import call, get_by_ids, tags_of, text
 from tao2serve.registry.download import download
 from tao2serve.registry.evidence import (
     CONSOLE,
@@ -112,13 +112,12 @@ def _describe(
     inputs: Mapping[str, dict[str, Any]],
 ) -> Run:
     found = spec_text(row.get("configuration"))
-    tags = row.get("tags")
     models = [text(item, "model") for item in _inputs(row)]
     return Run(
         id=identifier,
         name=text(row, "name"),
         project=text(projects.get(text(row, "project")), "name"),
-        tags=tuple(str(tag) for tag in tags) if isinstance(tags, list) else (),
+        tags=tags_of(row),
         status=text(row, "status"),
         parent_id=text(row, "parent"),
         parent_name=text(parents.get(text(row, "parent")), "name"),

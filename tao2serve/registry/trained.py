@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tao2serve.errors import InputError
-from tao2serve.registry.calls import IDS, call, get_all, get_by_ids, text
+from tao2serve.registry.calls import IDS, call, get_all, get_by_ids, tags_of, text
 from tao2serve.registry.described import (
     MODEL_FIELDS,
     SUFFIXES,
@@ -229,7 +229,7 @@ def _described(rows: Iterable[dict[str, Any]], *, task: str = "", tags: Sequence
     if task:
         tasks = {key: row for key, row in tasks.items() if re.search(task, text(row, "name"))}
     models = [row for row in models if training_task(row) in tasks]
-    models = _without_paths([row for row in models if {*_tags(row), *_tags(tasks[training_task(row)])} >= {*tags}])
+    models = _without_paths([row for row in models if {*tags_of(row), *tags_of(tasks[training_task(row)])} >= {*tags}])
     wanted: dict[str, Wanted] = {}
     for row in models:
         epoch, _ = own_epoch(row)
@@ -240,11 +240,6 @@ def _described(rows: Iterable[dict[str, Any]], *, task: str = "", tags: Sequence
         )
     runs = read_runs(wanted, tasks={key: tasks[key] for key in wanted})
     return [describe(row, runs[training_task(row)]) for row in models]
-
-
-def _tags(row: Mapping[str, Any]) -> list[str]:
-    tags = row.get("tags")
-    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _without_paths(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

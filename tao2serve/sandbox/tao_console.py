@@ -8,7 +8,7 @@ the line "Median Inference Time" behind each table. Losses and learning rates ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -44,18 +44,8 @@ class History:
 
     def until(self, epoch: int, *, earlier: timedelta = timedelta()) -> History:
         """Return the same training as one that was aborted after an epoch, so much earlier."""
-        kept = (one for one in self.evaluations if one.epoch <= epoch)
-        moved = tuple(
-            Evaluation(
-                epoch=one.epoch,
-                time=one.time - earlier,
-                cost=one.cost,
-                mean_average_precision=one.mean_average_precision,
-                average_precisions=one.average_precisions,
-            )
-            for one in kept
-        )
-        return History(begun=self.begun - earlier, epochs=self.epochs, evaluations=moved, ended=False)
+        kept = tuple(replace(one, time=one.time - earlier) for one in self.evaluations if one.epoch <= epoch)
+        return replace(self, begun=self.begun - earlier, evaluations=kept, ended=False)
 
     @property
     def last_epoch(self) -> int:

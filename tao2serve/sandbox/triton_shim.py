@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tao2serve.identity import process_identity
+from tao2serve.sandbox.state import write_json
 
 __all__ = ["Shim", "triton_arguments", "write_shim"]
 
@@ -57,10 +58,7 @@ def main(settings: Path, given: Sequence[str]) -> None:
     """Become the real Triton; its process is recorded first, for who must end it when the controller is gone."""
     shim = Shim(**json.loads(settings.read_text(encoding="utf-8")))
     pid = os.getpid()
-    record = Path(shim.record)
-    staged = record.with_suffix(".new")
-    staged.write_text(json.dumps({"name": "triton", "pid": pid, "identity": process_identity(pid)}), encoding="utf-8")
-    staged.replace(record)
+    write_json({"name": "triton", "pid": pid, "identity": process_identity(pid)}, Path(shim.record))
     os.execv(shim.binary, (NAME, *triton_arguments(given, shim.options)))  # noqa: S606 - the very process is recorded
 
 

@@ -64,6 +64,7 @@ class Instances:
 
     service_id: str
     _api: Any = None
+    _service: list[Any] | None = None  # its own task, asked for once: whoever waits reads the instances many times
     _consoles: dict[str, tuple[str, float | None]] = field(default_factory=dict)
     _asked: dict[str, float] = field(default_factory=dict)  # when, for those that have not said all of it
 
@@ -77,8 +78,10 @@ class Instances:
             from clearml.backend_api.session.client import APIClient
 
             self._api = self._api or APIClient()
-            service = self._api.tasks.get_all(id=[self.service_id], only_fields=["id", "name", "project"])
-            home = service[0].data if service else None
+            if self._service is None:
+                named = self._api.tasks.get_all(id=[self.service_id], only_fields=["id", "name", "project"])
+                self._service = [task.data for task in named]
+            home = self._service[0] if self._service else None
             tasks = self._api.tasks.get_all(
                 type=["inference"], status=["in_progress"], system_tags=["service"], only_fields=list(FIELDS),
                 page=0, page_size=500,

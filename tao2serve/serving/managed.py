@@ -117,7 +117,7 @@ def _look(control: TritonControl, name: str, model_id: str) -> _Sight:
         if control.is_model_ready(name) and control.parameters(name).get(MODEL_PARAMETER) == model_id:
             return _Sight(loaded=True)
         states = control.states()
-    except ServiceError as error:  # the controller, and its Triton, may be restarted meanwhile
+    except (ServiceError, NotReadyError) as error:  # the controller, and its Triton, may be restarted meanwhile
         return _Sight(otherwise=f"{error.fact}: {error.evidence}")
     loading = [each for each, model in states.items() if model.state == "LOADING"]
     # Triton 2.51 looks for no other model meanwhile, and one without its model.py it loads for ever.

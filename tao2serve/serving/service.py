@@ -98,24 +98,10 @@ class ServingService:
         used = [int(match.group(1)) for name in names if (match := pattern.fullmatch(name))]
         return max(used, default=0) + 1
 
-    def versions(self, endpoint: str) -> tuple[int, ...]:
-        """Return the registered versions of an endpoint, ascending."""
-        pattern = re.compile(rf"{re.escape(endpoint)}/(\d+)")
-        return tuple(
-            sorted(int(match.group(1)) for url in self._processor._endpoints if (match := pattern.fullmatch(url)))
-        )
-
-    def endpoints(self) -> tuple[str, ...]:
-        """Return the urls of all registered endpoints."""
-        return tuple(sorted(self._processor._endpoints))
-
-    def aliases(self) -> tuple[str, ...]:
-        """Return the names that route to versions."""
-        return tuple(sorted(self._processor._canary_endpoints))
-
     def url_of(self, endpoint: str, settings: Settings) -> str:
         """Return the URL of `NAME` or `NAME/VERSION`; raises InputError naming what is registered if it is not."""
-        known = sorted({*self.endpoints(), *self.aliases()})
+        held = _state(self._processor)
+        known = sorted({*held.endpoints, *held.routes})
         if endpoint not in known:
             raise InputError(
                 f"endpoint {endpoint}",
@@ -214,22 +200,23 @@ class ServingService:
     def route(self, endpoint: str, weights: Mapping[int, float]) -> None:
         """Point the alias `endpoint` at versions by weight, in an update of its own; no change is no update.
 
-        Raises UsageError if somebody else's has this name, InputError for weights that are not positive and for
-        versions that are not registered:
-        clearml-serving 1.3.5 freezes every endpoint when the registered weights of a route add up to zero.
+        Raises UsageError if somebody else's has this name, InputError for versions that are not registered and for
+        weights that are not positive: clearml-serving 1.3.5 freezes every endpoint when those of a route add up to 0.
         """
         from clearml_serving.serving.endpoints import CanaryEP
 
         total = sum(weights.values())
 
         def point() -> None:
-            require_ours(_state(self._processor), endpoint)
-            missing = [version for version in weights if version not in self.versions(endpoint)]
+            held = _state(self._processor)
+            require_ours(held, endpoint)
+            registered = held.versions(endpoint)
+            missing = [version for version in weights if version not in registered]
             if not weights or missing or any(not 0 < weight < math.inf for weight in weights.values()):
                 raise InputError(
                     f"alias {endpoint}",
                     "needs weights above 0 for registered versions",
-                    evidence=f"asked for {dict(weights)}, registered {list(self.versions(endpoint))}",
+                    evidence=f"asked for {dict(weights)}, registered {list(registered)}",
                 )
             self._processor.add_canary_endpoint(CanaryEP(
                 endpoint=endpoint,

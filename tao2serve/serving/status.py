@@ -12,12 +12,14 @@ from typing import Any
 
 from tao2serve.config import Settings
 from tao2serve.errors import InputError, Tao2ServeError
+from tao2serve.registry.calls import get_by_ids, text
 from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.session import translated
 from tao2serve.serving.client import problem_of
 from tao2serve.serving.instances import Instance, Instances, poll_of, server_time, state_of
 from tao2serve.serving.inventory import Inventory, read_elsewhere, read_folders
 from tao2serve.serving.judgement import EndpointStatus, Note, VersionStatus, judge
+from tao2serve.serving.names import triton_model_name
 from tao2serve.serving.ownership import mark_of, with_proof
 from tao2serve.serving.service import service_task
 from tao2serve.serving.state import ServiceState
@@ -187,35 +189,18 @@ class _Model:
 
 def _models(state: ServiceState) -> dict[str, _Model]:
     """Return by id the models that registered versions name, as far as ClearML still has them."""
-    ids = sorted({entry.model_id for entry in state.endpoints.values() if entry.model_id})
-    if not ids:
-        return {}
+    ids = [entry.model_id for entry in state.endpoints.values() if entry.model_id]
     with translated("ClearML", "did not tell the models of the endpoints"):
-        from clearml.backend_api.session.client import APIClient
-
-        api = APIClient()
-        found = {}
-        for model in api.models.get_all(id=ids, only_fields=["id", "name", "metadata"], page=0, page_size=500):
-            held = {key: _metadata(item) for key, item in (model.data.metadata or {}).items()}
-            found[model.id] = _Model(
-                name=model.name or "", precision=held.get("precision", ""), source_id=held.get("source_model", "")
-            )
-        sources = sorted({model.source_id for model in found.values() if model.source_id})
-        names = {
-            model.id: model.name
-            for model in (api.models.get_all(id=sources, only_fields=["id", "name"]) if sources else ())
-        }
+        found = get_by_ids("models", ids, fields=["name", "metadata"])
+        sources = {key: text(row, "metadata", "source_model", "value") for key, row in found.items()}
+        named = get_by_ids("models", list(sources.values()), fields=["name"])
     return {
         key: _Model(
-            name=model.name, precision=model.precision, source_id=model.source_id,
-            source_name=names.get(model.source_id) or "",
+            name=text(row, "name"), precision=text(row, "metadata", "precision", "value"), source_id=sources[key],
+            source_name=text(named.get(sources[key]), "name"),
         )
-        for key, model in found.items()
+        for key, row in found.items()
     }  # fmt: skip
-
-
-def _metadata(item: Any) -> str:
-    return str((item.get("value") if isinstance(item, Mapping) else getattr(item, "value", None)) or "")
 
 
 def _endpoint_status(
@@ -233,7 +218,7 @@ def _endpoint_status(
         url = f"{name}/{version}"
         entry = state.endpoints[url]
         model = models.get(entry.model_id)
-        triton_model = f"{name}_{version}"
+        triton_model = triton_model_name(name, version)
         versions.append(VersionStatus(
             version=version, url=f"{base_url}/{url}" if base_url else "", share=weights.get(version, 0.0),
             other_aliases=tuple(alias for alias in state.routed_urls().get(url, ()) if alias != name),

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tao2serve.errors import NotReadyError, ServiceError
 
 __all__ = ["ModelState", "ModelTraffic", "TritonControl"]
+
+READY: Final = "READY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,28 +53,17 @@ class TritonControl:
 
     def is_ready(self) -> bool:
         """Whether the server is there and ready; never raises."""
-        try:
-            return bool(self._client.is_server_ready(client_timeout=self._timeout_s))
-        except Exception:
-            return False
+        return self._says("is_server_ready")
 
     def require_ready(self) -> None:
         """Raise ServiceError unless the server is there and ready."""
         if not self.is_ready():
-            raise ServiceError(
-                f"Triton at {self.address}", "cannot be reached or is not ready", hint="start it, then run this again"
-            )
+            raise self._not("ready")
 
     def require_live(self) -> None:
         """Raise ServiceError unless the server is there; it may have models that did not load."""
-        try:
-            live = bool(self._client.is_server_live(client_timeout=self._timeout_s))
-        except Exception:
-            live = False
-        if not live:
-            raise ServiceError(
-                f"Triton at {self.address}", "cannot be reached or is not live", hint="start it, then run this again"
-            )
+        if not self._says("is_server_live"):
+            raise self._not("live")
 
     def parameters(self, name: str) -> dict[str, str]:
         """Return the parameters of a model that is loaded; raises ServiceError if it is not."""
@@ -80,34 +71,25 @@ class TritonControl:
         return {key: str(value.string_value) for key, value in config.parameters.items()}
 
     def states(self) -> dict[str, ModelState]:
-        """Return what Triton says of each model that it has found; raises ServiceError if it cannot be asked."""
-        from tritonclient.utils import InferenceServerException
+        """Return what Triton says of each model that it has found; of several versions, that of one that is ready.
 
-        try:
-            index = self._client.get_model_repository_index(client_timeout=self._timeout_s)
-        except InferenceServerException as error:
-            raise ServiceError(
-                f"Triton at {self.address}", "did not list its models", evidence=str(error.message())
-            ) from error
-        return {
-            model.name: ModelState(state=str(model.state), reason=" ".join(str(model.reason).split()))
-            for model in index.models
-        }
+        Raises ServiceError if it cannot be asked.
+        """
+        index = self._call("get_model_repository_index", "", client_timeout=self._timeout_s)
+        found: dict[str, ModelState] = {}
+        for entry in index.models:
+            if entry.name not in found or entry.state == READY:
+                reason = " ".join(str(entry.reason).split())
+                found[entry.name] = ModelState(state=str(entry.state), reason=reason)
+        return found
 
     def is_model_ready(self, name: str) -> bool:
         """Whether a model can take requests now; raises ServiceError if Triton cannot be reached."""
         return bool(self._call("is_model_ready", name, client_timeout=self._timeout_s))
 
     def models(self) -> dict[str, bool]:
-        """Return the models of Triton's repository by name, and whether each is ready.
-
-        Raises ServiceError if Triton cannot be reached.
-        """
-        index = self._call("get_model_repository_index", "", client_timeout=self._timeout_s)
-        found: dict[str, bool] = {}
-        for entry in index.models:
-            found[entry.name] = found.get(entry.name, False) or entry.state == "READY"
-        return found
+        """Return the models of Triton's repository by name, and whether each is ready. Raises as `states` does."""
+        return {name: model.state == READY for name, model in self.states().items()}
 
     def traffic(self) -> Mapping[str, ModelTraffic]:
         """Return the traffic of every loaded model by name; raises ServiceError if Triton cannot be reached."""
@@ -137,6 +119,17 @@ class TritonControl:
     def unload(self, name: str) -> None:
         """Unload a model; requests in flight end first. Not being loaded is no error."""
         self._call("unload_model", name, client_timeout=self._timeout_s)
+
+    def _says(self, method: str) -> bool:
+        try:
+            return bool(getattr(self._client, method)(client_timeout=self._timeout_s))
+        except Exception:
+            return False
+
+    def _not(self, state: str) -> ServiceError:
+        return ServiceError(
+            f"Triton at {self.address}", f"cannot be reached or is not {state}", hint="start it, then run this again"
+        )
 
     def _call(self, method: str, name: str, **options: float) -> Any:
         from tritonclient.utils import InferenceServerException
