@@ -33,7 +33,10 @@ def load(version: str) -> Any:
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         return
-    body = (await receive()).get("body", b"")
+    body, more = b"", True
+    while more:  # a body comes in as many messages as reads it took
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
     version = scope["path"].strip("/")
     headers = [(b"x-pid", str(os.getpid()).encode())]
     if version == "renew":
