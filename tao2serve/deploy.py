@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tao2serve.config import Settings
 from tao2serve.deployment.candidate import make_product, number, publish_product, recall, tidy
-from tao2serve.deployment.job import open_job
+from tao2serve.deployment.job import give_weights, open_job
 from tao2serve.deployment.outcome import Deployment, outcome_of
 from tao2serve.deployment.report import finish, operating
 from tao2serve.deployment.request import DeployRequest
@@ -35,16 +35,20 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-deploy-")))
-        job = open_job(request, settings, folder=folder, steps=steps, stack=stack, upload=True)
+        job = open_job(request, settings, folder=folder, steps=steps, stack=stack)
         candidate = recall(job)
         if candidate is not None and is_served(candidate, job):
+            job = give_weights(job)
             with steps.step("ask what serves already") as step:
                 smoke, parity = ask_version(candidate, job, step)
             return outcome_of(candidate, job, smoke, parity)
         operation = stack.enter_context(operating(job))
         candidate = recall(job)  # anew: until here others may have been at work
-        if candidate is None:
+        if candidate is not None:
+            job = give_weights(job)
+        else:
             product = make_product(job)
+            job = give_weights(job)
             with steps.step("publish to ClearML") as step:
                 model = publish_product(operation, product, job, step)
             with steps.step("decide on the version") as step:

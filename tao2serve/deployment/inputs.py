@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from tao2serve import __version__, runtime
 from tao2serve.config import Settings
 from tao2serve.deployment.request import DeployRequest
+from tao2serve.errors import Tao2ServeError
 from tao2serve.export.local import neutral_picture
 from tao2serve.images import find_images
-from tao2serve.registry.source import ResolvedSource, give_to_clearml, resolve
+from tao2serve.registry.fetch import fetch_spec
+from tao2serve.registry.source import ResolvedSource, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.tao.params import to_params
 from tao2serve.tao.reading import read_experiment
@@ -22,6 +25,8 @@ from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 
 __all__ = ["Chosen", "Inputs", "choose", "digest_of", "runtime_sha256"]
+
+log = logging.getLogger(__name__)
 
 # Settings that say where things are and how long to wait: they change nothing of what is served. All others count,
 # so that one that is added later does too.
@@ -57,19 +62,20 @@ def choose(
     settings: Settings,
     *,
     folder: Path,
-    upload: bool = False,
     on_news: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
-    """Find, fetch and read what is to be deployed; `upload` gives ClearML the weights that it knows by a path alone.
+    """Find, fetch and read what is to be deployed.
 
     Raises as `resolve` and `read_experiment` do.
     """
     source = resolve(request.source, directory=folder, on_news=on_news)
     spec = read_experiment(source.experiment_spec, clustering=request.clustering)
     params = DetectorParams.from_dict(to_params(spec))
+    if request.source.spec is not None and source.trained is not None:
+        other = fetch_spec(source.trained, directory=folder / "theirs")
+        differs = _other_classes(spec, other) if other is not None else ""
+        source = replace(source, reason=source.reason + differs)
     image = request.image or neutral_picture(params)
-    if upload:  # not before the spec is read: what cannot be deployed leaves nothing in ClearML
-        source = give_to_clearml(source, request.source, on_news=on_news)
     return Chosen(
         source=source,
         spec=spec,
@@ -81,6 +87,18 @@ def choose(
             judged_by=digest_of(_judged_by(request, settings, image)),
         ),
     )
+
+
+def _other_classes(spec: ExperimentSpec, theirs: Path) -> str:
+    """Say so if a spec that was given names other classes than the one that ClearML holds for the model."""
+    try:
+        trained = read_experiment(theirs)
+    except Tao2ServeError as error:  # perhaps why another one was given
+        log.info("the spec of the training run cannot be read: %s", error)
+        return ""
+    if spec.classes == trained.classes:
+        return ""
+    return f"; --spec has classes {', '.join(spec.classes)}, the run's own {', '.join(trained.classes)}"
 
 
 def digest_of(document: Any) -> str:

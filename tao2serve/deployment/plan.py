@@ -11,13 +11,14 @@ from typing import Any, Literal, TypeAlias
 from tao2serve.config import Settings
 from tao2serve.deployment import reuse
 from tao2serve.deployment.candidate import Candidate, make_product, pack_product, recall, use_of
-from tao2serve.deployment.job import Job, open_job
+from tao2serve.deployment.job import GIVE_WEIGHTS, Job, open_job
 from tao2serve.deployment.outcome import Switch, endpoint_document
 from tao2serve.deployment.request import DeployRequest
-from tao2serve.deployment.serve import AWAIT_CONTROLLER
+from tao2serve.deployment.serve import AWAIT_CONTROLLER, is_registered
 from tao2serve.registry.operations import OperationRecord
 from tao2serve.registry.package import Package
 from tao2serve.registry.publish import PublishedModel, find_published, require_storage
+from tao2serve.registry.upload import find_weights
 from tao2serve.serving.routes import described
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.serving.state import same_weights
@@ -79,7 +80,7 @@ def plan_deployment(request: DeployRequest, settings: Settings, *, steps: Steps)
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-deploy-")))
-        job = open_job(request, settings, folder=folder, steps=steps, stack=stack, upload=False)
+        job = open_job(request, settings, folder=folder, steps=steps, stack=stack)
         candidate = recall(job)
         if candidate is not None:
             return _of_recalled(candidate, job)
@@ -98,6 +99,7 @@ def _of_recalled(candidate: Candidate, job: Job) -> Plan:
     is_ready = job.site.host.is_ready(endpoint)
     steps = (
         *_done(job),
+        *_giving(job),
         PlannedStep(name="publish to ClearML", would="reuse", detail=f"model {candidate.model.model_id}"),
         *_tidying(job, endpoint.version),
         *_served(job, endpoint, load="nothing" if is_ready else "do", register="reuse"),
@@ -115,17 +117,23 @@ def _of_made(job: Job, package: Package, model: PublishedModel | None, records: 
     use = use_of(job, records, model.model_id, state) if model is not None else None
     endpoint = site.version(use.version) if use else site.next_version()
     alias = _switch(endpoint.version, job)
-    registered = endpoint.version in state.versions(site.name)
+    registered = model is not None and is_registered(endpoint, model.model_id, job)
+    loaded = use is not None and site.host.is_ready(endpoint) and site.host.is_stored(endpoint, job.settings)
+    judging = ", there already: it is only judged anew" if registered and loaded else ", there already"
     upload = f"{package.bytes:,} bytes to {require_storage()}"
     steps = (
         *_done(job),
+        *_giving(job),
         PlannedStep(
             name="publish to ClearML", would="reuse" if model else "do",
             detail=f"model {model.model_id}" if model else upload,
         ),
-        PlannedStep(name="decide on the version", would="nothing", detail=f"version {endpoint.version}"),
+        PlannedStep(
+            name="decide on the version", would="reuse" if use else "do",
+            detail=f"version {endpoint.version}{judging if use else ', new'}",
+        ),
         *_tidying(job, endpoint.version),
-        *_served(job, endpoint, load="do", register="reuse" if registered else "do"),
+        *_served(job, endpoint, load="nothing" if loaded else "do", register="reuse" if registered else "do"),
         *_proofs(job, gate=True),
         _switching(alias),
     )  # fmt: skip
@@ -137,6 +145,18 @@ def _of_made(job: Job, package: Package, model: PublishedModel | None, records: 
 
 def _done(job: Job) -> tuple[PlannedStep, ...]:
     return tuple(PlannedStep(name=event.name, would="done", detail=event.detail) for event in job.steps.done)
+
+
+def _giving(job: Job) -> tuple[PlannedStep, ...]:
+    """The upload of weights that the user gave for a model which ClearML knows by a path alone."""
+    trained, weights = job.chosen.source.trained, job.chosen.source.weights
+    if trained is None or not job.gives_weights:
+        return ()
+    held = find_weights(trained, weights)
+    if held is not None:
+        return (PlannedStep(name=GIVE_WEIGHTS, would="reuse", detail=f"model {held.model_id}"),)
+    size = f"{weights.name}, {weights.stat().st_size:,} bytes to {require_storage()}"
+    return (PlannedStep(name=GIVE_WEIGHTS, would="do", detail=size),)
 
 
 def _tidying(job: Job, version: int) -> tuple[PlannedStep, ...]:

@@ -37,6 +37,7 @@ __all__ = [
     "ask_version",
     "await_controller",
     "bring_to_triton",
+    "is_registered",
     "is_served",
     "pass_gate",
     "register",
@@ -95,8 +96,7 @@ def _undo(endpoint: EndpointVersion, written: Sequence[TritonModel], job: Job) -
 def register(candidate: Candidate, job: Job, operation: Operation, step: Step) -> None:
     """Have the version registered with its preprocess code, once."""
     endpoint, model, service = candidate.endpoint, candidate.model, job.site.service
-    entry = job.site.state().endpoints.get(f"{endpoint.name}/{endpoint.version}")
-    if entry is not None and entry.model_id == model.model_id and is_whole(service.code_url(endpoint)):
+    if is_registered(endpoint, model.model_id, job):
         step.note(f"{endpoint.url}, registered already")
         return
     assert candidate.product is not None  # a recalled version is registered, and its code is there
@@ -112,6 +112,12 @@ def register(candidate: Candidate, job: Job, operation: Operation, step: Step) -
     )  # fmt: skip
     operation.note(**{reuse.STAGE: "registered"})
     step.note(endpoint.url)
+
+
+def is_registered(endpoint: EndpointVersion, model_id: str, job: Job) -> bool:
+    """Whether the version is registered with this model, and its preprocess code is there."""
+    entry = job.site.state().endpoints.get(f"{endpoint.name}/{endpoint.version}")
+    return entry is not None and entry.model_id == model_id and is_whole(job.site.service.code_url(endpoint))
 
 
 def await_controller(candidate: Candidate, job: Job) -> None:

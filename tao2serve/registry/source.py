@@ -73,7 +73,8 @@ def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] =
         on_news(f"fetching {trained.name}")
         weights = fetch_weights(trained, directory=directory, on_news=on_news)
     spec = source.spec or fetch_spec(trained, directory=directory)
-    return _resolved(weights, spec, trained=trained, reason=best.reason)
+    given = f"given for {trained.name}, {best.reason}" if source.weights else best.reason
+    return _resolved(weights, spec, trained=trained, reason=given)
 
 
 def give_to_clearml(
@@ -82,8 +83,7 @@ def give_to_clearml(
     """Upload weights that the user gave for a model which ClearML holds only by path, once; `trained` is then that."""
     if source.weights is None or resolved.trained is None:
         return resolved
-    trained = upload_weights(resolved.trained, resolved.weights, on_news=on_news)
-    return replace(resolved, trained=trained)
+    return replace(resolved, trained=upload_weights(resolved.trained, resolved.weights, on_news=on_news))
 
 
 def _find(source: Source) -> BestModel:

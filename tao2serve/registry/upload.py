@@ -13,11 +13,12 @@ from tao2serve.registry.calls import get_all, text
 from tao2serve.registry.described import SUFFIXES
 from tao2serve.registry.download import file_name
 from tao2serve.registry.fetch import fetched
+from tao2serve.registry.publish import require_storage
 from tao2serve.registry.session import clearml, translated
 from tao2serve.tao.source import sha256_of
 from tao2serve.values import TrainedModel
 
-__all__ = ["upload_weights"]
+__all__ = ["find_weights", "upload_weights"]
 
 log = logging.getLogger(__name__)
 News = Callable[[str], None]
@@ -29,24 +30,42 @@ def upload_weights(trained: TrainedModel, weights: Path, *, on_news: News = lamb
     ClearML takes no further output of a task that is completed (400 "Invalid task status", or force), and the run's
     own records stay as TAO left them: the file becomes the output of a small task beside the training task, which is
     its parent, with the registered model as its input. Raises InputError if the file is none that TAO writes,
-    ServiceError if it does not arrive whole.
+    ServiceError if there is no storage for it or it does not arrive whole.
+    """
+    held = find_weights(trained, weights, on_news=on_news)
+    if held is not None:
+        on_news("ClearML has these weights")
+        return held
+    require_storage()  # before a task is made
+    original = file_name(trained.registered_uri or trained.uri)
+    taken = f" as {original}" if original != weights.name else ""
+    on_news(f"uploading {weights.name}{taken}, {weights.stat().st_size / 1e6:.1f} MB")
+    registered_id, sha256 = _registered_id(trained), sha256_of(weights)
+    with translated(f"weights of ClearML model {registered_id}", "could not be uploaded"):
+        return _as_uploaded(trained, _upload(trained, registered_id, weights, sha256), sha256)
+
+
+def find_weights(trained: TrainedModel, weights: Path, *, on_news: News = lambda _: None) -> TrainedModel | None:
+    """Return a trained model as it can be fetched, if ClearML holds just these weights of it; nothing is changed.
+
+    Raises InputError if the file is none that TAO writes.
     """
     if weights.suffix.lower() not in SUFFIXES:
         raise InputError(str(weights), "is no file of weights", hint=f"one that ends in {', '.join(SUFFIXES)}")
     sha256 = sha256_of(weights)
     if trained.fetchable and (trained.sha256 or sha256_of(fetched(trained, on_news=on_news))) == sha256:
-        on_news("ClearML has these weights")
         return replace(trained, sha256=sha256)
-    registered_id = trained.registered_model_id or trained.model_id
-    with translated(f"weights of ClearML model {registered_id}", "could not be uploaded"):
+    registered_id = _registered_id(trained)
+    with translated(f"weights of ClearML model {registered_id}", "could not be looked for"):
         known = _known(registered_id, sha256)
-        if known is not None:
-            on_news("ClearML has these weights")
-        else:
-            original = file_name(trained.registered_uri or trained.uri)
-            taken = f" as {original}" if original != weights.name else ""
-            on_news(f"uploading {weights.name}{taken}, {weights.stat().st_size / 1e6:.1f} MB")
-            known = _upload(trained, registered_id, weights, sha256)
+    return _as_uploaded(trained, known, sha256) if known is not None else None
+
+
+def _registered_id(trained: TrainedModel) -> str:
+    return trained.registered_model_id or trained.model_id
+
+
+def _as_uploaded(trained: TrainedModel, known: dict[str, Any], sha256: str) -> TrainedModel:
     return replace(
         trained,
         model_id=text(known, "id"),
@@ -55,7 +74,7 @@ def upload_weights(trained: TrainedModel, weights: Path, *, on_news: News = lamb
         unfetchable_reason="",
         last_update=text(known, "last_update"),
         sha256=sha256,
-        registered_model_id=registered_id,
+        registered_model_id=_registered_id(trained),
         registered_uri=trained.registered_uri or trained.uri,
     )
 
@@ -128,13 +147,6 @@ def _describe(model: Any, **values: str) -> None:
 
 
 def _check(sdk: Any, uri: str, weights: Path) -> None:
-    if not uri or uri.startswith("file://"):
-        raise ServiceError(
-            str(weights),
-            "was not uploaded: ClearML has no storage to put it in",
-            evidence=f"URI {uri!r}",
-            hint="set api.files_server in clearml.conf, or CLEARML_DEFAULT_OUTPUT_URI",
-        )
     there, here = sdk.StorageManager.get_file_size_bytes(uri, silence_errors=True), weights.stat().st_size
     if there and there != here:
         raise ServiceError(str(weights), "did not arrive whole", evidence=f"{there:,} of {here:,} bytes at {uri}")

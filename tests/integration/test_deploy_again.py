@@ -12,6 +12,7 @@ import pytest
 from clearml_state import ClearML, changes, everything
 from command_line import CommandLine
 
+from tao2serve.deployment.job import GIVE_WEIGHTS
 from tao2serve.sandbox.samples import SAMPLE, pictures
 
 pytestmark = pytest.mark.integration
@@ -31,9 +32,28 @@ def choice(tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
-    """The other sample model, likewise."""
-    return (UNPRUNED, "--spec", own_spec("unpruned", tmp_path_factory.mktemp("unpruned")))
+def other(sandbox: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> tuple[str | Path, ...]:
+    """The other sample model as TAO leaves it in ClearML, by a path of its container, with its weights given here."""
+    folder = tmp_path_factory.mktemp("unpruned")
+    model_id = registered_by_path(sandbox, folder)
+    return (model_id, "--weights", UNPRUNED, "--spec", own_spec("unpruned", folder))
+
+
+def registered_by_path(sandbox: CommandLine, folder: Path) -> str:
+    script = folder / "register.py"
+    script.write_text(
+        "from clearml import OutputModel, Task\n"
+        "task = Task.create(project_name='elsewhere', task_name='train by path')\n"
+        "model = OutputModel(task=task, name='model')\n"
+        "model.update_weights(register_uri='file:///workspace/results/weights/model.hdf5')\n"
+        "print(model.id)\n",
+        encoding="utf-8",
+    )
+    return sandbox.python(script).assert_success().stdout.split()[-1]
+
+
+def planned(plan: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {step["name"]: (step["would"], step["detail"]) for step in plan["steps"]}
 
 
 def own_spec(run: str, folder: Path) -> Path:
@@ -87,6 +107,31 @@ def test_what_a_plan_says_is_what_happens(
     assert done["alias"] == plan["alias"]
     names = [step["name"] for step in plan["steps"]]
     assert [step["name"] for step in done["steps"]] == [name for name in names if name != "look into ClearML"]
+    size = f"{UNPRUNED.stat().st_size:,} bytes"
+    assert planned(plan)[GIVE_WEIGHTS][0] == "do"
+    assert size in planned(plan)[GIVE_WEIGHTS][1]
+    assert planned(plan)["decide on the version"] == ("do", "version 2, new")
+
+
+def test_a_plan_says_what_of_a_version_is_there(
+    sandbox: CommandLine, again: dict[str, Any], other: tuple[str | Path, ...]
+) -> None:
+    """The weights are uploaded, the version is served: judged by another picture it is only asked, not loaded anew."""
+    before = everything(sandbox)
+    outcome = sandbox.tao2serve(
+        "deploy", *other, "--endpoint", "again", "--canary", "25", "--image", pictures()[1], "--plan", "--json"
+    )
+    assert changes(before, everything(sandbox)) == []
+    plan = planned(outcome.assert_success().document)
+    uploaded = {model["id"]: model for model in ClearML(sandbox).models()}[plan[GIVE_WEIGHTS][1].split()[-1]]
+    assert plan[GIVE_WEIGHTS][0] == "reuse"
+    assert uploaded["uri"].endswith("/model.hdf5")
+    assert plan["decide on the version"] == ("reuse", "version 2, there already: it is only judged anew")
+    assert (plan["load on Triton"][0], plan["register the endpoint version"][0]) == ("nothing", "reuse")
+    assert plan["switch the alias"][0] == "nothing"
+    choosing = plan["choose the trained model"][1]
+    assert "given for model, named by its id" in choosing
+    assert "--spec has classes" not in choosing  # ClearML has no spec of that run
 
 
 def test_after_another_version_the_first_one_only_gets_its_alias_back(

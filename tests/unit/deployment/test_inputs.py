@@ -13,8 +13,9 @@ from tao2serve.deployment.inputs import ELSEWHERE, LIMITS, Inputs, choose
 from tao2serve.deployment.request import DeployRequest, LoadGate, check_request
 from tao2serve.errors import UsageError
 from tao2serve.loadtest import parse_gate
-from tao2serve.registry.source import Source
+from tao2serve.registry.source import Source, resolve
 from tao2serve.sandbox.samples import SAMPLE, pictures
+from tao2serve.values import TrainedModel
 
 pytestmark = pytest.mark.skipif(not pictures(), reason="the sample is not there")
 WEIGHTS = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"), Path("missing"))
@@ -81,6 +82,36 @@ def test_every_setting_that_does_not_count_exists() -> None:
     known = set(Settings.model_fields)
     assert known >= LIMITS
     assert known | {"serving_poll_s"} >= ELSEWHERE
+
+
+def test_a_spec_of_other_classes_than_the_run_s_own_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the choice, by their names; a run whose own spec is the same, is none or cannot be read says nothing.
+
+    What ClearML answers is given here; tests/contract reads it from a server.
+    """
+    run = TrainedModel(
+        model_id="m", name="street", task_id="t", task_name="train", project="p", tags=(), uri="", fetchable=True
+    )
+    monkeypatch.setattr(
+        "tao2serve.deployment.inputs.resolve",
+        lambda source, **_: replace(resolve(source, directory=tmp_path), trained=run),
+    )
+    own = SPEC.read_text(encoding="utf-8")
+    for text, said in (
+        (own, ""),
+        (None, ""),
+        ("no spec", ""),
+        (
+            own.replace('"person"', '"biped"'),
+            "; --spec has classes car, person, road_sign, the run's own car, biped, road_sign",
+        ),
+    ):
+        theirs = tmp_path / "theirs.txt" if text is not None else None
+        if theirs is not None:
+            theirs.write_text(text or "", encoding="utf-8")
+        monkeypatch.setattr("tao2serve.deployment.inputs.fetch_spec", lambda *_, theirs=theirs, **__: theirs)
+        asked = request(source=Source(text=str(WEIGHTS), spec=SPEC))
+        assert choose(asked, Settings(), folder=tmp_path).source.reason == f"given as a file{said}"
 
 
 def test_what_cannot_be_asked_for_is_said_before_anything_is_looked_up() -> None:
