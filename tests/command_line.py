@@ -78,16 +78,28 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def demo_processes() -> set[int]:
-    """Pids of everything that runs for a demo's own sandbox."""
+def demo_processes(temporary: Path) -> set[int]:
+    """Pids of everything that runs for the sandbox of a demo whose temporary files are there."""
     found = set()
     for process in psutil.process_iter():
         try:
-            if "/tao2serve-demo-" in process.environ().get("TAO2SERVE_HOME", ""):
+            if process.environ().get("TAO2SERVE_HOME", "").startswith(f"{temporary}/tao2serve-demo-"):
                 found.add(process.pid)
         except psutil.Error:
             continue
     return found
+
+
+def deserted_memory() -> set[str]:
+    """Shared-memory segments of no Triton that runs: each is started with the prefix of its own."""
+    commands = []
+    for process in psutil.process_iter():
+        try:
+            commands.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    segments = shared_memory()
+    return {name for name in segments if not any(name[: len("tao2serve_12345678_")] in text for text in commands)}
 
 
 def shared_memory(prefix: str = "tao2serve_") -> set[str]:
