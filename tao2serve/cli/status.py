@@ -22,6 +22,7 @@ WIDE: Final = 120  # columns from which on whole ids are shown
 NARROW: Final = 90  # below it models are not: --json has them
 DEFAULT_WIDTH: Final = 100
 HEADS: Final = ("", "version", "share", "requests", "failed", "Triton", "instances", "precision", "source", "model")
+UNKNOWN_REPOSITORY: Final = "not known here: set TAO2SERVE_MODEL_REPOSITORY"
 RIGHT: Final = ("version", "share", "requests", "failed")
 
 
@@ -74,8 +75,8 @@ def _head(seen: ServiceStatus, width: int) -> Iterator[str]:
     rows = (
         ("service", f"{seen.service_name} ({seen.service_id}), {seen.service_status}"),
         ("inference", f"{_side(seen.inference)}; {looks}"),
-        ("Triton", _side(seen.triton)),
-        ("repository", seen.repository or "not known here: set TAO2SERVE_MODEL_REPOSITORY"),
+        ("Triton", _side(seen.triton) + ("; ClearML Serving's own controller runs it" if seen.managed else "")),
+        *([] if seen.managed else [("repository", seen.repository or UNKNOWN_REPOSITORY)]),
     )
     for name, text in rows:
         yield from _wrapped(text, width, first=f"{name:<11}", indent=" " * 11)

@@ -36,7 +36,6 @@ __all__ = [
 DEPLOY: Final = "deploy"
 INPUTS, JUDGED, MODEL, STAGE = "inputs", "judged", "model", "stage"
 TAKEN_BACK, ADOPTED = "taken back", "adopted"
-DONE: Final = ("completed", "published", "closed")
 ROUTES: Final = ("route_before", "route_wanted", "route")
 ENDED_EARLY: Final = ("failed", "stopped")
 
@@ -54,7 +53,7 @@ def latest(records: Sequence[OperationRecord], inputs: Inputs, state: ServiceSta
     """Return the newest finished deployment from these inputs, judged as now, whose version is still registered."""
     for record in _deployments(records):
         same = (record.properties.get(INPUTS), record.properties.get(JUDGED)) == (inputs.made_of, inputs.judged_by)
-        if same and record.status in DONE and _is_registered(record, state):
+        if same and record.is_done and _is_registered(record, state):
             return record
     return None
 
@@ -136,6 +135,6 @@ def _ready_versions(records: Sequence[OperationRecord], state: ServiceState) -> 
         if record.kind != DEPLOY:
             continue
         version = record.version
-        if version is not None and record.status in DONE:
+        if version is not None and record.is_done:
             found.add(version)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +23,7 @@ __all__ = [
     "SERVICE",
     "SILENCE_S",
     "TAG",
+    "TRAINED",
     "TURN",
     "VERSION",
     "OperationRecord",
@@ -42,8 +43,13 @@ KIND, ENDPOINT, SERVICE, HOLDER, CLAIM, TURN = "kind", "endpoint", "service", "h
 SILENCE_S: Final = 60.0
 VERSION: Final = "version"  # what an operation notes as soon as it knows which one it is about
 MANAGED: Final = "managed"  # what a deployment for ClearML Serving's own Triton controller notes: "true"
+TRAINED: Final = "trained model"  # as what a deployment shows the model that it was made from among its input models
+DONE: Final = ("completed", "published", "closed")
 PAGE: Final = 200
-FIELDS: Final = ("id", "name", "status", "status_message", "created", "last_update", "tags", "hyperparams.properties")
+FIELDS: Final = (
+    "id", "name", "status", "status_message", "created", "last_update", "tags", "hyperparams.properties",
+    "models.input",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,7 @@ class OperationRecord:
     holder: Holder | None  # None if what is written there cannot be read
     properties: Mapping[str, str]
     message: str = ""
+    trained_id: str = ""  # the ClearML model that a deployment was made from; "" if that was a file
 
     def __str__(self) -> str:
         by = f" by {self.holder}" if self.holder else ""
@@ -71,6 +78,11 @@ class OperationRecord:
         """The version of the endpoint that it is about; None if it names none, or did not get so far."""
         text = self.properties.get(VERSION, "")
         return int(text) if text.isdigit() else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it came to its end without a failure."""
+        return self.status in DONE
 
     @property
     def is_gone(self) -> bool:
@@ -198,7 +210,13 @@ def _record(task: Any) -> OperationRecord | None:
         holder=_holder(properties.get(HOLDER, "")),
         properties=properties,
         message=document.get("status_message") or "",
+        trained_id=_trained_id((document.get("models") or {}).get("input") or []),
     )
+
+
+def _trained_id(used: Sequence[Mapping[str, Any]]) -> str:
+    found = next((str(entry.get("model") or "") for entry in used if entry.get("name") == TRAINED), "")
+    return found.removeprefix("__DELETED__")  # how ClearML goes on naming a model that was deleted
 
 
 def _holder(text: str) -> Holder | None:

@@ -16,6 +16,7 @@ from tao2serve import __version__
 from tao2serve.errors import ServiceError
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.operation import Operation
+from tao2serve.registry.operations import TRAINED
 from tao2serve.registry.package import Package
 from tao2serve.registry.session import clearml, translated
 from tao2serve.values import ModelArtifact, TrainedModel
@@ -132,7 +133,7 @@ def publish(
     require_storage(operation)
     if trained is not None:
         with translated(f"ClearML task {operation.id}", "did not take its input model"):
-            operation.task.set_input_model(model_id=trained.model_id, name="trained model")
+            operation.task.set_input_model(model_id=trained.model_id, name=TRAINED)
     known = find_published(package, preferred=preferred)
     if known is not None:
         use_published(operation, known.model_id)

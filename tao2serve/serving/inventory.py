@@ -78,6 +78,22 @@ class Inventory:
                 found.setdefault((record.endpoint, record.version), model)
         return found
 
+    def maker(self, endpoint: str, version: int) -> OperationRecord | None:
+        """Return the deployment that a registered version came from; None if no operation is known to have made it.
+
+        Of several that name it, such as one that was killed and the one that went on with it, the first that ended
+        well. Their inputs have the same content, and may come from different trained models all the same.
+        """
+        entry = self.state.endpoints.get(f"{endpoint}/{version}")
+        found = [
+            record
+            for record in self.operations
+            if record.kind == "deploy" and (record.endpoint, record.version) == (endpoint, version)
+            if entry is not None and entry.model_id and record.properties.get("model") == entry.model_id
+        ]
+        done = [record for record in found if record.is_done]
+        return done[-1] if done else found[0] if found else None
+
     def managed(self) -> frozenset[tuple[str, int]]:
         """Return the versions that ClearML Serving's own controller brings to Triton, and nobody can unload there."""
         found: dict[tuple[str, int | None], bool] = {}

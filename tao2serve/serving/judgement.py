@@ -40,6 +40,7 @@ class VersionStatus:
     traffic: ModelTraffic | None
     known_to: tuple[str, ...]  # task ids of living instances
     instances: int  # how many live
+    is_managed: bool = False  # ClearML Serving's own controller brings it to Triton
 
     @property
     def is_routed(self) -> bool:
@@ -109,10 +110,10 @@ def _servers(
         yield Note(
             kind="server-away", subject="inference service", fact="does not answer", mend="start it, or mend its URL"
         )
-    if not triton_is_there and not managed:
+    if not triton_is_there:
         yield Note(
             kind="server-away", subject="Triton", fact="does not answer: its models and traffic are not known",
-            mend="start it, or set TAO2SERVE_TRITON_GRPC",
+            mend=f"start {'its controller' if managed else 'it'}, or set TAO2SERVE_TRITON_GRPC",
         )  # fmt: skip
     if not any(instance.is_alive for instance in instances):
         yield Note(
@@ -167,9 +168,7 @@ def _version(endpoint: EndpointStatus, version: VersionStatus) -> Iterator[Note]
     if version.is_ready is False:
         yield Note(
             kind="version-not-ready", subject=subject, fact=f"is not ready on Triton as {version.triton_model}",
-            mend=f"tao2serve rollback {name}, or load it: tao2serve promote {name} {version.version}"
-            if version.is_routed
-            else f"tao2serve promote {name} {version.version} loads it; tao2serve undeploy {subject} removes it",
+            mend=_to_make_ready(name, version),
         )  # fmt: skip
     if len(version.known_to) < version.instances:
         yield Note(
@@ -187,6 +186,16 @@ def _version(endpoint: EndpointStatus, version: VersionStatus) -> Iterator[Note]
             kind="no-traffic", subject=subject, fact="gets no requests from the alias",
             mend=f"keep it to go back to, or remove it: tao2serve undeploy {subject}",
         )  # fmt: skip
+
+
+def _to_make_ready(name: str, version: VersionStatus) -> str:
+    number = version.version
+    if version.is_managed:  # nobody but the controller loads it
+        wait = "the controller loads it after its next look, or its log says why not"
+        return f"tao2serve rollback {name}, or wait: {wait}" if version.is_routed else f"wait: {wait}"
+    if version.is_routed:
+        return f"tao2serve rollback {name}, or load it: tao2serve promote {name} {number}"
+    return f"tao2serve promote {name} {number} loads it; tao2serve undeploy {name}/{number} removes it"
 
 
 def _left_over(inventory: Inventory, only: str) -> Iterator[Note]:

@@ -22,10 +22,10 @@ from tao2serve.serving.judgement import EndpointStatus, Note, VersionStatus, jud
 from tao2serve.serving.names import triton_model_name
 from tao2serve.serving.ownership import mark_of, with_proof
 from tao2serve.serving.service import service_task
-from tao2serve.serving.state import ServiceState
+from tao2serve.serving.state import ServiceState, split_url
 from tao2serve.triton.control import ModelTraffic, TritonControl
 
-__all__ = ["ServiceStatus", "Side", "read_status"]
+__all__ = ["ServiceStatus", "Side", "read_status", "source_of"]
 
 LAST_OPERATIONS = 5
 
@@ -48,7 +48,7 @@ class ServiceStatus:
     service_status: str
     inference: Side
     triton: Side
-    repository: str
+    repository: str  # "" if it is not known here, or is the controller's own
     poll_s: float
     instances: tuple[Instance, ...]
     state: ServiceState
@@ -56,6 +56,7 @@ class ServiceStatus:
     running: tuple[OperationRecord, ...]
     now: datetime  # by the server's clock
     notes: tuple[Note, ...]
+    managed: bool = False  # ClearML Serving's own controller runs Triton
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `status`, as docs/rollout.md lists its members."""
@@ -64,7 +65,7 @@ class ServiceStatus:
             "service": {"id": self.service_id, "name": self.service_name, "status": self.service_status},
             "inference": _side(self.inference) | {"poll_s": self.poll_s},
             "instances": [self._instance(instance) for instance in self.instances],
-            "triton": _side(self.triton),
+            "triton": _side(self.triton) | {"managed": self.managed},
             "model_repository": self.repository or None,
             "endpoints": [self._endpoint(endpoint) for endpoint in self.endpoints],
             "running": [_operation(record, is_running=True) for record in self.running],
@@ -110,17 +111,18 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
     state = state_of(task)
     instances, now = Instances(task.id).read(), server_time()
     managed = settings.managed
+    repository = None if managed else settings.model_repository  # the controller fills a folder of its own
     address = settings.triton_grpc or _general(task, "triton_grpc_server")
-    triton, models, traffic = _ask_triton("" if managed else address, managed=managed)
+    triton, models, traffic = _ask_triton(address, managed=managed)
     inventory = with_proof(Inventory(
         state=state,
         operations=list_operations(task.id),
         elsewhere=read_elsewhere(task.id),
-        folders=None if managed else read_folders(settings.model_repository),
+        folders=read_folders(repository),
         on_triton=models,
         mark=mark_of(task.id),
         now=now,
-    ), settings.model_repository)  # fmt: skip
+    ), repository)  # fmt: skip
     if endpoint and endpoint not in state.names() and endpoint not in {name.endpoint for name in inventory.orphans()}:
         raise InputError(
             f"endpoint {endpoint}",
@@ -132,14 +134,15 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
     alive = [instance for instance in instances if instance.is_alive]
     names = state.names() if not endpoint else (endpoint,)
     known = _models(state)
+    sources = _sources(inventory, known)
     endpoints = tuple(
-        _endpoint_status(name, inference.address, inventory, alive, known, traffic)
+        _endpoint_status(name, inference.address, inventory, alive, known, sources, traffic)
         for name in names
         if name in state.names()
     )
     return ServiceStatus(
         service_id=task.id, service_name=task.name, service_status=str(task.status), inference=inference,
-        triton=triton, repository=str(settings.model_repository or ""), poll_s=poll_of(instances, settings),
+        triton=triton, repository=str(repository or ""), poll_s=poll_of(instances, settings),
         instances=instances, state=state, endpoints=endpoints,
         running=tuple(record for record in inventory.operations if record.goes_on(now)),
         now=now,
@@ -147,6 +150,7 @@ def read_status(endpoint: str, settings: Settings) -> ServiceStatus:
             inventory, endpoints, only=endpoint, instances=instances,
             inference_is_there=inference.is_there, triton_is_there=triton.is_there, managed=managed,
         ),
+        managed=managed,
     )  # fmt: skip
 
 
@@ -159,12 +163,13 @@ def _general(task: Any, name: str) -> str:
 
 def _ask_triton(address: str, *, managed: bool) -> tuple[Side, dict[str, bool] | None, Mapping[str, ModelTraffic]]:
     if not address:
-        why = "ClearML Serving's own controller owns it" if managed else "its address is not known"
-        return Side(address="", is_there=False, problem=why), None, {}
+        return Side(address="", is_there=False, problem="its address is not known"), None, {}
     try:
         with TritonControl(address, timeout_s=5.0) as control:
-            if not control.is_ready():
-                return Side(address=address, is_there=False, problem="cannot be reached or is not ready"), None, {}
+            # One model that does not load keeps the controller's Triton from being ready, and the others serve.
+            if not (control.is_live() if managed else control.is_ready()):
+                lacks = "live" if managed else "ready"
+                return Side(address=address, is_there=False, problem=f"cannot be reached or is not {lacks}"), None, {}
             return Side(address=address, is_there=True), control.models(), control.traffic()
     except Tao2ServeError as error:
         return Side(address=address, is_there=False, problem=f"{error.fact}: {error.evidence}"), None, {}
@@ -181,26 +186,44 @@ def _ask_inference(base_url: str) -> Side:
 class _Model:
     """What ClearML knows of a published model."""
 
-    name: str
     precision: str
-    source_id: str
-    source_name: str = ""
+    source_id: str  # of what it was published from, first
 
 
 def _models(state: ServiceState) -> dict[str, _Model]:
     """Return by id the models that registered versions name, as far as ClearML still has them."""
     ids = [entry.model_id for entry in state.endpoints.values() if entry.model_id]
     with translated("ClearML", "did not tell the models of the endpoints"):
-        found = get_by_ids("models", ids, fields=["name", "metadata"])
-        sources = {key: text(row, "metadata", "source_model", "value") for key, row in found.items()}
-        named = get_by_ids("models", list(sources.values()), fields=["name"])
+        found = get_by_ids("models", ids, fields=["metadata"])
     return {
         key: _Model(
-            name=text(row, "name"), precision=text(row, "metadata", "precision", "value"), source_id=sources[key],
-            source_name=text(named.get(sources[key]), "name"),
+            precision=text(row, "metadata", "precision", "value"),
+            source_id=text(row, "metadata", "source_model", "value"),
         )
         for key, row in found.items()
-    }  # fmt: skip
+    }
+
+
+def source_of(inventory: Inventory, url: str, *, published_from: str) -> str:
+    """Return the id of the trained model that a registered version came from; "" if that was a file.
+
+    Its own deployment knows: the published model may be shared by versions whose trained models have equal content,
+    and says only what the first was `published_from`. That counts for versions whose deployment is not known.
+    """
+    name, version = split_url(url)
+    maker = inventory.maker(name, version) if version is not None else None
+    return maker.trained_id if maker is not None else published_from
+
+
+def _sources(inventory: Inventory, models: Mapping[str, _Model]) -> dict[str, tuple[str, str]]:
+    """Return by url the id and the name of the trained model of each registered version; "" for what is not known."""
+    ids = {}
+    for url, entry in inventory.state.endpoints.items():
+        model = models.get(entry.model_id)
+        ids[url] = source_of(inventory, url, published_from=model.source_id if model else "")
+    with translated("ClearML", "did not tell the trained models of the endpoints"):
+        named = get_by_ids("models", list(ids.values()), fields=["name"])
+    return {url: (source, text(named.get(source), "name")) for url, source in ids.items()}
 
 
 def _endpoint_status(
@@ -209,6 +232,7 @@ def _endpoint_status(
     inventory: Inventory,
     alive: Sequence[Instance],
     models: Mapping[str, _Model],
+    sources: Mapping[str, tuple[str, str]],
     traffic: Mapping[str, ModelTraffic],
 ) -> EndpointStatus:
     state = inventory.state
@@ -217,14 +241,14 @@ def _endpoint_status(
     for version in state.versions(name):
         url = f"{name}/{version}"
         entry = state.endpoints[url]
-        model = models.get(entry.model_id)
+        model, (source_id, source_name) = models.get(entry.model_id), sources[url]
         triton_model = triton_model_name(name, version)
         versions.append(VersionStatus(
             version=version, url=f"{base_url}/{url}" if base_url else "", share=weights.get(version, 0.0),
             other_aliases=tuple(alias for alias in state.routed_urls().get(url, ()) if alias != name),
             model_id=entry.model_id, model_is_there=model is not None,
             precision=model.precision if model else "",
-            source_id=model.source_id if model else "", source_name=model.source_name if model else "",
+            source_id=source_id, source_name=source_name, is_managed=entry.is_managed,
             triton_model=triton_model,
             is_ready=None if inventory.on_triton is None else inventory.on_triton.get(triton_model, False),
             traffic=traffic.get(triton_model),

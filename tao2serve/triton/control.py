@@ -55,6 +55,10 @@ class TritonControl:
         """Whether the server is there and ready; never raises."""
         return self._says("is_server_ready")
 
+    def is_live(self) -> bool:
+        """Whether the server is there; it may have models that did not load. Never raises."""
+        return self._says("is_server_live")
+
     def require_ready(self) -> None:
         """Raise ServiceError unless the server is there and ready."""
         if not self.is_ready():
@@ -62,7 +66,7 @@ class TritonControl:
 
     def require_live(self) -> None:
         """Raise ServiceError unless the server is there; it may have models that did not load."""
-        if not self._says("is_server_live"):
+        if not self.is_live():
             raise self._not("live")
 
     def parameters(self, name: str) -> dict[str, str]:

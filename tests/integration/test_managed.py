@@ -83,6 +83,37 @@ def test_the_controller_wrote_the_configuration_that_we_would(
         assert (theirs_at / "1" / name).read_bytes() == (ours_at / "1" / name).read_bytes()
 
 
+def test_status_asks_the_triton_of_the_controller(managed_sandbox: CommandLine, managed: dict[str, Any]) -> None:
+    """Readiness and traffic as of a Triton of ours; a repository, which is the controller's, is neither shown nor
+    missed. A Triton that cannot be reached is away, and said to be."""
+    document = managed_sandbox.tao2serve("status", "street", "--json").assert_success().document
+    assert document["triton"] == {
+        "address": managed_sandbox.environment["TAO2SERVE_TRITON_GRPC"], "reachable": True, "problem": "",
+        "managed": True,
+    }  # fmt: skip
+    assert document["model_repository"] is None
+    version = document["endpoints"][0]["versions"][0]
+    assert version["source_model_id"] == managed["source"]["model_id"]
+    seen = version["triton"]
+    assert (seen["model"], seen["ready"]) == (f"street_{version['version']}", True)
+    assert seen["requests_since_load"] > 0
+    assert seen["last_request"]
+    post(managed["endpoint"]["url"], PICTURE.read_bytes())
+    later = managed_sandbox.tao2serve("status", "street", "--json").document["endpoints"][0]["versions"][0]["triton"]
+    assert later["requests_since_load"] > seen["requests_since_load"]
+    assert not {"server-away", "orphan", "stranger", "version-not-ready"} & {note["kind"] for note in document["notes"]}
+    page = managed_sandbox.tao2serve("status", "street").assert_success().stdout
+    assert "answers; ClearML Serving's own controller runs it" in page
+    assert "repository" not in page
+    assert "?" not in page
+    environment = {**managed_sandbox.environment, "TAO2SERVE_TRITON_GRPC": "127.0.0.1:9"}
+    astray = CommandLine(environment=environment, folder=managed_sandbox.folder)
+    blind = astray.tao2serve("status", "street", "--json").assert_success().document
+    assert blind["triton"]["reachable"] is False
+    assert blind["endpoints"][0]["versions"][0]["triton"]["ready"] is None
+    assert "server-away" in {note["kind"] for note in blind["notes"]}
+
+
 def test_stock_clearml_serving_shows_the_auxiliary_configuration(
     managed_sandbox: CommandLine, managed: dict[str, Any]
 ) -> None:
@@ -128,10 +159,11 @@ def test_versions_go_forth_and_back(managed_sandbox: CommandLine, managed: dict[
     )
     again = ("deploy", "--project", "street-detector", "--endpoint", "street", "--image", PICTURE, "--json")
     assert managed_sandbox.tao2serve(*again).assert_success().document["changed"] is False
-    first, second = (
-        managed["endpoint"],
-        managed_sandbox.tao2serve(*again, "--force").assert_success().document["endpoint"],
-    )
+    # The same content, from a file: the package is there, and the version came from no model of ClearML's.
+    anew = ("deploy", WEIGHTS, *again[3:], "--force")
+    first, made = managed["endpoint"], managed_sandbox.tao2serve(*anew).assert_success().document
+    second = made["endpoint"]
+    assert made["artifact"]["model_id"] == managed["artifact"]["model_id"]
     assert int(second["version"]) > int(first["version"])
 
     def answering() -> str:
@@ -139,6 +171,9 @@ def test_versions_go_forth_and_back(managed_sandbox: CommandLine, managed: dict[
 
     assert answering() == second["version"]
     assert post(first["url"], PICTURE.read_bytes()).json()["model"]["version"] == first["version"]
+    (endpoint,) = managed_sandbox.tao2serve("status", "street", "--json").assert_success().document["endpoints"]
+    sources = {version["version"]: version["source_model_id"] for version in endpoint["versions"]}
+    assert sources == {first["version"]: managed["source"]["model_id"], second["version"]: None}
     plain.tao2serve("rollback", "street", "--json").assert_success()
     assert answering() == first["version"]
     managed_sandbox.tao2serve("promote", "street", second["version"], "--json").assert_success()

@@ -79,6 +79,14 @@ def test_a_wide_page_has_ids_that_can_be_copied() -> None:
     assert f"{MODEL} (gone)" in status_text(STATUS, width=160)
 
 
+def test_no_repository_is_shown_where_the_controller_has_its_own() -> None:
+    """It says who runs Triton instead; without it, a repository that is not known says which setting tells."""
+    text = status_text(replace(STATUS, repository="", managed=True), width=160)
+    assert "repository" not in text.split("street  ")[0]
+    assert "ClearML Serving's own controller runs it" in text
+    assert "set TAO2SERVE_MODEL_REPOSITORY" in status_text(replace(STATUS, repository=""), width=160)
+
+
 def test_nothing_deployed_says_what_to_do() -> None:
     """It is no error."""
     text = status_text(replace(STATUS, endpoints=(), running=(), notes=()), width=80)

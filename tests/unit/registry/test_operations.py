@@ -70,13 +70,30 @@ def test_a_process_that_is_hidden_is_not_taken_for_gone(
     assert not record_of(strange).goes_on(NOW + timedelta(seconds=61))
 
 
-def task_of(said: str) -> Any:
+def task_of(said: str, **more: Any) -> Any:
     properties = {"kind": "deploy", "endpoint": "street", "holder": said}
     document = {
         "id": "t", "status": "in_progress",
         "hyperparams": {"properties": {name: {"value": value} for name, value in properties.items()}},
+        **more,
     }  # fmt: skip
     return SimpleNamespace(data=SimpleNamespace(to_dict=lambda: document, created=NOW, last_update=NOW))
+
+
+@pytest.mark.parametrize(
+    ("used", "trained_id"),
+    [
+        ([{"name": "published artifact", "model": "p"}, {"name": "trained model", "model": "m"}], "m"),
+        ([{"name": "published artifact", "model": "p"}], ""),  # made from a file
+        ([{"name": "trained model", "model": "__DELETED__m"}], "m"),
+        (None, ""),
+    ],
+)
+def test_a_deployment_tells_what_it_was_made_from(used: Any, trained_id: str) -> None:
+    """By its input models: the trained one, not the published one that it found; also once ClearML has deleted it."""
+    record = _record(task_of("", models={"input": used}))
+    assert record is not None
+    assert record.trained_id == trained_id
 
 
 def test_what_a_later_release_says_besides_is_passed_over() -> None:
