@@ -14,6 +14,7 @@ from tao2serve.config import Settings
 from tao2serve.deployment.request import DeployRequest
 from tao2serve.export.local import neutral_picture
 from tao2serve.images import find_images
+from tao2serve.registry.naming import named_as_known
 from tao2serve.registry.source import ResolvedSource, give_to_clearml, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.tao.params import to_params
@@ -65,8 +66,9 @@ def choose(
     Raises as `resolve` and `read_experiment` do.
     """
     source = resolve(request.source, directory=folder, on_news=on_news)
-    spec = read_experiment(source.experiment_spec, clustering=request.clustering)
-    params = DetectorParams.from_dict(to_params(spec))
+    with named_as_known(source, made=folder / "made"):
+        spec = read_experiment(source.experiment_spec, clustering=request.clustering)
+        params = DetectorParams.from_dict(to_params(spec))
     image = request.image or neutral_picture(params)
     if upload:  # not before the spec is read: what cannot be deployed leaves nothing in ClearML
         source = give_to_clearml(source, request.source, on_news=on_news)
