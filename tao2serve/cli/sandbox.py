@@ -124,7 +124,7 @@ def logs(
     paths = SandboxPaths(home())
     found = {path.stem: path for path in sorted(paths.logs.glob("*.log"))}
     if not found:
-        raise NotReadyError(f"sandbox in {paths.home}", "was never up, so it has no logs", hint="tao2serve sandbox up")
+        raise NotReadyError(f"sandbox in {paths.home}", "is not up, and has left no logs", hint="tao2serve sandbox up")
     if name and name not in found:
         known = ", ".join(found)
         raise UsageError(f"log {name!r}", "is not there", evidence=f"logs: {known}", hint="name one of these, or none")
