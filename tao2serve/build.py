@@ -10,6 +10,7 @@ from typing import Any
 from tao2serve.artifact_request import ArtifactRequest, to_serve
 from tao2serve.artifacts import make_artifacts
 from tao2serve.config import Settings
+from tao2serve.registry.naming import named_as_known
 from tao2serve.registry.source import ResolvedSource, Source, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.serving.names import check_endpoint_name
@@ -89,9 +90,13 @@ def build(request: BuildRequest, settings: Settings, *, steps: Steps) -> Build:
             step.note(f"{source.weights.name}: {source.reason}")
             # Only who clusters boxes needs the spec; the network alone is tensors in, tensors out.
             needs_spec = source.spec is not None or settings.placement == "ensemble" or request.clustering is not None
-            spec = read_experiment(source.experiment_spec, clustering=request.clustering) if needs_spec else None
-            params = DetectorParams.from_dict(to_params(spec)) if spec else None
-        made = make_artifacts(source.weights, spec, request.artifacts, settings, folder=folder / "made", steps=steps)
+            with named_as_known(source, made=folder / "made"):
+                spec = read_experiment(source.experiment_spec, clustering=request.clustering) if needs_spec else None
+                params = DetectorParams.from_dict(to_params(spec)) if spec else None
+        with named_as_known(source, made=folder / "made"):
+            made = make_artifacts(
+                source.weights, spec, request.artifacts, settings, folder=folder / "made", steps=steps
+            )
         with steps.step("write the Triton models") as step:
             check_servable(made.model, settings)
             models = models_of(made.model, params, settings, name=request.name)

@@ -8,7 +8,9 @@ from tao2serve.cli.options import Json
 from tao2serve.cli.output import print_json, print_text
 
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="The settings in effect, and what settings there are."
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="The settings in effect, and what settings there are.\n\nExample: tao2serve config show",
 )
 
 
@@ -30,7 +32,7 @@ def show(json_output: Json = False) -> None:
     print_text("\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for name, value, origin in rows))
 
 
-@app.command()
+@app.command(short_help="Print the JSON schema of tao2serve.toml.")
 def schema(json_output: Json = False) -> None:
     """Print the JSON schema of tao2serve.toml, for editors and checkers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,8 +33,8 @@ def demo(
     from tao2serve.config import home
     from tao2serve.demo import run_demo
 
-    folder = output.absolute()
-    with quiet(folder / "demo.log") as terminal, shown_steps(terminal) as steps:
+    folder = Path(os.path.realpath(output))  # printed at the end, and to be clicked on: without ../
+    with quiet(folder / "demo.log", remedy="choose another -o DIR") as terminal, shown_steps(terminal) as steps:
         result = run_demo(output=folder, home=home(), keep=keep, steps=steps)
     if json_output:
         print_json(result.to_dict())

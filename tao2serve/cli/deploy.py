@@ -79,12 +79,16 @@ def deploy(
     ] = None,
     slo: Annotated[
         list[str] | None,
-        typer.Option("--slo", help="Load gate before the alias is touched, such as p99=250ms; needs --gate-images."),
+        typer.Option(
+            "--slo", metavar="LIMIT", help="Load gate before the alias is touched: p99=250ms; needs --gate-images."
+        ),
     ] = None,
     gate_images: Annotated[
         Path | None, typer.Option("--gate-images", metavar="DIR", help="Pictures for the load gate.")
     ] = None,
-    gate_time: Annotated[str, typer.Option("--gate-time", help="How long the load gate measures.")] = "10s",
+    gate_time: Annotated[
+        str, typer.Option("--gate-time", metavar="TIME", help="How long the load gate measures: 20s, 2m.")
+    ] = "10s",
     force: Annotated[
         bool, typer.Option("--force", help="Make a new version, though an earlier one is the same.")
     ] = False,
@@ -96,7 +100,10 @@ def deploy(
 
     Run again with nothing changed it changes nothing; after a run that was killed it goes on.
 
-    Example: tao2serve deploy --project street-detector --endpoint street --canary 10
+    Example: tao2serve deploy --project street-detector --endpoint street --image street.jpg
+
+    Example for the next version: tao2serve deploy --project street-detector --endpoint street --image street.jpg
+    --canary 10
     """
     from tao2serve.config import home, load_settings
     from tao2serve.deploy import DeployRequest

@@ -109,6 +109,7 @@ def export(
     """
     from tao2serve.artifacts import make_artifacts
     from tao2serve.config import home, load_settings
+    from tao2serve.registry.naming import named_as_known
     from tao2serve.registry.source import Source, resolve
     from tao2serve.tao.params import to_params
     from tao2serve.tao.reading import clustering_beside, read_experiment
@@ -146,11 +147,13 @@ def export(
             resolved = resolve(wanted, directory=Path(folder) / "source", on_news=step.news)
             # Without a spec there is an ONNX file all the same; a clustering file has nothing to lie over.
             with_spec = resolved.spec is not None or clustering is not None
-            experiment = read_experiment(resolved.experiment_spec, clustering=clustering) if with_spec else None
+            with named_as_known(resolved, made=Path(folder) / "made"):
+                experiment = read_experiment(resolved.experiment_spec, clustering=clustering) if with_spec else None
             step.note(f"{resolved.weights.name}: {resolved.reason}")
-        made = make_artifacts(
-            resolved.weights, experiment, request, settings, folder=Path(folder) / "made", steps=steps
-        )
+        with named_as_known(resolved, made=Path(folder) / "made"):
+            made = make_artifacts(
+                resolved.weights, experiment, request, settings, folder=Path(folder) / "made", steps=steps
+            )
         contents = _contents(made, output)
         plain = made.original or made.model
         scales_path = output / f"{plain.path.stem}.tensor_scales.json" if made.scales else None

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 def loadtest(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name in the serving service, or a URL.")],
     images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Pictures to post, in turn.")],
-    users: Annotated[int, typer.Option("--users", help="Clients that each post, wait and post again.")] = 1,
-    run_time: Annotated[str, typer.Option("--run-time", help="How long to measure: 20s, 2m.")] = "20s",
-    warmup: Annotated[str, typer.Option("--warmup", help="Time before that, not counted.")] = "2s",
+    users: Annotated[
+        int, typer.Option("--users", metavar="N", help="Clients that each post, wait and post again.")
+    ] = 1,
+    run_time: Annotated[str, typer.Option("--run-time", metavar="TIME", help="How long to measure: 20s, 2m.")] = "20s",
+    warmup: Annotated[str, typer.Option("--warmup", metavar="TIME", help="Time before that, not counted.")] = "2s",
     slo: Annotated[
-        list[str] | None, typer.Option("--slo", help="Gate, such as p99=50ms, failure-ratio=1%, throughput=20rps.")
+        list[str] | None,
+        typer.Option(
+            "--slo",
+            metavar="LIMIT",
+            help="Gate: p99=50ms, failure-ratio=1%, throughput=20rps; may be given several times.",
+        ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv.")

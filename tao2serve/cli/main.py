@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,12 +35,14 @@ from tao2serve.cli import (
     undeploy,
     verify,
 )
+from tao2serve.cli.help import Command
 from tao2serve.cli.output import Told, error_document, print_error, print_json
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
 from tao2serve.registry.patience import away
 
 INTERRUPTED = 130
+NO_TEMPORARY = "No usable temporary directory"  # the standard library's words, and all there is to know it by
 
 # Without rich markup the help needs no rich, and answers in a tenth of a second.
 app = typer.Typer(
@@ -65,25 +68,28 @@ def tao2serve(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take detectors trained with NVIDIA TAO from ClearML to a verified, load-tested endpoint."""
+    """Take detectors trained with NVIDIA TAO from ClearML to a verified, load-tested endpoint.
+
+    Example: tao2serve deploy --project street-detector --endpoint street --image street.jpg
+    """
 
 
-app.command("demo", short_help="Show all of it once, on a bare machine.")(demo.demo)
+app.command("demo", cls=Command, short_help="Show all of it once, on a bare machine.")(demo.demo)
 app.add_typer(sandbox.app, name="sandbox", short_help="Start, inspect and stop the local stack.")
-app.command("models", short_help="List the trained TAO models in ClearML.")(models.models)
-app.command("export", short_help="Turn a trained model into ONNX.")(export.export)
-app.command("inspect", short_help="Say what a model file or spec is.")(inspect.inspect)
-app.command("verify", short_help="Compare two forms of a model.")(verify.verify)
-app.command("decode", short_help="Turn raw grids into detections.")(decode.decode)
-app.command("build", short_help="Write Triton models without deploying.")(build.build)
-app.command("deploy", short_help="Serve a trained model as an endpoint.")(deploy.deploy)
-app.command("status", short_help="Show what serves, and what is left over.")(status.status)
-app.command("promote", short_help="Give a version its endpoint's requests.")(promote.promote)
-app.command("rollback", short_help="Go back to the route before.")(rollback.rollback)
-app.command("undeploy", short_help="Remove versions that get no requests.")(undeploy.undeploy)
-app.command("predict", short_help="Ask an endpoint about pictures.")(predict.predict)
-app.command("loadtest", short_help="Measure an endpoint under load.")(loadtest.loadtest)
-app.command("doctor", short_help="Say what is here, missing or wrong.")(doctor.doctor)
+app.command("models", cls=Command, short_help="List the trained TAO models in ClearML.")(models.models)
+app.command("export", cls=Command, short_help="Turn a trained model into ONNX.")(export.export)
+app.command("inspect", cls=Command, short_help="Say what a model file or spec is.")(inspect.inspect)
+app.command("verify", cls=Command, short_help="Compare two forms of a model.")(verify.verify)
+app.command("decode", cls=Command, short_help="Turn raw grids into detections.")(decode.decode)
+app.command("build", cls=Command, short_help="Write Triton models without deploying.")(build.build)
+app.command("deploy", cls=Command, short_help="Serve a trained model as an endpoint.")(deploy.deploy)
+app.command("status", cls=Command, short_help="Show what serves, and what is left over.")(status.status)
+app.command("promote", cls=Command, short_help="Give a version its endpoint's requests.")(promote.promote)
+app.command("rollback", cls=Command, short_help="Go back to the route before.")(rollback.rollback)
+app.command("undeploy", cls=Command, short_help="Remove versions that get no requests.")(undeploy.undeploy)
+app.command("predict", cls=Command, short_help="Ask an endpoint about pictures.")(predict.predict)
+app.command("loadtest", cls=Command, short_help="Measure an endpoint under load.")(loadtest.loadtest)
+app.command("doctor", cls=Command, short_help="Say what is here, missing or wrong.")(doctor.doctor)
 app.add_typer(config.app, name="config", short_help="Show settings and where they come from.")
 app.add_typer(render.app, name="render", short_help="Write files for running all of it elsewhere.")
 
@@ -120,6 +126,8 @@ def run(arguments: list[str]) -> int:
             return _interrupted(as_json=as_json)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _disk_full(error, as_json=as_json)
+        if isinstance(error, FileNotFoundError) and (error.strerror or "").startswith(NO_TEMPORARY):
+            return _no_temporary_folder(error, as_json=as_json)
         if (gone := away()) is not None:  # the SDK passes it on as it likes
             print_error(gone, as_json=as_json)
             return gone.exit_code
@@ -135,6 +143,18 @@ def _disk_full(error: OSError, *, as_json: bool) -> int:
     with contextlib.suppress(OSError):
         print_error(full, as_json=as_json)
     return full.exit_code
+
+
+def _no_temporary_folder(error: OSError, *, as_json: bool) -> int:
+    """Nor is a machine on which no temporary folder can be written, or all are full."""
+    missing = ToolError(
+        "temporary folder",
+        "cannot be written, or is full",
+        evidence=error.strerror or "",
+        hint="make room, or choose another: export TMPDIR=DIR",
+    )
+    print_error(missing, as_json=as_json)
+    return missing.exit_code
 
 
 def _interrupted(*, as_json: bool) -> int:
@@ -176,8 +196,10 @@ def _keep_traceback(error: Exception) -> Path | None:
     """Write the traceback where logs go, or to the temporary folder if that cannot be written."""
     from tao2serve.config import home
 
-    for folder in (home() / "logs", Path(tempfile.gettempdir())):
-        with contextlib.suppress(OSError):
+    places: tuple[Callable[[], Path], ...] = (lambda: home() / "logs", lambda: Path(tempfile.gettempdir()))
+    for place in places:
+        with contextlib.suppress(OSError):  # there may be no temporary folder either
+            folder = place()
             folder.mkdir(parents=True, exist_ok=True)
             log = folder / "tao2serve-defect.log"
             log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

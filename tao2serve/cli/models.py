@@ -12,7 +12,7 @@ from tao2serve.cli.options import Json, Metric, Project, Tags, Task, selectors
 from tao2serve.cli.output import print_json, print_text, quiet
 
 if TYPE_CHECKING:
-    from tao2serve.registry.trained import BestModel
+    from tao2serve.registry.trained import BestModel, Selectors
     from tao2serve.values import TrainedModel
 
 NARROWEST: Final = 88
@@ -52,7 +52,16 @@ def models(
         width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
         print_text(models_table(found, best, metric=chosen.metric, why_none=why_none, width=width))
     else:
-        print_text(f"No trained TAO model in {chosen}.")
+        print_text(none_found(chosen))
+
+
+def none_found(chosen: Selectors) -> str:
+    """Return the sentence for an empty list, with all that was asked for."""
+    asked = [f"is in project {chosen.project!r}"] * bool(chosen.project)
+    asked += [f"comes from a task whose name fits {chosen.task!r}"] * bool(chosen.task)
+    asked += [f"has tag {tag!r}" for tag in chosen.tags]
+    *first, last = asked or ["is in ClearML"]
+    return f"No trained TAO model {' and '.join(filter(None, (', '.join(first), last)))}."
 
 
 def models_document(found: Sequence[TrainedModel], best: BestModel | None) -> dict[str, Any]:

@@ -70,19 +70,19 @@ def print_error(error: Tao2ServeError, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def quiet(log: Path) -> Iterator[IO[str]]:
+def quiet(log: Path, *, remedy: str = "choose another: export TAO2SERVE_HOME=DIR") -> Iterator[IO[str]]:
     """Send what libraries and child processes write to stdout and stderr into `log`; yield the real stderr.
 
     The ClearML SDK prints to both, and stdout belongs to the command's result. Errors of ours that name no
-    log are given this one.
+    log are given this one. Raises UsageError with `remedy`, which says how another folder is chosen, if the log's
+    cannot be written.
     """
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
     except OSError as error:
-        raise UsageError(
-            str(log.parent), "cannot be written", evidence=str(error), hint="choose another -o DIR or TAO2SERVE_HOME"
-        ) from error
+        evidence = error.strerror or str(error)
+        raise UsageError(str(log.parent), "cannot be written", evidence=evidence, hint=remedy) from error
     sys.stdout.flush()
     sys.stderr.flush()
     kept_out, kept_err = os.dup(1), os.dup(2)

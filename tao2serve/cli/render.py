@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Write files for running Triton, ClearML Serving and a proxy elsewhere.",
+    help="Write files for running Triton, ClearML Serving and a proxy elsewhere.\n\n"
+    "Example: tao2serve render compose -o deploy --gpus 1 --host detect.example.org",
 )
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write into.")]
@@ -63,7 +64,7 @@ ServiceId = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Write a Docker Compose project.")
 def compose(
     output: Output,
     triton: Triton = "",
@@ -126,7 +127,7 @@ def compose(
     _render(request, compose_files, output, force=force, as_json=json_output)
 
 
-@app.command()
+@app.command(short_help="Write Kubernetes manifests.")
 def kubernetes(
     output: Output,
     triton: Triton = "",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tao2serve.cli.help import Command
 from tao2serve.cli.options import Json
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="The local stack: ClearML-compatible server, Triton and ClearML Serving on loopback.",
+    help="The local stack: ClearML-compatible server, Triton and ClearML Serving on loopback.\n\n"
+    'Example: tao2serve sandbox up && eval "$(tao2serve sandbox env)"',
 )
 
 
-@app.command()
+@app.command(short_help="Start the stack in the background.")
 def up(
     managed: Annotated[
         bool | None,
@@ -52,7 +54,7 @@ def up(
         print_text('point ClearML tools at it: eval "$(tao2serve sandbox env)"\nstop it: tao2serve sandbox down')
 
 
-@app.command()
+@app.command(short_help="Say what runs and where.")
 def status(json_output: Json = False) -> int:
     """Say what runs and where; exits 6 if it is not all up.
 
@@ -81,7 +83,7 @@ def status(json_output: Json = False) -> int:
     return 0 if document["running"] else NotReadyError.exit_code
 
 
-@app.command()
+@app.command(short_help="Print what to export to use it.")
 def env(json_output: Json = False) -> None:
     """Print what to export so that any ClearML tool works against the sandbox; it holds its credentials.
 
@@ -99,28 +101,33 @@ def env(json_output: Json = False) -> None:
         print_text(shell_exports(variables))
 
 
-@app.command()
+@app.command(cls=Command, short_help="Print the last lines of its logs.")
 def logs(
     name: Annotated[
-        str, typer.Argument(help="clearml-server, triton, triton-controller, clearml-serving, seed; none: all.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="clearml-server, triton, triton-controller, clearml-serving, seed; none: all."
+        ),
     ] = "",
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines of each.")] = 40,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="How many lines of each.")] = 40,
     json_output: Json = False,
 ) -> None:
-    """Print the last lines of the logs.
+    """Print the last lines of the logs, also of a sandbox that is down; exits 6 if there was none.
 
     Example: tao2serve sandbox logs triton -n 100
     """
     from tao2serve.config import home
-    from tao2serve.errors import UsageError
+    from tao2serve.errors import NotReadyError, UsageError
     from tao2serve.sandbox.paths import SandboxPaths
     from tao2serve.sandbox.process import tail
 
-    folder = SandboxPaths(home()).logs
-    found = {path.stem: path for path in sorted(folder.glob("*.log"))}
+    paths = SandboxPaths(home())
+    found = {path.stem: path for path in sorted(paths.logs.glob("*.log"))}
+    if not found:
+        raise NotReadyError(f"sandbox in {paths.home}", "is not up, and has left no logs", hint="tao2serve sandbox up")
     if name and name not in found:
-        known = ", ".join(found) or f"none in {folder}"
-        raise UsageError(f"log {name!r}", "is not there", evidence=f"logs: {known}")
+        known = ", ".join(found)
+        raise UsageError(f"log {name!r}", "is not there", evidence=f"logs: {known}", hint="name one of these, or none")
     chosen = {name: found[name]} if name else found
     if json_output:
         print_json(
@@ -130,9 +137,14 @@ def logs(
         print_text("\n".join(f"== {path}\n{tail(path, lines=lines)}" for path in chosen.values()))
 
 
-@app.command()
+@app.command(short_help="End the stack.")
 def down(
-    purge: Annotated[bool, typer.Option("--purge", help="Remove its data too: runs, models, endpoints.")] = False,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge", help="Remove its data too: runs, models, endpoints; the cache of downloads and the logs stay."
+        ),
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """End the stack; its data stays for the next `up`, unless --purge is given.
@@ -144,26 +156,31 @@ def down(
     from tao2serve.sandbox.paths import SandboxPaths
 
     pointing = stale_variables(SandboxPaths(home()))
+    had_data = SandboxPaths(home()).root.is_dir()
     was_there = stack.down(home(), purge=purge)
+    # Not the sandbox's alone: downloads of any ClearML server by their hash, and the logs of all commands.
+    kept = [path for path in (home() / "cache", home() / "logs") if path.is_dir()] if purge else []
     if json_output:
-        print_json({"outcome": "ok", "was_running": was_there})
-    else:
-        print_text("The sandbox is down." if was_there else f"No sandbox was running in {home()}.")
-        if pointing:
-            print_text(f"This shell still points at it; leave it or: unset {pointing}")
+        print_json({"outcome": "ok", "was_running": was_there, "kept": [str(path) for path in kept]})
+        return
+    print_text("The sandbox is down." if was_there else f"No sandbox was running in {home()}.")
+    if purge and had_data:
+        print_text("Its data is removed.")
+    if kept:
+        print_text(f"Not the sandbox's alone, and kept: {', '.join(map(str, kept))}")
+    if pointing:
+        print_text(f"This shell still points at it; leave it or: unset {pointing}")
 
 
 def stale_variables(paths: SandboxPaths) -> str:
-    """Return the variables of the caller's environment that `sandbox env` of this sandbox has set, by name."""
+    """Return the variables of the caller's environment that `sandbox env` of this sandbox has added, by name."""
     import os
 
-    from tao2serve.sandbox.environment import client_environment
+    from tao2serve.sandbox.environment import left_in
     from tao2serve.sandbox.state import read_state
 
     state = read_state(paths.state)
-    if state is None or os.environ.get("CLEARML_API_HOST") != state.api_url:
-        return ""
-    return " ".join(sorted(name for name in client_environment(paths, state) if name in os.environ))
+    return " ".join(left_in(os.environ, paths, state)) if state is not None else ""
 
 
 def _running(paths: Any) -> SandboxState:

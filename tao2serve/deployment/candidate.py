@@ -16,6 +16,7 @@ from tao2serve.deployment.site import Site
 from tao2serve.errors import Tao2ServeError
 from tao2serve.export.execution import open_model
 from tao2serve.export.local import detect
+from tao2serve.registry.naming import named_as_known
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.operations import OperationRecord, discard, mark, read_records
 from tao2serve.registry.package import Package, pack
@@ -110,10 +111,11 @@ def make_product(job: Job) -> Product:
 
     Raises as `make_artifacts` does, and InputError for an artifact that cannot be served or a picture that is none.
     """
-    made = make_artifacts(
-        job.chosen.source.weights, job.chosen.spec, job.request.artifacts, job.settings, folder=job.folder / "made",
-        steps=job.steps,
-    )  # fmt: skip
+    source, folder = job.chosen.source, job.folder / "made"
+    with named_as_known(source, made=folder):
+        made = make_artifacts(
+            source.weights, job.chosen.spec, job.request.artifacts, job.settings, folder=folder, steps=job.steps
+        )
     with job.steps.step("look at the picture here") as step:
         check_servable(made.model, job.settings)
         limits = (job.settings.max_image_bytes, job.settings.max_image_pixels)

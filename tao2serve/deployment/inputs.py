@@ -17,6 +17,7 @@ from tao2serve.errors import Tao2ServeError
 from tao2serve.export.local import neutral_picture
 from tao2serve.images import find_images
 from tao2serve.registry.fetch import fetch_spec
+from tao2serve.registry.naming import named_as_known
 from tao2serve.registry.source import ResolvedSource, resolve
 from tao2serve.runtime import DetectorParams
 from tao2serve.tao.params import to_params
@@ -69,8 +70,9 @@ def choose(
     Raises as `resolve` and `read_experiment` do.
     """
     source = resolve(request.source, directory=folder, on_news=on_news)
-    spec = read_experiment(source.experiment_spec, clustering=request.clustering)
-    params = DetectorParams.from_dict(to_params(spec))
+    with named_as_known(source, made=folder / "made"):
+        spec = read_experiment(source.experiment_spec, clustering=request.clustering)
+        params = DetectorParams.from_dict(to_params(spec))
     if request.source.spec is not None and source.trained is not None:
         other = fetch_spec(source.trained, directory=folder / "theirs")
         differs = _other_classes(spec, other) if other is not None else ""

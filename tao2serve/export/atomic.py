@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
+import tempfile
 from pathlib import Path
+from typing import Final
 
 from tao2serve.errors import ToolError, UsageError
 
 __all__ = ["write_atomically"]
+
+TEMPORARY: Final = re.compile(r"tao2serve-[a-z]+-\w{8}/")  # as `tempfile` names the folders of our runs
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -34,14 +39,21 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ToolError(
                 str(path.parent), "is full", evidence=f"{len(content):,} bytes of {path.name}",
-                hint="make room there, or choose another output; temporary files lie where TMPDIR says",
+                hint=f"make room there, or {_remedy(path)}",
             ) from error  # fmt: skip
         raise UsageError(
             str(path),
             "cannot be written",
             evidence=error.strerror or str(error),
-            hint="choose another output",
+            hint=_remedy(path),
         ) from error
     finally:
         with contextlib.suppress(OSError):  # gone after success; never there if the folder is not one
             staged.unlink()
+
+
+def _remedy(path: Path) -> str:
+    """Say how another place is chosen: that of a temporary file is no option of any command."""
+    if TEMPORARY.match(os.path.relpath(path, tempfile.gettempdir())):
+        return "choose another: export TMPDIR=DIR"
+    return "choose another output"

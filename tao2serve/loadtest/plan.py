@@ -89,5 +89,5 @@ def make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            str(directory), "cannot be written to", evidence=str(error), hint="choose another -o DIR"
+            str(directory), "cannot be written to", evidence=error.strerror or str(error), hint="choose another -o DIR"
         ) from error

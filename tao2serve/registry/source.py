@@ -40,6 +40,7 @@ class ResolvedSource:
     reason: str  # why this one
     sha256: str  # of the file of weights, without those that an ONNX file may keep beside itself
     spec_sha256: str = ""  # of the spec's bytes, when there is one
+    known_as: tuple[tuple[Path, str], ...] = ()  # of what was fetched: the file here, and its name in ClearML
 
     @property
     def experiment_spec(self) -> Path:
@@ -68,13 +69,16 @@ def resolve(source: Source, *, directory: Path, on_news: Callable[[str], None] =
     if weights is not None and not weights.is_file():
         raise InputError(str(weights), "does not exist")
     best = _find(source)
-    trained = best.model
+    trained, known_as = best.model, []
     if weights is None:
         on_news(f"fetching {trained.name}")
         weights = fetch_weights(trained, directory=directory, on_news=on_news)
+        known_as.append((weights, f"{weights.name} of ClearML model {trained.model_id}"))
     spec = source.spec or fetch_spec(trained, directory=directory)
+    if spec is not None and source.spec is None:
+        known_as.append((spec, f"{spec.name} of ClearML task {trained.task_id}"))
     given = f"given for {trained.name}, {best.reason}" if source.weights else best.reason
-    return _resolved(weights, spec, trained=trained, reason=given)
+    return replace(_resolved(weights, spec, trained=trained, reason=given), known_as=tuple(known_as))
 
 
 def give_to_clearml(

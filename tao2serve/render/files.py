@@ -42,7 +42,12 @@ def write_files(files: Sequence[RenderedFile], folder: Path, *, force: bool = Fa
             )
         return tuple(_write(file, folder) for file in files)
     except OSError as error:
-        raise UsageError(str(folder), "cannot be written", evidence=str(error)) from error
+        raise UsageError(
+            str(folder),
+            "cannot be written",
+            evidence=error.strerror or str(error),
+            hint="choose another -o DIR",
+        ) from error
 
 
 def _differs(path: Path, text: str) -> bool:

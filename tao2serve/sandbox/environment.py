@@ -10,6 +10,7 @@ import site
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.state import SandboxState
@@ -35,6 +36,10 @@ sdk {{
     }}
 }}
 """
+
+LOOPBACK: Final = ("127.0.0.1", "localhost")
+# Variables of `sandbox env` that are not the sandbox's alone.
+SHARED: Final = frozenset({"no_proxy", "NO_PROXY", "TAO2SERVE_HOME"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,7 @@ def write_clearml_conf(paths: SandboxPaths, state: SandboxState) -> None:
 def client_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, str]:
     """Return the variables that point any ClearML tool, and tao2serve itself, at this sandbox."""
     credentials = make_credentials(paths)
-    direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost")))
+    direct = _with_loopback(os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "")
     variables = {
         # A proxy for the outside world knows nothing of this machine's loopback.
         "no_proxy": direct,
@@ -89,6 +94,24 @@ def client_environment(paths: SandboxPaths, state: SandboxState) -> dict[str, st
     if state.service_id:
         variables["CLEARML_SERVING_TASK_ID"] = variables["TAO2SERVE_SERVICE"] = state.service_id
     return variables
+
+
+def left_in(environment: Mapping[str, str], paths: SandboxPaths, state: SandboxState) -> tuple[str, ...]:
+    """Return by name what `sandbox env` of this sandbox has set there, and nobody needs when it is down.
+
+    Nothing if that environment points at another ClearML server. TAO2SERVE_HOME and the exceptions of a proxy are
+    never among them: the user may have had them before, and they do no harm.
+    """
+    if environment.get("CLEARML_API_HOST") != state.api_url:
+        return ()
+    ours = client_environment(paths, state).items()
+    return tuple(sorted(name for name, value in ours if name not in SHARED and environment.get(name) == value))
+
+
+def _with_loopback(exceptions: str) -> str:
+    """Add this machine's loopback to the exceptions of a proxy, where it is not among them already."""
+    given = [entry.strip() for entry in exceptions.split(",") if entry.strip()]
+    return ",".join([*given, *(host for host in LOOPBACK if host not in given)])
 
 
 def shell_exports(variables: Mapping[str, str]) -> str:

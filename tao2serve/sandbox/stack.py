@@ -242,7 +242,12 @@ def _locked(paths: SandboxPaths) -> Iterator[None]:
         paths.home.mkdir(parents=True, exist_ok=True)
         file = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ServiceError(str(paths.home), "cannot be written", evidence=str(error)) from error
+        raise ServiceError(
+            str(paths.home),
+            "cannot be written",
+            evidence=error.strerror or str(error),
+            hint="choose another: export TAO2SERVE_HOME=DIR",
+        ) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

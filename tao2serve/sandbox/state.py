@@ -62,7 +62,7 @@ def read_state(path: Path) -> SandboxState | None:
             processes=tuple(ProcessRecord(**entry) for entry in document.pop("processes")),
             **document,
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter where the home, or what holds it, is a file
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Tao2ServeError(

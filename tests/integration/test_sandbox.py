@@ -15,7 +15,7 @@ import psutil
 import pytest
 from command_line import CommandLine, make_command_line, processes_of, shared_memory
 
-from tao2serve.sandbox.samples import pictures
+from tao2serve.sandbox.samples import SAMPLE, pictures
 
 pytestmark = pytest.mark.integration
 
@@ -53,6 +53,22 @@ def test_logs_are_there_to_read(sandbox: CommandLine) -> None:
     missing = sandbox.tao2serve("sandbox", "logs", "nginx")
     assert missing.code == 2
     assert "triton" in missing.stderr
+
+
+def test_a_spec_of_another_model_is_refused_in_the_users_words(sandbox: CommandLine, tmp_path: Path) -> None:
+    """`deploy` names ClearML's model and the spec that was given; what it fetched is gone, and is not named."""
+    spec = SAMPLE / "pruned" / "experiment_spec.txt"
+    (tmp_path / "wide.txt").write_text(
+        spec.read_text().replace("output_image_width: 384", "output_image_width: 640"), encoding="utf-8"
+    )
+    refused = sandbox.tao2serve(
+        "deploy", "--project", "street-detector", "--spec", tmp_path / "wide.txt", "--endpoint", "wide", "--json"
+    )
+    assert refused.code == 3
+    error = refused.document["error"]
+    assert ".hdf5 of ClearML model " in error["subject"]
+    assert error["fact"] == f"does not belong to the experiment spec {tmp_path / 'wide.txt'}"
+    assert "tao2serve-deploy-" not in json.dumps(error)
 
 
 def test_a_second_sandbox_lives_a_whole_life_beside_the_first(

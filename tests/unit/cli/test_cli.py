@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -240,10 +241,67 @@ def test_chatter_goes_to_the_log_and_errors_name_it(tmp_path: Path, capfd: pytes
 
 
 def test_a_folder_that_cannot_be_written_is_wrong_usage(tmp_path: Path) -> None:
-    """Exit 2 naming the folder, not a defect."""
+    """Exit 2 naming the folder, not a defect, and the way to another that this command has."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"), quiet(tmp_path / "file" / "x.log"):
+    with pytest.raises(UsageError, match="cannot be written") as caught, quiet(tmp_path / "file" / "x.log"):
         pass
+    assert "TAO2SERVE_HOME" in caught.value.hint
+    assert "-o" not in caught.value.hint
+    assert "Errno" not in caught.value.evidence
+    with pytest.raises(UsageError) as caught, quiet(tmp_path / "file" / "x.log", remedy="choose another -o DIR"):
+        pass
+    assert caught.value.hint == "choose another -o DIR"
+
+
+def test_a_machine_without_a_temporary_folder_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 4, naming TMPDIR: by `deploy`, which needs one before all else."""
+    nowhere = [str(tmp_path / "not there")]
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: nowhere)
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path))
+    assert run(["deploy", "model.hdf5", "--endpoint", "street", "--json"]) == 4
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["subject"] == "temporary folder"
+    assert "TMPDIR" in error["hint"]
+    assert nowhere[0] in error["evidence"]
+
+
+def test_a_defect_where_no_log_can_be_kept_is_still_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a state folder nor a temporary one: exit 1 and the sentence."""
+    from tao2serve.sandbox import stack
+
+    def broken(_home: Path, **_options: object) -> bool:
+        raise RuntimeError("unforeseen")
+
+    (tmp_path / "logs").write_text("no folder")
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "not there")])
+    monkeypatch.setattr(stack, "down", broken)
+    assert run(["sandbox", "down"]) == 1
+    assert "unforeseen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["../pictures/demo", "nearby/../../pictures/demo"])
+def test_the_demo_names_its_folder_without_detours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """What is printed of a folder outside this one is its absolute path, in which no ../ is left."""
+    from tao2serve import demo
+
+    asked: list[Path] = []
+
+    def remembering(*, output: Path, **_others: object) -> None:
+        asked.append(output)
+        raise UsageError("demo", "goes no further")
+
+    (tmp_path / "work" / "nearby").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(demo, "run_demo", remembering)
+    assert run(["demo", "-o", given]) == 2
+    assert asked == [tmp_path.resolve() / "pictures" / "demo"]
 
 
 def test_undoing_never_hides_the_first_failure(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tao2serve.cli.models import models_document, models_table
-from tao2serve.registry.trained import choose_best
+from tao2serve.cli.main import run
+from tao2serve.cli.models import models_document, models_table, none_found
+from tao2serve.registry import trained
+from tao2serve.registry.trained import Selectors, choose_best
 from tao2serve.values import Lineage, MetricReading, TrainedModel
 
 ID = "0123456789abcdef0123456789abcde"
@@ -72,3 +76,32 @@ def test_the_document_is_json_with_the_evidence() -> None:
     assert (first["best"], second["best"]) == (True, False)
     assert first["average_precision"] == first["readings"][0]["average_precision"] == {"car": 0.5}
     assert first["lineage"]["input_models"] == ()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        (Selectors(), "No trained TAO model is in ClearML."),
+        (Selectors(tags=("nosuch",)), "No trained TAO model has tag 'nosuch'."),
+        (
+            Selectors(project="street", task="re.*", tags=("a", "b")),
+            "No trained TAO model is in project 'street', comes from a task whose name fits 're.*', has tag 'a' "
+            "and has tag 'b'.",
+        ),
+    ],
+)
+def test_an_empty_list_says_what_was_asked_for(chosen: Selectors, sentence: str) -> None:
+    """A sentence that names each filter, not an empty table."""
+    assert none_found(chosen) == sentence
+
+
+def test_an_empty_list_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 0 with the sentence; with --json an empty list."""
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path))
+    monkeypatch.setattr(trained, "find_trained_models", lambda _selectors: ())
+    assert run(["models", "--tag", "nosuch"]) == 0
+    assert capsys.readouterr().out == "No trained TAO model has tag 'nosuch'.\n"
+    assert run(["models", "--tag", "nosuch", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"models": [], "reason": ""}

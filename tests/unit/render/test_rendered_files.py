@@ -418,3 +418,12 @@ def test_the_default_body_lets_the_largest_image_pass_in_base64() -> None:
     for image in (1024, 1_000_000, 32 * 1024 * 1024):
         assert default_body(image) > (image + 2) // 3 * 4 + 1000
     assert default_body(32 * 1024 * 1024) < 50_000_000
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    """Exit 2 with the folder, the system's words without their number, and how to choose another."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written") as caught:
+        write_files((RenderedFile(name="README.md", text="x"),), tmp_path / "file" / "out")
+    assert caught.value.evidence == "Not a directory"
+    assert "-o DIR" in caught.value.hint

@@ -19,7 +19,13 @@ import pytest
 from tao2serve.errors import NotReadyError, ServiceError, Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.sandbox import stack, triton_server
-from tao2serve.sandbox.environment import child_environment, client_environment, make_credentials, shell_exports
+from tao2serve.sandbox.environment import (
+    child_environment,
+    client_environment,
+    left_in,
+    make_credentials,
+    shell_exports,
+)
 from tao2serve.sandbox.health import free_ports, is_free, wait_until_healthy
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import ProcessRecord, is_alive, start, stop, tail
@@ -95,9 +101,11 @@ def test_waiting_too_long_gives_the_last_reason(tmp_path: Path) -> None:
 
 
 def test_state_survives_the_file(tmp_path: Path) -> None:
-    """What is written is read; no file is no state; a damaged file is named."""
+    """What is written is read; no file is no state, nor is a home that is a file; a damaged file is named."""
     path = tmp_path / "deep" / "state.json"
     assert read_state(path) is None
+    (tmp_path / "home").write_text("")
+    assert read_state(SandboxPaths(tmp_path / "home").state) is None
     write_state(STATE, path)
     assert read_state(path) == STATE
     path.write_text('{"ports": 5}')
@@ -151,6 +159,32 @@ def test_a_proxy_is_not_asked_for_loopback(tmp_path: Path, monkeypatch: pytest.M
     environment = child_environment(SandboxPaths(tmp_path), STATE)
     assert environment["http_proxy"] == "http://proxy.example:3128"
     assert environment["no_proxy"] == environment["NO_PROXY"] == "intranet.example,127.0.0.1,localhost"
+
+
+@pytest.mark.parametrize("before", ["", "intranet.example", "localhost, intranet.example"])
+def test_the_environment_twice_is_the_environment_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """`eval "$(tao2serve sandbox env)"` again adds nothing, and what the user had excepted stays excepted once."""
+    monkeypatch.setenv("no_proxy", before)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    once = client_environment(SandboxPaths(tmp_path), STATE)
+    for name, value in once.items():
+        monkeypatch.setenv(name, value)
+    assert client_environment(SandboxPaths(tmp_path), STATE) == once
+    hosts = once["no_proxy"].split(",")
+    assert sorted(hosts) == sorted({"127.0.0.1", "localhost", *filter(None, before.replace(" ", "").split(","))})
+
+
+def test_what_the_user_had_before_is_not_to_be_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what `sandbox env` has set, as it has set it; nothing for a shell that points elsewhere."""
+    paths = SandboxPaths(tmp_path)
+    ours = client_environment(paths, STATE)
+    shell = {**ours, "TAO2SERVE_TRITON_GRPC": "mine:8001", "PATH": "/usr/bin", "TAO2SERVE_INSTANCES": "2"}
+    mine = {"TAO2SERVE_HOME", "no_proxy", "NO_PROXY", "TAO2SERVE_TRITON_GRPC"}
+    assert set(left_in(shell, paths, STATE)) == ours.keys() - mine
+    assert left_in({**shell, "CLEARML_API_HOST": "https://api.example"}, paths, STATE) == ()
+    assert left_in({"TAO2SERVE_HOME": str(tmp_path)}, paths, STATE) == ()
 
 
 def test_the_callers_own_clearml_does_not_reach_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
