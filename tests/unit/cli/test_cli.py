@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tao2serve.cli.main import run
-from tao2serve.cli.options import seconds
+from tao2serve.cli.options import percent, seconds
 from tao2serve.cli.output import error_document, print_error, quiet
 from tao2serve.cli.progress import _Board, shown_count, shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
@@ -280,3 +280,30 @@ def test_a_defect_is_reported_without_a_traceback(
     assert "unforeseen" in shown
     assert "Traceback" not in shown
     assert "Traceback" in (tmp_path / "logs" / "tao2serve-defect.log").read_text()
+
+
+def test_shares_are_numbers_with_or_without_a_percent_sign() -> None:
+    """`--canary 10%` is what a user may write; a word exits 2 and says what to write."""
+    assert [percent(text, option="--canary") for text in ("10", "10%", " 2.5 % ")] == [10, 10, 2.5]
+    with pytest.raises(UsageError) as caught:
+        percent("ten", option="--canary")
+    assert "'ten'" in str(caught.value)
+    assert "--canary 10" in caught.value.hint
+
+
+@pytest.mark.parametrize("command", [("promote", "street"), ("deploy", "x.hdf5", "--endpoint", "street")])
+@pytest.mark.parametrize("share", ["ten", "0%", "-3", "101", "nan"])
+def test_a_share_that_is_none_is_refused_without_asking_anybody(
+    command: tuple[str, ...],
+    share: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Exit 2, by `deploy` and `promote` alike, although no ClearML is configured here."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path))
+    assert run([*command, "--canary", share, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["subject"] == "--canary"
+    assert error["hint"]
