@@ -51,6 +51,7 @@ class Tao2ServeError(Exception):
         self.hint = hint
         self.log = log
         self.step = ""  # the step it ended, filled in by Steps
+        self.aftermath = ""  # what became of what was being made, filled in by who took it back
         self.details: dict[str, Any] = {}  # further members of the JSON document, for a program to read
 
     def to_dict(self) -> dict[str, str]:
