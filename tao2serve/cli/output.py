@@ -92,7 +92,7 @@ def print_error(error: Tao2ServeError, *, as_json: bool) -> None:
         lines.append("  seen: " + error.evidence.replace("\n", "\n        "))
     if error.aftermath and error.aftermath not in error.hint:
         lines.append(f"  then: {error.aftermath}")
-    if error.hint and not interrupted:
+    if error.hint and (error.step or not interrupted):
         lines.append(f"  try:  {error.hint}")
     if error.log and not interrupted:
         lines.append(f"  log:  {error.log}")

@@ -223,11 +223,14 @@ def decide_promotion(
         return chosen, {chosen: 1.0}, reason
     weights = with_canary(current, chosen, percent)
     if len(weights) == 1:
+        others = [other for other in versions if other != chosen]
         raise UsageError(
             "--canary",
             f"leaves {100 - percent:g} % of the requests to no version",
             evidence=f"alias {endpoint} routes to {described(current)}",
-            hint=f"name another version: {', '.join(map(str, versions))}",
+            hint=f"name another version: {', '.join(map(str, others))}"
+            if others
+            else f"deploy another version: tao2serve deploy --endpoint {endpoint} --canary {percent:g}",
         )
     return chosen, weights, reason
 

@@ -14,7 +14,7 @@ import pytest
 
 from tao2serve.cli.main import run
 from tao2serve.cli.options import percent, seconds
-from tao2serve.cli.output import error_document, print_error, quiet
+from tao2serve.cli.output import InterruptionError, error_document, print_error, quiet
 from tao2serve.cli.progress import _Board, shown_count, shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.steps import StepEvent, attempt, undone_on_failure
@@ -110,6 +110,24 @@ def test_an_interrupt_with_json_is_one_document_too(
     shown = capsys.readouterr()
     assert "interrupted" in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_interrupt_in_a_step_names_it_and_what_is_left(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The parser would pass on no more than an exit code, so it becomes an error before it comes there."""
+    with pytest.raises(InterruptionError) as caught, shown_steps(io.StringIO()) as steps, steps.step("load on Triton"):
+        interrupt = KeyboardInterrupt()
+        interrupt.add_note("aftermath: version 4 was taken back")
+        raise interrupt
+    print_error(caught.value, as_json=as_json)
+    shown = capsys.readouterr()
+    if as_json:
+        document = json.loads(shown.out)
+        assert (document["exit_code"], document["step"]) == (130, "load on Triton")
+        assert document["aftermath"] == "version 4 was taken back"
+    else:
+        lines = ["interrupted", "  step: load on Triton", "  then: version 4 was taken back", "  try:  run it again"]
+        assert shown.err.splitlines() == lines
 
 
 def test_the_live_list_keeps_the_running_step_in_sight() -> None:

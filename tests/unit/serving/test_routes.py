@@ -204,8 +204,12 @@ def test_promote_refuses_what_cannot_be() -> None:
     with pytest.raises(InputError, match="street/9") as caught:
         decide_promotion(state, "street", (), version=9, percent=None)
     assert "3, 4" in caught.value.evidence
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as rest:
         decide_promotion(state, "street", (), version=4, percent=10)
+    assert rest.value.hint == "name another version: 3"
+    with pytest.raises(UsageError) as alone:
+        decide_promotion(state_of([4], {4: 1.0}), "street", (), version=None, percent=10)
+    assert "tao2serve deploy" in alone.value.hint
 
 
 def test_what_there_is_to_go_back_to_is_known_without_asking_its_versions() -> None:
