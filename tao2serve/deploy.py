@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tao2serve.config import Settings
+from tao2serve.deployment.aftermath import aftermath_told
 from tao2serve.deployment.candidate import make_product, number, publish_product, recall, tidy
+from tao2serve.deployment.course import Reached
 from tao2serve.deployment.job import give_weights, open_job
 from tao2serve.deployment.outcome import Deployment, outcome_of
 from tao2serve.deployment.report import finish, operating
@@ -31,11 +33,13 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
 
     If all of that is there already it is asked once, and nothing is changed. What was serving stays untouched until
     the alias is switched, the last step; when a step before that fails, what this run added to Triton and to the
-    serving service is taken away again, and after a run that was killed the next one goes on with what it left.
+    serving service is taken away again, and after a run that was killed the next one goes on with what it left. What
+    ends it early says what became of the version (`deployment.aftermath`).
     """
     with ExitStack() as stack:
+        course = stack.enter_context(aftermath_told())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-deploy-")))
-        job = open_job(request, settings, folder=folder, steps=steps, stack=stack)
+        job = open_job(request, settings, folder=folder, steps=steps, stack=stack, course=course)
         candidate = recall(job)
         if candidate is not None and is_served(candidate, job):
             job = give_weights(job)
@@ -65,4 +69,5 @@ def deploy(request: DeployRequest, settings: Settings, *, steps: Steps) -> Deplo
         with steps.step("switch the alias") as step:
             route = switch_alias(candidate, job, operation, step)
         undo.pop_all()  # it is live
+        course.reached = Reached.LIVE
         return finish(operation, outcome_of(candidate, job, smoke, parity, operation, route, gate), candidate, job)

@@ -10,7 +10,7 @@
     └── GateError       exit 8   a load-test gate was missed
 
 An error reads *subject, fact, evidence, hint, log*: what it is about, what is wrong with it, what was seen,
-what mends it, and where the full log lies.
+what mends it, and where the full log lies. Subject and fact make one sentence: the fact begins with its verb.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ class Tao2ServeError(Exception):
         hint: str = "",
         log: Path | None = None,
     ) -> None:
-        super().__init__(f"{subject}: {fact}")
+        super().__init__(f"{subject} {fact}")
         self.subject = subject
         self.fact = fact
         self.evidence = evidence
         self.hint = hint
         self.log = log
         self.step = ""  # the step it ended, filled in by Steps
+        self.aftermath = ""  # what became of what was being made, filled in by who took it back
         self.details: dict[str, Any] = {}  # further members of the JSON document, for a program to read
 
     def to_dict(self) -> dict[str, str]:

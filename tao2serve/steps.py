@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from tao2serve.errors import Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
 
-__all__ = ["Step", "StepEvent", "Steps", "attempt", "undone_on_failure"]
+__all__ = ["Step", "StepEvent", "Steps", "attempt", "note_of", "undone_on_failure"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,24 @@ class Steps:
     def to_list(self) -> list[dict[str, Any]]:
         """Return the `steps` member of a JSON document."""
         return [{"name": event.name, "detail": event.detail, "seconds": round(event.seconds, 3)} for event in self.done]
+
+
+def note_of(error: BaseException, name: str) -> str:
+    """Return what is noted of an error as `NAME: …`, or of the one it came up in; "" if nothing is.
+
+    A second Ctrl-C comes up while the first is being seen to, and knows nothing of the step.
+    """
+    found: BaseException | None = error
+    seen: set[int] = set()
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        for note in getattr(found, "__notes__", ()):
+            if note.startswith(f"{name}: "):
+                return str(note).partition(": ")[2]
+        if said := getattr(found, name, "") if isinstance(found, Tao2ServeError) else "":
+            return str(said)
+        found = found.__cause__ or found.__context__
+    return ""
 
 
 @contextmanager

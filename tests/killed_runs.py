@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from command_line import CommandLine
+from command_line import CommandLine, Outcome
 
 
 def start(command_line: CommandLine, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -44,6 +44,23 @@ def kill_in_step(command_line: CommandLine, step: str, *arguments: str | Path, a
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     return said
+
+
+def interrupt_in_step(
+    command_line: CommandLine, step: str, *arguments: str | Path, number: signal.Signals = signal.SIGINT
+) -> Outcome:
+    """Run a command, signal it once a step of this name begins, and return how it ended; fails if it ended before."""
+    process = start(command_line, *arguments)
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.split() == ["...", *step.split()]:
+            os.kill(process.pid, number)
+            break
+    stdout, stderr = process.communicate(timeout=60)
+    assert said[-1].split() == ["...", *step.split()], f"it ended before {step!r}:\n{''.join(said)}{stdout}"
+    return Outcome(code=process.returncode, stdout=stdout, stderr="".join(said) + stderr)
 
 
 class Asked:

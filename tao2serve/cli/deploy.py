@@ -30,6 +30,7 @@ from tao2serve.cli.options import (
     Tags,
     Task,
     artifact_request,
+    percent,
     seconds,
     selectors,
 )
@@ -74,7 +75,7 @@ def deploy(
         typer.Option("--image", metavar="FILE", help="Picture for the smoke request and the parity of boxes."),
     ] = None,
     canary: Annotated[
-        float | None,
+        str | None,
         typer.Option("--canary", metavar="PERCENT", help="Share of the endpoint's requests; default: all of them."),
     ] = None,
     slo: Annotated[
@@ -114,6 +115,7 @@ def deploy(
     from tao2serve.images import read_image
     from tao2serve.registry.source import Source
 
+    share = percent(canary, option="--canary") if canary is not None else None
     settings = load_settings(
         {
             "service": service,
@@ -148,7 +150,7 @@ def deploy(
             must_be_judged=True,
         ),
     )
-    request = replace(request, canary=canary, gate=load_gate(slo, gate_images, gate_time), force=force)
+    request = replace(request, canary=share, gate=load_gate(slo, gate_images, gate_time), force=force)
     with quiet(home() / "logs" / "deploy.log") as terminal, shown_steps(terminal) as steps:
         try:
             outcome = plan_deployment(request, settings, steps=steps) if plan else run(request, settings, steps=steps)

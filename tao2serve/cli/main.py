@@ -36,12 +36,12 @@ from tao2serve.cli import (
     verify,
 )
 from tao2serve.cli.help import Command
-from tao2serve.cli.output import Told, error_document, print_error, print_json
+from tao2serve.cli.output import INTERRUPTED, InterruptionError, Told, print_error
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.interrupts import end_on_signals
 from tao2serve.registry.patience import away
+from tao2serve.steps import note_of
 
-INTERRUPTED = 130
 NO_TEMPORARY = "No usable temporary directory"  # the standard library's words, and all there is to know it by
 
 # Without rich markup the help needs no rich, and answers in a tenth of a second.
@@ -114,26 +114,30 @@ def run(arguments: list[str]) -> int:
     interrupts = end_on_signals()
     try:
         outcome: Any = app(arguments, prog_name="tao2serve", standalone_mode=False)
+    except InterruptionError as interruption:
+        return _interrupted(interruption, as_json=as_json)
     except Tao2ServeError as error:
         print_error(error, as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(as_json=as_json)
+        return _interrupted(InterruptionError(), as_json=as_json)
     except BrokenPipeError:
         return Tao2ServeError.exit_code
     except Exception as error:
         if interrupts.came:
-            return _interrupted(as_json=as_json)
+            return _interrupted(InterruptionError(error), as_json=as_json)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _disk_full(error, as_json=as_json)
         if isinstance(error, FileNotFoundError) and (error.strerror or "").startswith(NO_TEMPORARY):
             return _no_temporary_folder(error, as_json=as_json)
         if (gone := away()) is not None:  # the SDK passes it on as it likes
+            gone.step = gone.step or note_of(error, "step")
+            gone.aftermath = gone.aftermath or note_of(error, "aftermath")
             print_error(gone, as_json=as_json)
             return gone.exit_code
         return _unexpected(error, as_json=as_json)
     if outcome == INTERRUPTED and not isinstance(outcome, Told):  # how the parser passes KeyboardInterrupt on
-        return _interrupted(as_json=as_json)
+        return _interrupted(InterruptionError(), as_json=as_json)
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -157,13 +161,9 @@ def _no_temporary_folder(error: OSError, *, as_json: bool) -> int:
     return missing.exit_code
 
 
-def _interrupted(*, as_json: bool) -> int:
+def _interrupted(interruption: InterruptionError, *, as_json: bool) -> int:
     with contextlib.suppress(OSError):  # a closed terminal is one way to be interrupted
-        if as_json:
-            stopped = Tao2ServeError("tao2serve", "was interrupted", hint="run it again")
-            print_json({**error_document(stopped), "exit_code": INTERRUPTED})
-        else:
-            sys.stderr.write("interrupted\n")
+        print_error(interruption, as_json=as_json)
     return INTERRUPTED
 
 
@@ -187,7 +187,7 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
         hint="report it with the log",
         log=log,
     )
-    defect.step = next((note[6:] for note in getattr(error, "__notes__", ()) if note.startswith("step: ")), "")
+    defect.step, defect.aftermath = note_of(error, "step"), note_of(error, "aftermath")
     print_error(defect, as_json=as_json)
     return defect.exit_code
 

@@ -152,6 +152,14 @@ def one_of(word: str, known: Sequence[_Word], *, option: str) -> _Word:
     raise UsageError(option, f"is {word!r}", hint=f"one of {', '.join(known)}")
 
 
+def percent(text: str, *, option: str) -> float:
+    """Read a share such as 10, 10% or 2.5 %; raises UsageError for anything else."""
+    try:
+        return float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise UsageError(option, f"is {text!r}, not a percentage", hint=f"for example: {option} 10") from None
+
+
 DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m)?")
 SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 

@@ -11,8 +11,33 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from tao2serve.errors import Tao2ServeError, UsageError
+from tao2serve.steps import note_of
 
-__all__ = ["Told", "error_document", "plain", "print_error", "print_json", "print_text", "quiet"]
+__all__ = [
+    "INTERRUPTED",
+    "InterruptionError",
+    "Told",
+    "error_document",
+    "plain",
+    "print_error",
+    "print_json",
+    "print_text",
+    "quiet",
+]
+
+
+INTERRUPTED: Final = 130
+
+
+class InterruptionError(Tao2ServeError):
+    """The end of a command by Ctrl-C, SIGTERM or a closed terminal: in which step, and what is left."""
+
+    exit_code = INTERRUPTED
+
+    def __init__(self, by: BaseException | None = None) -> None:
+        super().__init__("tao2serve", "was interrupted", hint="run it again")
+        if by is not None:
+            self.step, self.aftermath = note_of(by, "step"), note_of(by, "aftermath")
 
 
 class Told(int):
@@ -44,10 +69,13 @@ def plain(text: str) -> str:
 
 
 def error_document(error: Tao2ServeError) -> dict[str, Any]:
-    """Return what `--json` prints for a failure; `step` is there when a step of something longer failed."""
+    """Return what `--json` prints for a failure; `step` is there when a step of something longer failed,
+    `aftermath` when something was begun, or interrupted."""
     document: dict[str, Any] = {"outcome": "error", "exit_code": error.exit_code, "error": error.to_dict()}
     if error.step:
         document["step"] = error.step
+    if error.aftermath:
+        document["aftermath"] = error.aftermath
     return {**document, **error.details}
 
 
@@ -56,14 +84,17 @@ def print_error(error: Tao2ServeError, *, as_json: bool) -> None:
     if as_json:
         print_json(error_document(error))
         return
-    lines = [f"error: {error.subject} {error.fact}"]
+    interrupted = isinstance(error, InterruptionError)
+    lines = ["interrupted" if interrupted else f"error: {error.subject} {error.fact}"]
     if error.step:
         lines.append(f"  step: {error.step}")
     if error.evidence:
         lines.append("  seen: " + error.evidence.replace("\n", "\n        "))
-    if error.hint:
+    if error.aftermath and error.aftermath not in error.hint:
+        lines.append(f"  then: {error.aftermath}")
+    if error.hint and (error.step or not interrupted):
         lines.append(f"  try:  {error.hint}")
-    if error.log:
+    if error.log and not interrupted:
         lines.append(f"  log:  {error.log}")
     sys.stderr.write("\n".join(lines).translate(_CONTROL) + "\n")
     sys.stderr.flush()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tao2serve.cli.options import Json, Service, one_of
-from tao2serve.cli.output import Told, error_document, print_text, quiet
+from tao2serve.cli.output import INTERRUPTED, Told, error_document, print_text, quiet
 from tao2serve.cli.progress import Count, shown_count
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tao2serve.images import NamedImage
     from tao2serve.serving.batch import Asked
     from tao2serve.serving.client import Answer
-
-INTERRUPTED = 130
 
 
 def predict(

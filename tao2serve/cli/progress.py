@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
-from tao2serve.cli.output import plain, print_text
+from tao2serve.cli.output import InterruptionError, plain, print_text
 from tao2serve.steps import StepEvent, Steps
 
 if TYPE_CHECKING:
@@ -22,7 +22,19 @@ NEWS_EVERY_S: Final = 5.0
 
 @contextlib.contextmanager
 def shown_steps(stream: IO[str]) -> Iterator[Steps]:
-    """Yield Steps whose progress is shown on `stream` while the block runs."""
+    """Yield Steps whose progress is shown on `stream` while the block runs.
+
+    An interrupt becomes InterruptionError, which names the step: the parser would pass on no more than its exit code.
+    """
+    try:
+        with _shown(stream) as steps:
+            yield steps
+    except KeyboardInterrupt as interrupt:
+        raise InterruptionError(interrupt) from interrupt
+
+
+@contextlib.contextmanager
+def _shown(stream: IO[str]) -> Iterator[Steps]:
     if stream.isatty():
         from rich.console import Console
         from rich.live import Live

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tao2serve.cli.options import Json, Service
+from tao2serve.cli.options import Json, Service, percent
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 
@@ -20,7 +20,7 @@ def promote(
         str, typer.Argument(metavar="VERSION", help="Version number; default: the canary's, or the newest.")
     ] = "",
     canary: Annotated[
-        float | None,
+        str | None,
         typer.Option("--canary", metavar="PERCENT", help="Only this share of the requests; the others keep the rest."),
     ] = None,
     service: Service = None,
@@ -34,10 +34,11 @@ def promote(
     from tao2serve.serving.names import endpoint_and_version
     from tao2serve.serving.promotion import promote as run
 
+    share = percent(canary, option="--canary") if canary is not None else None
     settings = load_settings({"service": service})
     name, number = endpoint_and_version(f"{endpoint}/{version}" if version else endpoint)
     with quiet(home() / "logs" / "promote.log") as terminal, shown_steps(terminal) as steps:
-        change = run(name, number, canary, settings, steps=steps)
+        change = run(name, number, share, settings, steps=steps)
     show(change, as_json=json_output)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from tao2serve import __version__
 from tao2serve.artifacts import Artifacts, make_artifacts
 from tao2serve.deployment import reuse
+from tao2serve.deployment.course import Reached
 from tao2serve.deployment.job import Job
 from tao2serve.deployment.site import Site
 from tao2serve.errors import Tao2ServeError
@@ -148,6 +149,7 @@ def publish_product(operation: Operation, product: Product, job: Job, step: Step
         on_news=step.news,
     )
     operation.note(**{reuse.MODEL: model.model_id, reuse.STAGE: "published"})
+    job.course.reached = Reached.PUBLISHED
     step.note(f"model {model.model_id}" + (", there already with the same content" if model.reused else ""))
     return model
 
@@ -231,6 +233,7 @@ def has_remains(job: Job, state: ServiceState) -> bool:
 def tidy(candidate: Candidate, job: Job) -> None:
     """Take away what killed runs left, except the version that is deployed: only an operation on the endpoint may."""
     site, version = job.site, candidate.endpoint.version
+    job.course.numbered(candidate.endpoint, was_ready=candidate.was_ready, adopts=candidate.adopts)
     site.host.sweep(site.name)
     records = site.records()
     for record in records:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tao2serve.config import Settings
+from tao2serve.deployment.course import Course
 from tao2serve.deployment.inputs import Chosen, choose
 from tao2serve.deployment.request import DeployRequest, check_request
 from tao2serve.deployment.site import Site, open_site
@@ -30,7 +31,7 @@ class Job:
     site: Site
     folder: Path  # for files of this run; it is gone afterwards
     steps: Steps
-    left: list[str] = field(default_factory=list)  # what this run could not take back
+    course: Course
 
     @property
     def gives_weights(self) -> bool:
@@ -38,7 +39,15 @@ class Job:
         return self.request.source.weights is not None and self.chosen.source.trained is not None
 
 
-def open_job(request: DeployRequest, settings: Settings, *, folder: Path, steps: Steps, stack: ExitStack) -> Job:
+def open_job(
+    request: DeployRequest,
+    settings: Settings,
+    *,
+    folder: Path,
+    steps: Steps,
+    stack: ExitStack,
+    course: Course | None = None,
+) -> Job:
     """Choose the trained model and find where it is to serve; nothing is changed anywhere.
 
     Raises UsageError for what cannot be asked for, and as `choose` and `open_site` do.
@@ -51,7 +60,10 @@ def open_job(request: DeployRequest, settings: Settings, *, folder: Path, steps:
     with steps.step("find the serving service") as step:
         site = open_site(request.endpoint, settings, stack)
         step.note(site.service.id)
-    return Job(request=request, settings=settings, chosen=chosen, site=site, folder=folder, steps=steps)
+    return Job(
+        request=request, settings=settings, chosen=chosen, site=site, folder=folder, steps=steps,
+        course=course or Course(),
+    )  # fmt: skip
 
 
 def give_weights(job: Job) -> Job:

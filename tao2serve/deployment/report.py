@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tao2serve.deployment import reuse
 from tao2serve.deployment.candidate import ANSWER, DOCUMENT, Candidate
+from tao2serve.deployment.course import Reached
 from tao2serve.deployment.gate import GateResult
 from tao2serve.deployment.job import Job
 from tao2serve.deployment.outcome import Deployment
@@ -30,11 +31,12 @@ def operating(job: Job) -> Iterator[Operation]:
     """Be the one operation on this endpoint; ClearML shows the steps as they happen, those before it too.
 
     Raises ServiceError, naming who, if another one runs. One that fails notes that it has tidied up, so put what is
-    to be undone inside, and what could not be undone into `job.left`: then the next run tries again.
+    to be undone inside, and what could not be undone into the job's course: then the next run tries again.
     """
     chosen, site = job.chosen, job.site
     project = job.settings.artifact_project
     with Operation(reuse.DEPLOY, endpoint=site.name, service_id=site.service.id, project=project) as operation:
+        job.course.reached = Reached.BEGUN
         site.service.turn = operation.turn
         operation.note(**{reuse.INPUTS: chosen.inputs.made_of, reuse.JUDGED: chosen.inputs.judged_by})
         if job.settings.managed:
@@ -47,7 +49,7 @@ def operating(job: Job) -> Iterator[Operation]:
                 yield operation
         except BaseException:
             with deferred_interrupts():
-                if not job.left:
+                if not job.course.left:
                     attempt(lambda: operation.note(**{reuse.STAGE: reuse.TAKEN_BACK}))
             raise
 

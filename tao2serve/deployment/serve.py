@@ -10,6 +10,7 @@ from typing import Final
 
 from tao2serve.deployment import reuse
 from tao2serve.deployment.candidate import Candidate, has_remains
+from tao2serve.deployment.course import Reached
 from tao2serve.deployment.gate import GateResult, run_gate
 from tao2serve.deployment.job import Job
 from tao2serve.deployment.outcome import GateMissedError, Switch, outcome_of
@@ -68,6 +69,7 @@ def bring_to_triton(candidate: Candidate, job: Job, undo: ExitStack) -> None:
     Serving's own controller, if it owns Triton, brings them once they are registered (`await_controller`).
     """
     endpoint, site = candidate.endpoint, job.site
+    job.course.reached = Reached.BRINGING
     written = [*site.host.folders(endpoint)] if candidate.adopts else []
     if not candidate.was_ready:
         undo.callback(_undo, endpoint, written, job)
@@ -90,7 +92,7 @@ def _undo(endpoint: EndpointVersion, written: Sequence[TritonModel], job: Job) -
         take_back(job.site.service, job.site.host.control, endpoint, written)
     except Exception as error:  # what made the run fail says more than this one
         log.warning("%s", error)
-        job.left.append(str(error))
+        job.course.left.append(str(error))
 
 
 def register(candidate: Candidate, job: Job, operation: Operation, step: Step) -> None:
@@ -170,6 +172,7 @@ def switch_alias(candidate: Candidate, job: Job, operation: Operation, step: Ste
     before = state.weights(site.name)
     wanted = site.route_with(endpoint.version, job.request.canary, state)
     shares = described(wanted)
+    job.course.reached = Reached.SWITCHING
     if same_weights(before, wanted):
         step.note(f"{endpoint.alias_url}: {shares}, as before")
         return Switch(before=before, after=before)

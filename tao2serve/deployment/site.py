@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from tao2serve.config import Settings
 from tao2serve.deployment.host import Host
-from tao2serve.registry.operations import OperationRecord, held_by_another, list_operations
+from tao2serve.registry.operations import OperationRecord, list_operations
 from tao2serve.registry.publish import require_storage
-from tao2serve.serving.instances import server_time
+from tao2serve.serving.alone import require_alone
 from tao2serve.serving.inventory import read_elsewhere
 from tao2serve.serving.ownership import mark_of, why_not_ours
 from tao2serve.serving.placement import place
@@ -44,13 +44,7 @@ class Site:
 
     def require_alone(self) -> None:
         """Raise ServiceError, naming who, if another operation runs on this endpoint; one that is gone is none."""
-        running = list_operations(self.service.id, endpoint=self.name, running=True)
-        if not running:
-            return
-        now = server_time()
-        for record in running:
-            if record.goes_on(now):
-                raise held_by_another(self.name, str(record))
+        require_alone(self.service.id, self.name)
 
     def next_version(self) -> EndpointVersion:
         """Return a version that neither the service nor the repository ever had. Inside an operation it stays free."""

@@ -32,6 +32,7 @@ from tao2serve.registry.operations import (
     write_properties,
 )
 from tao2serve.registry.session import clearml, translated
+from tao2serve.steps import note_of
 
 __all__ = ["Operation"]
 
@@ -218,9 +219,17 @@ class Operation:
             return
         try:
             self.task.flush(wait_for_uploads=True)
-            self.task.mark_failed(status_reason=type(error).__name__, status_message=str(error)[:1000], force=True)
+            self.task.mark_failed(status_reason=type(error).__name__, status_message=_message(error), force=True)
         except Exception:  # the error that ended the operation says more than this one
             log.warning("ClearML task %s could not be marked as failed", self.id, exc_info=True)
+
+
+def _message(error: BaseException) -> str:
+    """Return why it ended, as the list of last operations shows it."""
+    if isinstance(error, KeyboardInterrupt):
+        step = note_of(error, "step")
+        return f"interrupted in the step {step!r}" if step else "interrupted"
+    return str(error)[:1000] or type(error).__name__
 
 
 def _property(name: str, value: str) -> dict[str, str]:

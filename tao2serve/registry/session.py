@@ -7,12 +7,14 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tao2serve.errors import ServiceError, Tao2ServeError, UsageError
 from tao2serve.registry.patience import away, limit_waiting
 
 __all__ = ["clearml", "translated"]
+
+LOOK_S: Final = 10.0
 
 
 def clearml() -> Any:
@@ -35,13 +37,24 @@ def clearml() -> Any:
 
 @functools.cache
 def _require_answer(patience_s: float) -> None:
-    """Ask the API server once, briefly: one that was never there is not worth the SDK's patience."""
+    """Ask the API server once, briefly: one that was never there is not worth the SDK's patience.
+
+    Raises ServiceError; one that accepts connections and does not answer has the right address.
+    """
     import httpx
     from clearml.backend_api.session import Session
 
-    host = str(Session.get_api_server_host())
+    host, limit_s = str(Session.get_api_server_host()), min(LOOK_S, patience_s)
     try:
-        httpx.get(f"{host}/debug.ping", timeout=min(10.0, patience_s), verify=False)  # noqa: S501 - nothing is sent; the SDK verifies
+        httpx.get(f"{host}/debug.ping", timeout=limit_s, verify=False)  # noqa: S501 - nothing is sent; the SDK verifies
+    except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+        raise ServiceError(
+            f"ClearML server {host}",
+            f"accepts connections, but has not answered for {limit_s:g} s",
+            evidence=f"{host}/debug.ping: {error or type(error).__name__}",
+            hint="wait until it answers, or start it anew, then run this again: what serves goes on meanwhile; "
+            "for the sandbox: tao2serve sandbox status",
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServiceError(
             f"ClearML server {host}",

@@ -10,11 +10,12 @@ from tao2serve.config import Settings
 from tao2serve.errors import InputError, ServiceError, Tao2ServeError, UsageError
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.operations import OperationRecord, list_operations
+from tao2serve.serving.alone import require_alone
 from tao2serve.serving.history import Change, Earlier, canary_of, changes_of, cut_off, earlier_routes
 from tao2serve.serving.instances import Instances, poll_of
 from tao2serve.serving.probe import prove_versions
 from tao2serve.serving.rollout import change_route, patience_s
-from tao2serve.serving.routes import described, with_canary
+from tao2serve.serving.routes import check_percent, described, with_canary
 from tao2serve.serving.service import ServingService, find_service
 from tao2serve.serving.state import ServiceState, require_ours, same_weights
 from tao2serve.steps import Step, Steps
@@ -62,24 +63,22 @@ def promote(
     """Give a version all requests of the alias, or `percent` of them, once it has answered a smoke request.
 
     Without a version: the canary's, or the newest. What serves goes on serving until every inference instance has
-    the new route, and then stays registered and loaded.
+    the new route, and then stays registered and loaded. What cannot be asked for is refused before an operation is
+    begun.
     """
-    with steps.step("look at the endpoint") as step:
+    if percent is not None:
+        check_percent(percent)
+    with steps.step("look at the endpoint"):
         service = find_service(settings.service)
-        _require_ours(service.state(), endpoint)
+        state = _free_endpoint(service, endpoint)
+        _choose(state, endpoint, list_operations(service.id, endpoint=endpoint), version, percent)
         base_url = service.base_url(settings)
     with Operation("promote", endpoint=endpoint, service_id=service.id, project=settings.artifact_project) as operation:
         service.turn = operation.turn
         with steps.step("choose the version") as step:
             state = service.state()
             before = state.weights(endpoint)
-            records = _others(operation)
-            half = cut_off(records, before, kind="promote") if version is None and percent is None else None
-            if half is not None:
-                version = half.version
-            chosen, weights, reason = decide_promotion(
-                state, endpoint, changes_of(records, before), version=version, percent=percent
-            )
+            chosen, weights, reason = _choose(state, endpoint, _others(operation), version, percent)
             step.note(f"version {chosen}, {reason}")
         operation.note(version=str(chosen))
         with steps.step("ask the version itself") as step:
@@ -100,11 +99,13 @@ def rollback(endpoint: str, settings: Settings, *, steps: Steps) -> RouteChange:
     """Go back to the route before the last change that is not taken back yet; a second one goes a step further.
 
     Routes whose versions are gone, or do not answer, are passed over. Raises InputError if there is none to go
-    back to, or none of whose versions are registered; ServiceError if they are, and do not answer.
+    back to, or none of whose versions are registered, before an operation is begun; ServiceError if they are, and do
+    not answer.
     """
-    with steps.step("look at the endpoint") as step:
+    with steps.step("look at the endpoint"):
         service = find_service(settings.service)
-        _require_ours(service.state(), endpoint)
+        state = _free_endpoint(service, endpoint)
+        _earlier(state, endpoint, list_operations(service.id, endpoint=endpoint))
         base_url = service.base_url(settings)
     with Operation(
         "rollback", endpoint=endpoint, service_id=service.id, project=settings.artifact_project
@@ -113,17 +114,7 @@ def rollback(endpoint: str, settings: Settings, *, steps: Steps) -> RouteChange:
         with steps.step("find the route before") as step:
             state = service.state()
             before = state.weights(endpoint)
-            records = _others(operation)
-            earlier = earlier_routes(changes_of(records, before), before)
-            if cut_off(records, before, kind="rollback"):
-                earlier = (Earlier(route=before, undoes=(), because="that a rollback which was cut off had written"),)
-            if not earlier:
-                raise InputError(
-                    f"endpoint {endpoint}",
-                    "has no earlier route to go back to",
-                    evidence=f"now {described(before)}; registered: {', '.join(map(str, state.versions(endpoint)))}",
-                    hint=f"route to a version by name: tao2serve promote {endpoint} VERSION",
-                )
+            earlier = _earlier(state, endpoint, _others(operation))
             step.note(described(earlier[0].route))
         with steps.step("ask its versions") as step:
             target, image, skipped = _first_that_answers(service, state, endpoint, earlier, settings, step)
@@ -142,9 +133,51 @@ def _others(operation: Operation) -> list[OperationRecord]:
     return [record for record in records if record.task_id != operation.id]
 
 
-def _require_ours(state: ServiceState, endpoint: str) -> None:
+def _free_endpoint(service: ServingService, endpoint: str) -> ServiceState:
+    """Return what the service is configured to do, if the endpoint is there, ours, and nobody changes it now."""
+    state = service.state()
     require_known(state, endpoint)
     require_ours(state, endpoint)
+    require_alone(service.id, endpoint)
+    return state
+
+
+def _choose(
+    state: ServiceState,
+    endpoint: str,
+    records: Sequence[OperationRecord],
+    version: int | None,
+    percent: float | None,
+) -> tuple[int, dict[int, float], str]:
+    """Return what `decide_promotion` does; a promotion that was cut off is ended, if nothing else is asked for."""
+    current = state.weights(endpoint)
+    half = cut_off(records, current, kind="promote") if version is None and percent is None else None
+    return decide_promotion(
+        state, endpoint, changes_of(records, current), version=half.version if half else version, percent=percent
+    )
+
+
+def _earlier(state: ServiceState, endpoint: str, records: Sequence[OperationRecord]) -> tuple[Earlier, ...]:
+    """Return what there is to go back to, the nearest first; raises InputError if there is nothing, by what is known
+    without asking the versions."""
+    current, registered = state.weights(endpoint), state.versions(endpoint)
+    if cut_off(records, current, kind="rollback"):
+        return (Earlier(route=current, undoes=(), because="that a rollback which was cut off had written"),)
+    earlier = earlier_routes(changes_of(records, current), current)
+    if not earlier:
+        raise InputError(
+            f"endpoint {endpoint}",
+            "has no earlier route to go back to",
+            evidence=f"now {described(current)}; registered: {', '.join(map(str, registered)) or 'no version'}",
+            hint=f"route to a version by name: tao2serve promote {endpoint} VERSION",
+        )
+    gone = [sorted(set(entry.route) - set(registered)) for entry in earlier]
+    if all(gone):
+        raise _none_served(InputError, endpoint, [
+            f"{described(entry.route)}: no longer registered: {', '.join(map(str, versions))}"
+            for entry, versions in zip(earlier, gone, strict=True)
+        ])  # fmt: skip
+    return earlier
 
 
 def require_known(state: ServiceState, endpoint: str) -> None:
@@ -184,16 +217,20 @@ def decide_promotion(
             f"endpoint {endpoint}/{chosen}",
             "is not registered",
             evidence=f"registered: {', '.join(map(str, versions))}",
+            hint=f"name one of these, or deploy another: tao2serve deploy --endpoint {endpoint}",
         )
     if percent is None or percent == 100:
         return chosen, {chosen: 1.0}, reason
     weights = with_canary(current, chosen, percent)
     if len(weights) == 1:
+        others = [other for other in versions if other != chosen]
         raise UsageError(
             "--canary",
             f"leaves {100 - percent:g} % of the requests to no version",
             evidence=f"alias {endpoint} routes to {described(current)}",
-            hint=f"name another version: {', '.join(map(str, versions))}",
+            hint=f"name another version: {', '.join(map(str, others))}"
+            if others
+            else f"deploy another version: tao2serve deploy --endpoint {endpoint} --canary {percent:g}",
         )
     return chosen, weights, reason
 
@@ -222,7 +259,11 @@ def _first_that_answers(
             step.news(f"passed over {why}")
             continue
         return entry, image, tuple(skipped)
-    raise kind(
+    raise _none_served(kind, endpoint, skipped)
+
+
+def _none_served(kind: type[Tao2ServeError], endpoint: str, skipped: Sequence[str]) -> Tao2ServeError:
+    return kind(
         f"endpoint {endpoint}",
         "has earlier routes, and none can be served now",
         evidence="\n".join(skipped),

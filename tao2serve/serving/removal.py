@@ -126,5 +126,6 @@ def _one(
             f"endpoint {endpoint}/{version}",
             "is not registered, and has left nothing behind",
             evidence=f"registered: {', '.join(map(str, registered)) or 'none'}",
+            hint=f"look: tao2serve status {endpoint}",
         )
     return (version,) if version in registered else ()

@@ -8,9 +8,20 @@ from typing import Final
 
 from tao2serve.errors import UsageError
 
-__all__ = ["described", "route_from_json", "route_to_json", "with_canary"]
+__all__ = ["check_percent", "described", "route_from_json", "route_to_json", "with_canary"]
 
 LEAST_PERCENT: Final = 0.01
+
+
+def check_percent(percent: float) -> None:
+    """Raise UsageError for a share of the requests that no version can be given."""
+    if not LEAST_PERCENT <= percent <= 100:
+        raise UsageError(
+            "--canary",
+            f"is {percent:g}, not a percentage from {LEAST_PERCENT} to 100",
+            hint="for example: --canary 10; a version that is to get nothing: tao2serve rollback ENDPOINT, or promote "
+            "another",
+        )
 
 
 def with_canary(current: Mapping[int, float], version: int, percent: float) -> dict[int, float]:
@@ -19,8 +30,7 @@ def with_canary(current: Mapping[int, float], version: int, percent: float) -> d
     They add up to 1 and are all above 0; the version gets everything if no other is routed to. Raises UsageError for
     a percentage outside 0.01 … 100.
     """
-    if not LEAST_PERCENT <= percent <= 100:
-        raise UsageError("--canary", f"is {percent:g}, not a percentage from {LEAST_PERCENT} to 100")
+    check_percent(percent)
     others = {other: weight for other, weight in current.items() if other != version and weight > 0}
     total = sum(others.values())
     if percent == 100 or not total:

@@ -12,6 +12,7 @@ from tao2serve.config import Settings
 from tao2serve.errors import ServiceError, Tao2ServeError
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.operations import list_operations
+from tao2serve.serving.alone import require_alone
 from tao2serve.serving.client import problem_of
 from tao2serve.serving.history import changes_of, hold_s
 from tao2serve.serving.instances import Instances, poll_of, server_time
@@ -63,12 +64,13 @@ def undeploy(endpoint: str, wanted: Removal, settings: Settings, *, steps: Steps
     """Take versions of an endpoint away, or all of it, so that no request is lost; what dead runs left goes too.
 
     Each part of it can be repeated: a run that was killed is finished by the next. Raises what `decide_removal`
-    raises, NotReadyError if an instance does not follow, ServiceError if Triton is away: by then nothing asks it
-    any more, and its models and folders are left for the next run.
+    raises, NotReadyError if an instance does not follow; ServiceError if another operation runs on the endpoint, or if
+    Triton is away: by then nothing asks it any more, and its models and folders are left for the next run.
     """
     with ExitStack() as stack:
         with steps.step("look at the endpoint"):
             service = find_service(settings.service)
+            require_alone(service.id, endpoint)
             control = stack.enter_context(triton_of(service, settings))
             decide_removal(_inventory(service, control, settings), endpoint, wanted)  # refuses before it claims
         operation = stack.enter_context(

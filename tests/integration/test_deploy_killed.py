@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from clearml_state import ClearML
 from command_line import CommandLine
-from killed_runs import asked_meanwhile, kill_in_step, start
+from killed_runs import asked_meanwhile, interrupt_in_step, kill_in_step, start
 
 from tao2serve.sandbox.samples import SAMPLE, pictures
 
@@ -75,6 +76,27 @@ def test_what_a_killed_run_left_goes_when_something_else_is_deployed(sandbox: Co
     assert folders(sandbox, "other") == ["other_2"]
     assert "other/1" not in ClearML(sandbox).configured("endpoints")
     assert ClearML(sandbox).operations("other")[0]["stage"] == "taken back"
+
+
+def test_an_interrupted_run_says_in_which_step_and_what_became_of_the_version(sandbox: CommandLine) -> None:
+    """Exit 130, in the document too; the version was taken back, as it says, and its operation tells the step."""
+    first = interrupt_in_step(
+        sandbox, "register the endpoint version", "deploy", PRUNED, "--endpoint", "broken", "--image", PICTURE, "--json"
+    )
+    assert first.code == first.document["exit_code"] == 130, first
+    assert first.document["step"] == "register the endpoint version"
+    assert first.document["aftermath"] == "version 1 was taken back, and the alias is as it was"
+    assert folders(sandbox, "broken") == []
+    assert "broken/" not in ClearML(sandbox).configured("endpoints")
+    (operation,) = ClearML(sandbox).operations("broken")
+    assert operation["stage"] == "taken back"
+    early = interrupt_in_step(
+        sandbox, "choose the trained model", "deploy", PRUNED, "--endpoint", "broken", number=signal.SIGTERM
+    )
+    assert early.code == 130, early
+    assert "interrupted\n" in early.stderr
+    assert "  then: nothing was begun\n" in early.stderr
+    assert len(ClearML(sandbox).operations("broken")) == 1
 
 
 def test_of_two_at_once_one_wins_and_the_other_says_so(sandbox: CommandLine) -> None:

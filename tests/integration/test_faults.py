@@ -94,11 +94,16 @@ def test_a_clearml_that_goes_away_during_a_deployment(stack: Stack, impatient: C
         else:
             stack.kill("clearml-server")
             broken = running.ended(limit_s=LIMIT_S)
+            unreachable = impatient.tao2serve("status", "--json").document["error"]
+            assert (unreachable["fact"], "CLEARML_API_HOST" in unreachable["hint"]) == ("cannot be reached", True)
             stack.up()
         error = broken.outcome.document["error"]
         assert broken.outcome.code == 5, (step, broken)
         assert server(stack) in error["subject"], (step, error)
         assert "start it" in error["hint"]
+        assert broken.outcome.document["step"] == step
+        assert error["hint"].count(" stays") == 1  # of the version, for the next run to go on with
+        assert broken.outcome.document["aftermath"] in error["hint"]
         assert "Traceback" not in broken.outcome.stderr
     running = Breaking(stack.commands, "register the endpoint version", *deploy)
     stack.kill("clearml-server")
@@ -129,7 +134,10 @@ def test_other_commands_while_clearml_hangs(
     assert ended.pop().code == 0
     for line, outcome in zip(lines, ended, strict=True):
         assert outcome.code == 5, (line, outcome)
-        assert server(stack) in outcome.document["error"]["subject"], (line, outcome)
+        error = outcome.document["error"]
+        assert server(stack) in error["subject"], (line, outcome)
+        assert f"has not answered for {PATIENCE_S:g} s" in error["fact"], (line, outcome)
+        assert "CLEARML_API_HOST" not in error["hint"]  # it is there
     assert traffic.problems() == []
 
 

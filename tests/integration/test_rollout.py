@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from clearml_state import ClearML
 from command_line import CommandLine
 from PIL import Image
 from traffic import Traffic
@@ -121,7 +122,7 @@ def lived(commands: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> di
         with Traffic(urls, picture(), rate=22) as traffic:
             run("second", "deploy", weights("unpruned"), "--endpoint", ENDPOINT)
             run("rollback", "rollback", ENDPOINT)
-            run("canary", "promote", ENDPOINT, new, "--canary", "30")
+            run("canary", "promote", ENDPOINT, new, "--canary", "30%")
             time.sleep(1.5)
             kill_while_switching(commands, "promote", ENDPOINT)
             run("promote", "promote", ENDPOINT, new)
@@ -214,6 +215,28 @@ def test_what_gets_requests_is_not_removed(commands: CommandLine, lived: dict[st
     unknown = commands.tao2serve("status", "nobody", "--json")
     assert unknown.code == 3
     assert ENDPOINT in unknown.document["error"]["evidence"]
+
+
+def test_what_cannot_be_asked_for_leaves_no_operation(commands: CommandLine, lived: dict[str, Any], new: str) -> None:
+    """A share or version that is none, an endpoint that is not there: refused, and the last operations stay the last.
+
+    What is refused is said in a sentence.
+    """
+    before = ClearML(commands).operations(ENDPOINT)
+    for code, fact, *arguments in (
+        (2, "is 0, not a percentage", "promote", ENDPOINT, "--canary", "0"),
+        (2, "of the requests to no version", "promote", ENDPOINT, new, "--canary", "10%"),
+        (3, "is not registered", "promote", ENDPOINT, "99"),
+        (3, "has earlier routes, and none can be served now", "rollback", ENDPOINT),
+        (3, "is not registered", "undeploy", f"{ENDPOINT}/99"),
+        (3, "is not in this serving service", "rollback", "nobody"),
+    ):
+        refused = commands.tao2serve(*arguments, "--json")
+        assert refused.code == code, (arguments, refused)
+        assert fact in refused.document["error"]["fact"]
+        assert refused.document["error"]["hint"]
+    assert ClearML(commands).operations(ENDPOINT) == before
+    assert ClearML(commands).operations("nobody") == []
 
 
 def test_the_whole_endpoint_goes_and_nothing_of_it_is_left(commands: CommandLine, lived: dict[str, Any]) -> None:

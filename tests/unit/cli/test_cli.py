@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tao2serve.cli.main import run
-from tao2serve.cli.options import seconds
-from tao2serve.cli.output import error_document, print_error, quiet
+from tao2serve.cli.options import percent, seconds
+from tao2serve.cli.output import InterruptionError, error_document, print_error, quiet
 from tao2serve.cli.progress import _Board, shown_count, shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.steps import StepEvent, attempt, undone_on_failure
@@ -111,6 +111,24 @@ def test_an_interrupt_with_json_is_one_document_too(
     shown = capsys.readouterr()
     assert "interrupted" in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_interrupt_in_a_step_names_it_and_what_is_left(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The parser would pass on no more than an exit code, so it becomes an error before it comes there."""
+    with pytest.raises(InterruptionError) as caught, shown_steps(io.StringIO()) as steps, steps.step("load on Triton"):
+        interrupt = KeyboardInterrupt()
+        interrupt.add_note("aftermath: version 4 was taken back")
+        raise interrupt
+    print_error(caught.value, as_json=as_json)
+    shown = capsys.readouterr()
+    if as_json:
+        document = json.loads(shown.out)
+        assert (document["exit_code"], document["step"]) == (130, "load on Triton")
+        assert document["aftermath"] == "version 4 was taken back"
+    else:
+        lines = ["interrupted", "  step: load on Triton", "  then: version 4 was taken back", "  try:  run it again"]
+        assert shown.err.splitlines() == lines
 
 
 def test_the_live_list_keeps_the_running_step_in_sight() -> None:
@@ -338,3 +356,30 @@ def test_a_defect_is_reported_without_a_traceback(
     assert "unforeseen" in shown
     assert "Traceback" not in shown
     assert "Traceback" in (tmp_path / "logs" / "tao2serve-defect.log").read_text()
+
+
+def test_shares_are_numbers_with_or_without_a_percent_sign() -> None:
+    """`--canary 10%` is what a user may write; a word exits 2 and says what to write."""
+    assert [percent(text, option="--canary") for text in ("10", "10%", " 2.5 % ")] == [10, 10, 2.5]
+    with pytest.raises(UsageError) as caught:
+        percent("ten", option="--canary")
+    assert "'ten'" in str(caught.value)
+    assert "--canary 10" in caught.value.hint
+
+
+@pytest.mark.parametrize("command", [("promote", "street"), ("deploy", "x.hdf5", "--endpoint", "street")])
+@pytest.mark.parametrize("share", ["ten", "0%", "-3", "101", "nan"])
+def test_a_share_that_is_none_is_refused_without_asking_anybody(
+    command: tuple[str, ...],
+    share: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Exit 2, by `deploy` and `promote` alike, although no ClearML is configured here."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path))
+    assert run([*command, "--canary", share, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["subject"] == "--canary"
+    assert error["hint"]

@@ -14,6 +14,7 @@ import pytest
 
 from tao2serve.config import Settings
 from tao2serve.deployment import candidate, report, reuse, serve, site
+from tao2serve.deployment.course import Course
 from tao2serve.deployment.host import Host
 from tao2serve.deployment.inputs import Inputs
 from tao2serve.deployment.site import Site
@@ -144,7 +145,7 @@ def job_of(place: Site) -> Any:
     chosen = SimpleNamespace(inputs=Inputs(made_of="a", judged_by="j"), params=None, spec_text="")
     request = SimpleNamespace(force=False)
     return SimpleNamespace(
-        site=place, chosen=chosen, request=request, settings=Settings(), steps=Steps(), left=[]
+        site=place, chosen=chosen, request=request, settings=Settings(), steps=Steps(), course=Course()
     )  # fmt: skip
 
 
@@ -195,7 +196,7 @@ def test_a_failed_run_leaves_folders_that_it_only_found(
     job, there = fail_after_loading(place, monkeypatch, adopts="", created=False)
     assert there == ["street_3"]
     assert world.done == ["unregister 3"]
-    assert job.left == []
+    assert job.course.left == []
 
 
 def test_a_failed_run_removes_what_the_run_that_it_went_on_with_had_written(
@@ -216,7 +217,7 @@ def test_a_failed_run_says_that_it_took_all_back_only_if_it_did(
     put(tmp_path, "street_3", OURS)
     world.refused = refused
     job, _ = fail_after_loading(place, monkeypatch, adopts="", created=True)
-    assert bool(job.left) == bool(refused)
+    assert bool(job.course.left) == bool(refused)
     logger = SimpleNamespace(report_text=lambda *_, **__: None, report_histogram=lambda *_, **__: None)
     task = SimpleNamespace(get_logger=lambda: logger, set_configuration_object=lambda **_: None)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tao2serve.errors import InputError, UsageError
 from tao2serve.registry.operations import OperationRecord
 from tao2serve.serving.history import Change, canary_of, changes_of, cut_off, earlier_routes, hold_s
-from tao2serve.serving.promotion import decide_promotion
+from tao2serve.serving.promotion import _earlier, decide_promotion
 from tao2serve.serving.routes import described, route_from_json, route_to_json, with_canary
 from tao2serve.serving.state import Registered, Route, ServiceState, same_weights
 
@@ -204,8 +204,27 @@ def test_promote_refuses_what_cannot_be() -> None:
     with pytest.raises(InputError, match="street/9") as caught:
         decide_promotion(state, "street", (), version=9, percent=None)
     assert "3, 4" in caught.value.evidence
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as rest:
         decide_promotion(state, "street", (), version=4, percent=10)
+    assert rest.value.hint == "name another version: 3"
+    with pytest.raises(UsageError) as alone:
+        decide_promotion(state_of([4], {4: 1.0}), "street", (), version=None, percent=10)
+    assert "tao2serve deploy" in alone.value.hint
+
+
+def test_what_there_is_to_go_back_to_is_known_without_asking_its_versions() -> None:
+    """No earlier route, or none whose versions are registered, exits 3 in a sentence; one that is goes through."""
+    first = moved("deploy", 1, {}, {3: 1.0}, version="3")
+    second = moved("deploy", 2, {3: 1.0}, {4: 1.0}, version="4")
+    with pytest.raises(InputError) as none:
+        _earlier(state_of([3], {3: 1.0}), "street", [first])
+    assert str(none.value) == "endpoint street has no earlier route to go back to"
+    assert none.value.evidence == "now version 3: 100 %; registered: 3"
+    with pytest.raises(InputError) as gone:
+        _earlier(state_of([4], {4: 1.0}), "street", [second, first])
+    assert "no longer registered: 3" in gone.value.evidence
+    (earlier,) = _earlier(state_of([3, 4], {4: 1.0}), "street", [second, first])
+    assert earlier.route == {3: 1.0}
 
 
 def change_at(minute: float, before: dict[int, float], after: dict[int, float]) -> Change:

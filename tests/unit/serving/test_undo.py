@@ -90,7 +90,7 @@ def test_one_model_that_does_not_go_keeps_no_other(written: list[TritonModel]) -
     servers = Servers(stuck="street_4")
     with pytest.raises(ServiceError, match="not taken back whole") as caught:
         undo(servers, written)
-    assert "street_4: was refused" in caught.value.evidence
+    assert "street_4 was refused" in caught.value.evidence
     assert left_in(written) == ["street_4", "street_4_detector"]
     assert servers.done[1:] == ["unload street_4_postprocess", "unload street_4_preprocess"]
     assert undo(Servers(), written) == ["street_4_detector"]

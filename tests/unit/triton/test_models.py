@@ -200,7 +200,7 @@ def test_a_plan_without_a_batch_of_one_is_refused(artifact: ModelArtifact) -> No
 
 def test_a_preferred_batch_that_cannot_be_is_refused(artifact: ModelArtifact) -> None:
     """Triton would refuse to load the model; the error names the setting and the limit, also the plan's."""
-    with pytest.raises(UsageError, match="preferred_batch_sizes: has 16"):
+    with pytest.raises(UsageError, match="preferred_batch_sizes has 16"):
         messages(artifact, preferred_batch_sizes="4,16")
     with pytest.raises(UsageError, match="has 8, and batches have 1 to 4"):
         messages(dataclasses.replace(artifact, batches=(1, 4)), preferred_batch_sizes="4,8")

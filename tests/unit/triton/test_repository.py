@@ -103,7 +103,7 @@ def test_one_model_of_a_set_that_differs_refuses_them_all(artifact: ModelArtifac
     write_models(alone(artifact, "street_1_detector"), repository=repository)
     before = files_of(repository)
     artifact.path.write_bytes(b"other")
-    with pytest.raises(InputError, match="street_1_detector: is in the repository"):
+    with pytest.raises(InputError, match="street_1_detector is in the repository"):
         write_models(whole(artifact), repository=repository)
     assert files_of(repository) == before
 

@@ -93,7 +93,7 @@ def test_cuda_that_fails_is_a_tool_that_failed(monkeypatch: pytest.MonkeyPatch, 
         (CudaStandIn(room=20_000), "cudaErrorMemoryAllocation"),
     ):
         monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-        with pytest.raises(ToolError, match="CUDA: failed") as caught:
+        with pytest.raises(ToolError, match="CUDA failed") as caught:
             run_plan(plan, _images(1))
         assert words in caught.value.evidence
         assert not cuda.held
