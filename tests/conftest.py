@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sandboxes import sandbox_of
 
 # Tests that import onnxruntime themselves must not report to its maker either.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -16,6 +18,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _GOLDEN = Path("shared") / "golden"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope` each process takes whole sandboxes, not single tests or modules.
+
+    pytest-xdist 3.8 does not see its own marks of groups under pytest 9.2, so what belongs together goes by names.
+    """
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class OneSandboxInOneProcess(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return sandbox_of(nodeid)
+
+    return OneSandboxInOneProcess(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -145,6 +145,15 @@ class Breaking:
             raise AssertionError(f"it ended before {step!r}:\n{''.join(self.said)}{stdout}")
         self._since = time.monotonic()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let it stand still for a while: however fast the machine is, it has not ended meanwhile."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def ended(self, *, limit_s: float) -> Broken:
         """Wait for its end; fails if it takes longer than that."""
         try:

@@ -75,6 +75,12 @@ def _server(client: httpx.Client, configured: ClearMLConfiguration) -> Check:
 
     try:
         client.get(f"{configured.api}/debug.ping")
+    except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+        return _check(
+            "server", "wrong", f"{configured.api} accepts connections, but has not answered for {_ONE_CALL_S:g} s",
+            str(error) or type(error).__name__,
+            "start it anew; for the sandbox: tao2serve sandbox down && tao2serve sandbox up",
+        )  # fmt: skip
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return _check(
             "server", "wrong", f"{configured.api} cannot be reached", str(error) or type(error).__name__,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, make_command_line, processes_of, shared_memory
+from sandboxes import sandbox_of
 
 from tao2serve.sandbox.samples import pictures
 from tao2serve.tao.launcher import LAUNCHER_VERSION
@@ -21,6 +22,15 @@ def bare(tmp_path: Path) -> CommandLine:
     """A command line with a home of its own, an empty user's home, and no sandbox."""
     (tmp_path / "user").mkdir()
     return make_command_line(tmp_path / "home", tmp_path / "work", HOME=str(tmp_path / "user"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test in another group would start a second sandbox that is meant to be shared: the groups know them all."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", [])
+        for name, group in (("sandbox", "sandbox"), ("managed_sandbox", "managed")):
+            if name in fixtures and sandbox_of(item.nodeid) != group:
+                raise pytest.UsageError(f"{item.nodeid} uses {name}: see SHARED in tests/sandboxes.py")
 
 
 @pytest.fixture(scope="session")

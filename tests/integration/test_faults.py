@@ -320,7 +320,8 @@ def test_a_client_whose_clock_is_wrong(stack: Stack, skewed: dict[str, CommandLi
     old = live["endpoint"]["version"]
     deploy = ("deploy", PRUNED, "--endpoint", LIVE, "--image", PICTURE, "--json")
     running = Breaking(skewed["+1d"], "publish to ClearML", *deploy)
-    rival = stack.commands.tao2serve(*deploy)
+    with running.held():
+        rival = stack.commands.tao2serve(*deploy)
     new = running.ended(limit_s=120).outcome.assert_success().document["endpoint"]["version"]
     assert rival.code == 5
     assert "is being changed by another operation" in rival.document["error"]["fact"]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from tritonclient.utils import InferenceServerException
 
 from tao2serve.doctor.check import Check, Examination, examine, without_secrets
+from tao2serve.doctor.clearml import _server
 from tao2serve.doctor.client import client_examinations, missing_of
 from tao2serve.doctor.doctor import anything_wrong
 from tao2serve.doctor.servers import _control
-from tao2serve.registry.configuration import read_configuration
+from tao2serve.registry.configuration import ClearMLConfiguration, read_configuration
 
 
 def check(name: str, *, evidence: str = "") -> Check:
@@ -140,6 +143,24 @@ def test_clearml_of_the_environment_needs_no_sdk(tmp_path: Path) -> None:
 # What Triton 2.51 says in NONE and in POLL mode, and what gRPC says when a call takes too long.
 NO_ORDERS = "explicit model load / unload is not allowed if polling is enabled"
 TOO_LATE = "Deadline Exceeded"
+
+
+def test_a_server_that_hangs_is_not_said_to_be_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that listens and never answers has the right address; one that refuses connections may not."""
+    monkeypatch.setattr("tao2serve.doctor.clearml._ONE_CALL_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        configured = ClearMLConfiguration(
+            api=url, files=url, access_key="k", secret_key="s", origin="here", verify=True
+        )
+        with httpx.Client(timeout=0.2, trust_env=False) as client:
+            hangs = _server(client, configured)
+    with httpx.Client(timeout=0.2, trust_env=False) as client:
+        refuses = _server(client, configured)
+    assert "accepts connections, but has not answered for 0.2 s" in hangs.fact
+    assert "CLEARML_API_HOST" not in hangs.remedy
+    assert "cannot be reached" in refuses.fact
+    assert "CLEARML_API_HOST" in refuses.remedy
 
 
 @pytest.mark.parametrize(

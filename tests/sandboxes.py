@@ -1,0 +1,23 @@
+"""Which tests share a sandbox, so that one process runs them, one after the other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Modules whose tests share one sandbox, in this order; tests of a managed one share another.
+SHARED: Final = frozenset({
+    "test_bad_bodies", "test_deploy", "test_deploy_again", "test_deploy_killed", "test_doctor", "test_endpoint",
+    "test_placement", "test_predict", "test_publish", "test_rollout", "test_sandbox", "test_verify_servers",
+    "test_watch",
+})  # fmt: skip
+
+
+def sandbox_of(nodeid: str) -> str:
+    """The sandbox or server that a test shares with others, or its module, which may have one of its own."""
+    path, _, name = nodeid.partition("::")
+    module = path.rpartition("/")[2].removesuffix(".py")
+    if "managed" in module or "managed" in name:
+        return "managed"
+    if "contract/" in path:
+        return "contract"
+    return "sandbox" if module in SHARED else module
