@@ -40,7 +40,7 @@ WRONG_CLOCK = Path(__file__).parent.parent / "wrong_clock"
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A sandbox for these tests alone."""
     root = tmp_path_factory.mktemp("faults")
-    with broken_stack(root, TAO2SERVE_DEADLINE_S="2", TMPDIR=str(root)) as stack:
+    with broken_stack(root, TAO2SERVE_DEADLINE_S="4", TMPDIR=str(root)) as stack:
         yield stack
 
 
