@@ -15,7 +15,7 @@ from tao2serve.config import load_settings
 from tao2serve.deploy import Deployment, DeployRequest, deploy
 from tao2serve.errors import Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.loadtest import LoadPlan, LoadResult, document, run_load_test, write_report
+from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadResult, Target, document, run_load_test, write_report
 from tao2serve.registry.source import Source
 from tao2serve.registry.trained import Selectors, find_trained_models
 from tao2serve.sandbox import stack
@@ -153,9 +153,9 @@ def _in_words(model: TrainedModel) -> str:
 
 def _load_plan(deployment: Deployment) -> LoadPlan:
     return LoadPlan(
-        url=deployment.endpoint.alias_url,
+        targets=(Target(url=deployment.endpoint.alias_url),),
         images=pictures()[0].parent,
-        users=LOAD_USERS,
+        shape=ClosedLoop(users=LOAD_USERS),
         run_time_s=LOAD_RUN_S,
         warmup_s=LOAD_WARMUP_S,
         endpoint=f"{deployment.endpoint.name}/{deployment.endpoint.version}",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tao2serve.loadtest import LoadPlan, LoadResult
+from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadResult, Target
 from tao2serve.loadtest.records import RequestRecord, RunRecords
 from tao2serve.loadtest.summary import CpuSample, summarise
 
 
 def plan(run_time_s: float = 10.0, warmup_s: float = 1.0) -> LoadPlan:
     return LoadPlan(
-        url="http://127.0.0.1:8080/serve/people/4",
+        targets=(Target(url="http://127.0.0.1:8080/serve/people/4"),),
         images=Path("images"),
-        users=2,
+        shape=ClosedLoop(users=2),
         run_time_s=run_time_s,
         warmup_s=warmup_s,
         endpoint="people/4",

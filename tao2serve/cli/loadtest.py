@@ -43,7 +43,17 @@ def loadtest(
     """
     from tao2serve.config import home
     from tao2serve.errors import GateError
-    from tao2serve.loadtest import LoadPlan, document, evaluate, parse_gate, passed, run_load_test, write_report
+    from tao2serve.loadtest import (
+        ClosedLoop,
+        LoadPlan,
+        Target,
+        document,
+        evaluate,
+        parse_gate,
+        passed,
+        run_load_test,
+        write_report,
+    )  # fmt: skip
     from tao2serve.serving.resolve import endpoint_url
 
     gates = [parse_gate(text) for text in slo or ()]
@@ -53,7 +63,12 @@ def loadtest(
             url = endpoint_url(endpoint, service_id=service or "")
             step.note(url)
         plan = LoadPlan(
-            url=url, images=images, users=users, run_time_s=run_time_s, warmup_s=warmup_s, endpoint=endpoint
+            targets=(Target(url=url),),
+            images=images,
+            shape=ClosedLoop(users=users),
+            run_time_s=run_time_s,
+            warmup_s=warmup_s,
+            endpoint=endpoint,
         )
         with steps.step("load test") as step:
             result = run_load_test(plan, directory=output, on_progress=lambda now: step.news(str(now)))

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tao2serve.deployment.request import LoadGate
-from tao2serve.loadtest import LoadPlan, LoadResult, Verdict, document, evaluate, passed, run_load_test
+from tao2serve.loadtest import (
+    ClosedLoop,
+    LoadPlan,
+    LoadResult,
+    Target,
+    Verdict,
+    document,
+    evaluate,
+    passed,
+    run_load_test,
+)
 from tao2serve.serving.service import EndpointVersion
 
 __all__ = ["GateResult", "run_gate"]
@@ -43,8 +53,8 @@ def run_gate(
 ) -> GateResult:
     """Load-test one version by its own URL, and judge it. Raises as `run_load_test` does."""
     plan = LoadPlan(
-        url=endpoint.url, images=gate.images, users=gate.users, run_time_s=gate.run_time_s, warmup_s=gate.warmup_s,
-        endpoint=f"{endpoint.name}/{endpoint.version}",
+        targets=(Target(url=endpoint.url),), images=gate.images, shape=ClosedLoop(users=gate.users),
+        run_time_s=gate.run_time_s, warmup_s=gate.warmup_s, endpoint=f"{endpoint.name}/{endpoint.version}",
     )  # fmt: skip
     result = run_load_test(plan, directory=directory, on_progress=lambda now: on_news(str(now)))
     return GateResult(result=result, verdicts=evaluate(result, gate.gates))

@@ -5,29 +5,109 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from tao2serve.errors import UsageError
 from tao2serve.images import find_images
 
-__all__ = ["LoadPlan", "LoadProgress", "images_within", "make_directory"]
+__all__ = [
+    "Arrivals",
+    "ClosedLoop",
+    "LoadPlan",
+    "LoadProgress",
+    "OpenLoop",
+    "Order",
+    "Protocol",
+    "Shape",
+    "Target",
+    "images_within",
+    "make_directory",
+]
+
+Protocol: TypeAlias = Literal["endpoint", "triton-http", "triton-grpc"]
+Arrivals: TypeAlias = Literal["poisson", "constant"]
+Order: TypeAlias = Literal["cycle", "sample"]
 
 # The images are held in memory by the load generator, so that reading files is no part of the measurement.
 _IMAGES_LIMIT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where requests go: an endpoint by its URL, or a Triton model by the server's address and its name.
+
+    Raises UsageError if that cannot be.
+    """
+
+    url: str  # http(s)://HOST:PORT/serve/NAME; of Triton HOST:PORT
+    protocol: Protocol = "endpoint"
+    model: str = ""  # on Triton; "" for an endpoint
+    weight: float = 1.0  # share of the requests, among the targets of a plan
+
+    def __post_init__(self) -> None:
+        if self.protocol == "endpoint":
+            _require_url(self.url)
+        elif not self.model:
+            raise UsageError(f"Triton at {self.url}", "needs the name of a model")
+        if not 0 < self.weight < math.inf:
+            raise UsageError(f"weight of {self.label}", f"{self.weight:g} is not possible", hint="more than 0")
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        if self.protocol == "endpoint":
+            return urlsplit(self.url).path or "/"
+        return f"{self.protocol} {self.model}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedLoop:
+    """Each of `users` posts an image, waits for the whole answer, and posts the next one."""
+
+    users: int = 1
+
+    def __post_init__(self) -> None:
+        if self.users < 1:
+            raise UsageError("users", f"{self.users} is not a number of users", hint="at least 1")
+
+    def __str__(self) -> str:
+        return f"closed loop, {self.users} user{'' if self.users == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLoop:
+    """Requests start by a schedule, whatever became of those before; latency counts from the intended start."""
+
+    rate_rps: float  # all processes together
+    arrivals: Arrivals = "poisson"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate_rps < math.inf:
+            raise UsageError("rate", f"{self.rate_rps:g} requests/s is not possible", hint="more than 0")
+
+    def __str__(self) -> str:
+        return f"open loop, {self.rate_rps:g} requests/s, {self.arrivals} arrivals"
+
+
+Shape: TypeAlias = ClosedLoop | OpenLoop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """A closed loop: each of `users` posts an image, waits for the whole answer, and posts the next one.
+    """What is sent where, in which shape, and for how long.
 
     The warm-up comes before the run time and outside it. `timeout_s` is the longest wait for a connection or
     for the next bytes of an answer; what takes longer is a failure of kind `timeout`.
-    Raises UsageError if a number or the URL makes no sense.
+    Raises UsageError if a number makes no sense.
     """
 
-    url: str
+    targets: tuple[Target, ...]
     images: Path  # a directory of images, or one image
-    users: int = 1
+    shape: Shape = ClosedLoop()
+    order: Order = "cycle"  # of the images: in turn, or drawn at random
+    seed: int = 1  # of arrivals, of drawn images and of the choice among targets
+    processes: int = 1  # that generate the load
     run_time_s: float = 20.0
     warmup_s: float = 2.0
     timeout_s: float = 10.0
@@ -35,18 +115,32 @@ class LoadPlan:
     model: str = ""  # for the report only
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        except ValueError:  # an unclosed bracket
-            usable = False
-        if not usable:
-            raise UsageError("endpoint URL", f"{self.url!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME")
-        if self.users < 1:
-            raise UsageError("users", f"{self.users} is not a number of users", hint="at least 1")
+        if not self.targets:
+            raise UsageError("load test", "has no target", hint="name an endpoint")
+        if self.processes < 1:
+            raise UsageError("processes", f"{self.processes} is not a number of processes", hint="at least 1")
         _require(self.run_time_s > 0, "run time", self.run_time_s, "more than 0 s")
         _require(self.warmup_s >= 0, "warm-up", self.warmup_s, "0 s or more")
         _require(self.timeout_s > 0, "timeout", self.timeout_s, "more than 0 s")
+
+    @property
+    def url(self) -> str:
+        """The first target's."""
+        return self.targets[0].url
+
+    @property
+    def is_open(self) -> bool:
+        return isinstance(self.shape, OpenLoop)
+
+
+def _require_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:  # an unclosed bracket
+        usable = False
+    if not usable:
+        raise UsageError("endpoint URL", f"{url!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME")
 
 
 def _require(fulfilled: bool, subject: str, value_s: float, hint: str) -> None:

@@ -19,7 +19,7 @@ from tao2serve.errors import ToolError
 __all__ = ["RUN_FILE_VARIABLE", "RequestRecord", "RunRecords", "read_records", "write_records"]
 
 RUN_FILE_VARIABLE = "TAO2SERVE_LOADTEST_RUN"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +28,23 @@ class RequestRecord:
 
     user: int
     image: int  # index into the images of the run
-    intended_s: float  # when the user was free to send: the end of its request before
+    intended_s: float  # by the schedule; in a closed loop when the user was free: the end of its request before
     start_s: float
     latency_ms: float  # from the first byte sent to the last byte received, as locust measures it
     status: int  # HTTP status, 0 if there was no answer
     error: str = ""  # kind of failure, empty if none
     detail: str = ""  # what the server or the socket said about it
     timing_ms: Mapping[str, float] | None = None  # the server's own account, by stage
+    target: int = 0  # index into the targets of the plan
 
     @property
     def end_s(self) -> float:
         return self.start_s + self.latency_ms / 1000
+
+    @property
+    def response_ms(self) -> float:
+        """Latency from the intended start: what waits for the client, or behind a stalled request, is in it."""
+        return (self.start_s - self.intended_s) * 1000 + self.latency_ms
 
     @property
     def ok(self) -> bool:
@@ -76,6 +82,7 @@ def _row(record: RequestRecord) -> list[object]:
         record.error,
         record.detail,
         record.timing_ms,
+        record.target,
     ]
 
 
@@ -103,7 +110,7 @@ def read_records(path: Path) -> RunRecords:
 
 
 def _record(row: list[Any]) -> RequestRecord:
-    user, image, intended_s, start_s, latency_ms, status, error, detail, timing_ms = row
+    user, image, intended_s, start_s, latency_ms, status, error, detail, timing_ms, target = row
     return RequestRecord(
         user=user,
         image=image,
@@ -114,4 +121,5 @@ def _record(row: list[Any]) -> RequestRecord:
         error=error,
         detail=detail,
         timing_ms=timing_ms,
+        target=target,
     )

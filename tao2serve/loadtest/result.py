@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tao2serve.loadtest.plan import LoadPlan
+from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.records import RequestRecord
 
 __all__ = [
@@ -103,7 +103,8 @@ class LoadResult:
     requests: int
     failures: int
     throughput_rps: float
-    latency_ms: LatencySummary | None
+    latency_ms: LatencySummary | None  # in an open loop from the intended start
+    service_ms: LatencySummary | None  # from when a request was really sent
     warmup: WarmupSummary
     client: ClientLoad
     errors: tuple[ErrorKind, ...]
@@ -129,7 +130,10 @@ class LoadResult:
             "endpoint": self.plan.endpoint,
             "model": self.plan.model,
             "started_at": self.started_at.astimezone(UTC).isoformat(timespec="seconds"),
-            "users": self.plan.users,
+            "shape": str(self.plan.shape),
+            "users": self.plan.shape.users if isinstance(self.plan.shape, ClosedLoop) else None,
+            "rate_rps": self.plan.shape.rate_rps if isinstance(self.plan.shape, OpenLoop) else None,
+            "targets": [asdict(target) for target in self.plan.targets],
             "run_time_s": self.plan.run_time_s,
             "warmup_s": self.plan.warmup_s,
             "timeout_s": self.plan.timeout_s,
@@ -138,6 +142,7 @@ class LoadResult:
             "failure_ratio": self.failure_ratio,
             "throughput_rps": round(self.throughput_rps, 3),
             "latency_ms": _latency(self.latency_ms),
+            "service_ms": _latency(self.service_ms),
             "warmup": {
                 "requests": self.warmup.requests,
                 "failures": self.warmup.failures,

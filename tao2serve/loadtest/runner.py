@@ -24,7 +24,7 @@ from pathlib import Path
 import tao2serve
 from tao2serve.errors import InputError, ServiceError, ToolError
 from tao2serve.loadtest.machine import describe_machine
-from tao2serve.loadtest.plan import LoadPlan, LoadProgress, images_within, make_directory
+from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, LoadProgress, images_within, make_directory
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.summary import CpuSample, summarise
@@ -130,7 +130,7 @@ def _run(
         run = {
             "url": plan.url,
             "images": [str(image.resolve()) for image in images],
-            "users": plan.users,
+            "users": _users(plan),
             "warmup_s": plan.warmup_s,
             "run_time_s": plan.run_time_s,
             "timeout_s": plan.timeout_s,
@@ -159,12 +159,16 @@ def _run(
     return summarise(plan, read_records(records), cpu=cpu, environment=environment, log=log)
 
 
+def _users(plan: LoadPlan) -> int:
+    return plan.shape.users if isinstance(plan.shape, ClosedLoop) else 1
+
+
 def _command(plan: LoadPlan) -> list[str]:
     # No --run-time: locust counts it from before the users are there. The locustfile ends the test itself.
     return [
         *(sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))),
         *("--headless", "--only-summary", "--host", plan.url),
-        *("--users", str(plan.users), "--spawn-rate", str(plan.users)),
+        *("--users", str(_users(plan)), "--spawn-rate", str(_users(plan))),
         *("--exit-code-on-error", "0"),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,7 @@ def summarise(
     """Return the result of a run; see LoadResult for what each number counts."""
     measured = [record for record in run.requests if 0 <= record.start_s < run.run_time_s]
     warmup = [record for record in run.requests if record.start_s < 0]
+    latency = _response_ms if plan.is_open else _service_ms
     answered = sum(1 for record in run.requests if record.ok and 0 <= record.end_s < run.run_time_s)
     interval_s = 1.0 if run.run_time_s >= 10 else 0.5
     return LoadResult(
@@ -68,8 +69,9 @@ def summarise(
         requests=len(measured),
         failures=_failures(measured),
         throughput_rps=answered / run.run_time_s,
-        latency_ms=_latency(measured),
-        warmup=WarmupSummary(requests=len(warmup), failures=_failures(warmup), latency_ms=_latency(warmup)),
+        latency_ms=_latency(measured, latency),
+        service_ms=_latency(measured, _service_ms),
+        warmup=WarmupSummary(requests=len(warmup), failures=_failures(warmup), latency_ms=_latency(warmup, latency)),
         client=_client(run, measured, cpu),
         errors=_errors(measured),
         stages=_stages(measured),
@@ -85,8 +87,16 @@ def _failures(records: Iterable[RequestRecord]) -> int:
     return sum(1 for record in records if not record.ok)
 
 
-def _latency(records: Iterable[RequestRecord]) -> LatencySummary | None:
-    ascending = sorted(record.latency_ms for record in records if record.ok)
+def _service_ms(record: RequestRecord) -> float:
+    return record.latency_ms
+
+
+def _response_ms(record: RequestRecord) -> float:
+    return record.response_ms
+
+
+def _latency(records: Iterable[RequestRecord], latency: Callable[[RequestRecord], float]) -> LatencySummary | None:
+    ascending = sorted(latency(record) for record in records if record.ok)
     if not ascending:
         return None
     return LatencySummary(

@@ -21,7 +21,7 @@ from PIL import Image
 
 import tao2serve
 from tao2serve.errors import ServiceError
-from tao2serve.loadtest import LoadPlan, LoadProgress, LoadResult, run_load_test
+from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadProgress, LoadResult, Target, run_load_test
 
 pytestmark = pytest.mark.integration
 
@@ -80,7 +80,14 @@ def outcome(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("run")
     progress: list[LoadProgress] = []
     with slow_server(folder, delay_ms=20, slow_first=9, slow_ms=400, fail_every=7) as server:
-        plan = LoadPlan(url=server.url, images=images, users=4, run_time_s=4, warmup_s=1.5, endpoint="people/4")
+        plan = LoadPlan(
+            targets=(Target(url=server.url),),
+            images=images,
+            shape=ClosedLoop(users=4),
+            run_time_s=4,
+            warmup_s=1.5,
+            endpoint="people/4",
+        )
         result = run_load_test(plan, directory=folder, on_progress=progress.append)
         seen = server.stop()[1:]
     return Outcome(result=result, seen=seen, progress=progress, directory=folder)
@@ -147,7 +154,14 @@ def test_progress_the_client_and_the_log(outcome: Outcome) -> None:
 def test_no_answer_in_time_is_a_timeout(images: Path, tmp_path: Path) -> None:
     """A request without an answer is a failure of kind timeout and costs no other request its number."""
     with slow_server(tmp_path, delay_ms=20, hang_every=20) as server:
-        plan = LoadPlan(url=server.url, images=images, users=2, run_time_s=1.5, warmup_s=0, timeout_s=0.5)
+        plan = LoadPlan(
+            targets=(Target(url=server.url),),
+            images=images,
+            shape=ClosedLoop(users=2),
+            run_time_s=1.5,
+            warmup_s=0,
+            timeout_s=0.5,
+        )
         result = run_load_test(plan)
     assert [error.kind for error in result.errors] == ["timeout"]
     assert result.latency_ms is not None
@@ -162,7 +176,9 @@ def test_a_server_that_goes_away(images: Path, tmp_path: Path) -> None:
             if told.requests:
                 server.process.kill()
 
-        plan = LoadPlan(url=server.url, images=images, users=2, run_time_s=2, warmup_s=0)
+        plan = LoadPlan(
+            targets=(Target(url=server.url),), images=images, shape=ClosedLoop(users=2), run_time_s=2, warmup_s=0
+        )
         result = run_load_test(plan, on_progress=stop)
     assert "connection refused" in {error.kind for error in result.errors}
     assert result.failures == sum(error.count for error in result.errors)
@@ -173,7 +189,7 @@ def test_an_endpoint_that_does_not_answer_is_no_load_test(images: Path, tmp_path
     with slow_server(tmp_path, delay_ms=1) as server:
         server.stop()
         with pytest.raises(ServiceError, match="does not answer") as caught:
-            run_load_test(LoadPlan(url=server.url, images=images))
+            run_load_test(LoadPlan(targets=(Target(url=server.url),), images=images))
     assert "ConnectError" in caught.value.evidence
 
 
@@ -181,7 +197,7 @@ def test_an_endpoint_that_refuses_is_no_load_test(images: Path, tmp_path: Path) 
     """Before any load: ServiceError with the status and what the server said about it."""
     with slow_server(tmp_path, delay_ms=1, fail_from=0) as server:
         with pytest.raises(ServiceError, match="answered 503") as caught:
-            run_load_test(LoadPlan(url=server.url, images=images))
+            run_load_test(LoadPlan(targets=(Target(url=server.url),), images=images))
         assert len(server.stop()) == 3
     assert "queue is full" in caught.value.evidence
 
@@ -190,8 +206,10 @@ def test_an_endpoint_that_refuses_is_no_load_test(images: Path, tmp_path: Path) 
 def test_no_process_is_left_behind(images: Path, tmp_path: Path, kind: signal.Signals) -> None:
     """Ctrl-C ends locust at once; so does it end itself when we were killed and could not."""
     program = (
-        "import sys; from pathlib import Path; from tao2serve.loadtest import LoadPlan, run_load_test\n"
-        "plan = LoadPlan(url=sys.argv[1], images=Path(sys.argv[2]), users=2, run_time_s=60)\n"
+        "import sys; from pathlib import Path\n"
+        "from tao2serve.loadtest import ClosedLoop, LoadPlan, Target, run_load_test\n"
+        "plan = LoadPlan(targets=(Target(url=sys.argv[1]),), images=Path(sys.argv[2]),\n"
+        "    shape=ClosedLoop(users=2), run_time_s=60)\n"
         "run_load_test(plan, on_progress=lambda told: print(told.phase, flush=True))\n"
     )
     with slow_server(tmp_path, delay_ms=20) as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from loadtest_samples import plan, record, run
 
 import tao2serve.loadtest
 from tao2serve.errors import InputError, ToolError, UsageError
-from tao2serve.loadtest import LoadPlan, images_within, run_load_test
+from tao2serve.loadtest import ClosedLoop, LoadPlan, OpenLoop, Target, images_within, run_load_test
 from tao2serve.loadtest.machine import describe_machine
 from tao2serve.loadtest.records import read_records, write_records
 
@@ -22,10 +23,8 @@ from tao2serve.loadtest.records import read_records, write_records
 @pytest.mark.parametrize(
     "change",
     [
-        {"url": "127.0.0.1:8080/serve/people"},
-        {"url": "ftp://host/x"},
-        {"url": "http://"},
-        {"users": 0},
+        {"targets": ()},
+        {"processes": 0},
         {"run_time_s": 0},
         {"run_time_s": float("nan")},
         {"warmup_s": -1},
@@ -36,6 +35,25 @@ def test_an_impossible_plan_is_a_usage_error(change: dict[str, Any]) -> None:
     """A plan that cannot be run cannot be made."""
     with pytest.raises(UsageError):
         replace(plan(), **change)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Target(url="127.0.0.1:8080/serve/people"),
+        lambda: Target(url="ftp://host/x"),
+        lambda: Target(url="http://"),
+        lambda: Target(url="127.0.0.1:8001", protocol="triton-grpc"),
+        lambda: Target(url="http://h/x", weight=0),
+        lambda: ClosedLoop(users=0),
+        lambda: OpenLoop(rate_rps=0),
+        lambda: OpenLoop(rate_rps=float("inf")),
+    ],
+)
+def test_an_impossible_target_or_shape_is_a_usage_error(make: Callable[[], object]) -> None:
+    """Nor can what it is made of."""
+    with pytest.raises(UsageError):
+        make()
 
 
 def test_images_are_found_by_name(tmp_path: Path) -> None:
@@ -53,7 +71,7 @@ def test_no_images_is_an_input_error(tmp_path: Path, name: str) -> None:
     """Exit 3 before anything is started, also when the directory holds something else."""
     (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
     with pytest.raises(InputError):
-        run_load_test(LoadPlan(url="http://127.0.0.1:1/x", images=tmp_path / name))
+        run_load_test(LoadPlan(targets=(Target(url="http://127.0.0.1:1/x"),), images=tmp_path / name))
 
 
 def test_without_locust_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
