@@ -81,6 +81,11 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def percent(ratio: float) -> str:
+    """Return a change in %, with its sign."""
+    return f"{100 * ratio:+,.1f} %"
+
+
 def outcome(result: LoadResult, verdicts: Sequence[Verdict]) -> Badge:
     if not result.successes:
         return "bad", "no request succeeded"
@@ -93,13 +98,14 @@ def outcome(result: LoadResult, verdicts: Sequence[Verdict]) -> Badge:
 
 
 def series_outcome(series: LoadSeries) -> Badge:
-    if any(run.result.client.saturated for run in series.runs):
+    saturated = sum(run.result.client.saturated for run in series.runs)
+    if saturated == len(series.runs):
         return "bad", "client saturated"
     if series.highest is not None:
         found = series.highest.holds_rps
         return ("good", f"holds {found:.4g} requests/s") if found else ("bad", "no rate holds the gates")
     if not any(run.verdicts for run in series.runs):
-        return "plain", "no gates set"
+        return ("bad", f"client saturated in {saturated} runs") if saturated else ("plain", "no gates set")
     reached = sum(run.passed for run in series.runs)
     return "good" if reached == len(series.runs) else "bad", f"{reached} of {len(series.runs)} runs passed"
 
@@ -111,7 +117,7 @@ def cards(result: LoadResult, cost: Cost | None) -> list[tuple[str, str, str]]:
         latency_ms = result.latency_ms.to_dict()
         shown += [(name, number(latency_ms[name]), "ms") for name in ("p50", "p90", "p95", "p99", "max")]
     ratio = result.failure_ratio or 0.0
-    shown.append(("Failures", f"{result.failures:,}", f"of {result.requests:,} · {ratio:.2%}"))
+    shown.append(("Failures", f"{result.failures:,}", f"of {result.requests:,} · {100 * ratio:.2f} %"))
     if cost is not None:
         shown.append(("Cost", f"{cost.per_1000_images:.3g}", "per 1,000 images"))
     return shown
@@ -175,7 +181,7 @@ def missed_by(verdict: Verdict) -> str:
         return "not judged"
     if gate.metric == "failure-ratio":
         return f"{100 * difference:+.2f} percentage points"
-    ratio = f" ({difference / gate.limit:+.1%})" if gate.limit else ""
+    ratio = f" ({percent(difference / gate.limit)})" if gate.limit else ""
     return f"{difference:+.4g} {gate.unit}{ratio}"
 
 
@@ -191,7 +197,7 @@ def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
             "old": _value(change, change.old),
             "new": _value(change, change.new),
             "change": _change(change),
-            "interval": f"{change.interval[0]:+.1%} … {change.interval[1]:+.1%}" if change.interval else "–",
+            "interval": f"{percent(change.interval[0])} … {percent(change.interval[1])}" if change.interval else "–",
             "noise": change.noise,
             "regression": change.is_regression,
         }
@@ -202,14 +208,14 @@ def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
 def _value(change: Change, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.2%}" if change.metric == "failure-ratio" else f"{number(value)} {change.unit}"
+    return f"{100 * value:.2f} %" if change.metric == "failure-ratio" else f"{number(value)} {change.unit}"
 
 
 def _change(change: Change) -> str:
     if change.metric == "failure-ratio":
         both = change.old is not None and change.new is not None
         return f"{100 * ((change.new or 0) - (change.old or 0)):+.2f} points" if both else "–"
-    return "–" if change.change_ratio is None else f"{change.change_ratio:+.1%}"
+    return "–" if change.change_ratio is None else percent(change.change_ratio)
 
 
 def two_clocks(result: LoadResult) -> list[tuple[str, list[str]]]:
@@ -236,7 +242,7 @@ def target_rows(result: LoadResult) -> list[list[str]]:
         within = [record for record in mine if 0 <= record.start_s < plan.run_time_s]
         answered = sum(1 for record in mine if record.ok and 0 <= record.end_s < plan.run_time_s)
         ascending = sorted(latency(record) for record in within if record.ok)
-        percents = [f"{percentile(ascending, percent):,.1f}" if ascending else "–" for percent in (50, 95, 99)]
+        percents = [f"{percentile(ascending, nth):,.1f}" if ascending else "–" for nth in (50, 95, 99)]
         failures = sum(1 for record in within if not record.ok)
         name = f"{target.label} at {target.url}" if target.model else target.label
         rows.append([name, f"{target.weight:g}", f"{len(within):,}", f"{failures:,}",
@@ -251,7 +257,7 @@ def run_rows(series: LoadSeries) -> list[dict[str, Any]]:
             "load": f"{load_of(series, run.result):.4g}",
             "shape": str(run.result.plan.shape),
             "throughput": number(run.result.throughput_rps),
-            "failures": f"{run.result.failure_ratio or 0:.2%}",
+            "failures": f"{100 * (run.result.failure_ratio or 0):.2f} %",
             "latency": _percentiles(run.result.latency_ms),
             "badge": _run_badge(run.passed, bool(run.verdicts), run.result),
             "missed": "; ".join(

@@ -56,7 +56,7 @@ def waterfall_figure(go: Any, parts: Sequence[tuple[str, float]]) -> Any:
         )  # fmt: skip
         start += value
     figure.update_xaxes(title_text="milliseconds of a request, mean")
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
+    figure.update_yaxes(range=[len(shown) - 0.5, -0.5], showgrid=False, automargin=True)
     height = 110 + 30 * len(shown)
     return figure.update_layout(
         title_text="Where the time goes", height=height, barmode="overlay", bargap=0.25, showlegend=False, **LAYOUT
