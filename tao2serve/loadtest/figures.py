@@ -142,7 +142,7 @@ def _distribution(go: Any, result: LoadResult, latencies: Sequence[float]) -> go
                 **{"x": at, "y": 1.02, "yref": "paper", "yanchor": "bottom", "textangle": -35},
                 **{"text": f"p{percent}", "showarrow": False, "font": {"size": 11, "color": colour}},
             )
-    figure.update_xaxes(title_text=f"{axis_name(result)} (slowest 0.5 % in the last bar)")
+    figure.update_xaxes(title_text=f"{axis_name(result)} · last bar: slowest 0.5 %")
     if is_log:
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title_text="requests")
@@ -160,12 +160,12 @@ def _edges(low: float, high: float, is_log: bool) -> list[float]:
 def _percentiles(go: Any, result: LoadResult, latencies: Sequence[float], gates: Sequence[Gate]) -> go.Figure:
     """Latency by percentile on a scale of nines, where a tail is seen that a histogram hides."""
     figure = go.Figure()
-    name = "from the intended start" if result.plan.is_open else "latency"
+    name = "response time" if result.plan.is_open else "latency"
     figure.add_scatter(**percentile_line(latencies), name=name, line={"color": BLUE, "width": 2.5})
     if result.plan.is_open:
         service = sorted(record.latency_ms for record in _measured(result) if record.ok)
         line = {"color": AMBER, "width": 2, "dash": "dash"}
-        figure.add_scatter(**percentile_line(service), name="from the real start", line=line)
+        figure.add_scatter(**percentile_line(service), name="service time", line=line)
     for gate in gates:
         percent = float(gate.metric[1:]) if gate.metric in COLOURS else 0.0
         if percent:
@@ -207,4 +207,4 @@ def nines(figure: Any) -> None:
 
 
 def axis_name(result: LoadResult) -> str:
-    return "ms from the intended start" if result.plan.is_open else "latency, ms"
+    return "response time, ms" if result.plan.is_open else "latency, ms"

@@ -86,7 +86,7 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:+,.1f} %"
 
 
-def outcome(result: LoadResult, verdicts: Sequence[Verdict]) -> Badge:
+def outcome(result: LoadResult, verdicts: Sequence[Verdict], comparison: Comparison | None = None) -> Badge:
     if not result.successes:
         return "bad", "no request succeeded"
     if result.client.saturated:
@@ -94,6 +94,8 @@ def outcome(result: LoadResult, verdicts: Sequence[Verdict]) -> Badge:
     if not passed(result, verdicts):
         missed = any(not verdict.passed for verdict in verdicts)
         return "bad", "gates missed" if missed else "too many failures"
+    if comparison is not None and not comparison.passed:
+        return "bad", "regression" if comparison.is_comparable else "not comparable"
     return ("good", "gates passed") if verdicts else ("plain", "no gates set")
 
 
@@ -126,7 +128,10 @@ def cards(result: LoadResult, cost: Cost | None) -> list[tuple[str, str, str]]:
 def highest_card(series: LoadSeries, cost: Cost | None) -> list[tuple[str, str, str]]:
     """Return the headline numbers of a series: what holds, what fails, the highest throughput, the cost there."""
     best = max(run.result.throughput_rps for run in series.runs)
-    shown = [("Runs", str(len(series.runs)), f"over {load_name(series)}"), ("Highest throughput", number(best), "/s")]
+    shown = [
+        ("Runs", str(len(series.runs)), f"over {load_name(series)}"),
+        ("Highest throughput", number(best), "requests/s"),
+    ]
     if series.highest is not None:
         for name, rate in (("Holds", series.highest.holds_rps), ("Fails at", series.highest.fails_rps)):
             shown.append((name, "–" if rate is None else number(rate), "requests/s"))

@@ -84,7 +84,7 @@ def _latency(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
     _mark_highest(figure, series)
     _load_axis(figure, series, loads)
     is_open = any(run.result.plan.is_open for run in runs)
-    figure.update_yaxes(title_text="ms from the intended start" if is_open else "latency, ms")
+    figure.update_yaxes(title_text="response time, ms" if is_open else "latency, ms")
     figure.update_yaxes(**latency_axis(values))
     return figure.update_layout(title_text="Latency over load", height=420, **LAYOUT)
 
