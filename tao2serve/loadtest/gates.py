@@ -10,11 +10,24 @@ from pathlib import Path
 
 from tao2serve.errors import UsageError
 from tao2serve.loadtest.confidence import confidence_below
+from tao2serve.loadtest.plan import OpenLoop
 from tao2serve.loadtest.result import LoadResult
 
-__all__ = ["FAILURE_LIMIT", "Gate", "Miss", "Verdict", "document", "evaluate", "parse_gate", "passed", "reasons"]
+__all__ = [
+    "FAILURE_LIMIT",
+    "Gate",
+    "Miss",
+    "Verdict",
+    "document",
+    "evaluate",
+    "parse_gate",
+    "passed",
+    "reasons",
+    "shortfall",
+]
 
 FAILURE_LIMIT = 0.01
+_RATE_TOLERANCE = 0.02
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 _LATENCIES = (*_PERCENTILES, "max")
 _SHAPE = re.compile(r"\s*([a-z0-9-]+)\s*=\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-z/%]*)\s*", re.IGNORECASE)
@@ -196,9 +209,9 @@ def passed(result: LoadResult, verdicts: Sequence[Verdict]) -> bool:
 def reasons(result: LoadResult, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """Return why a test does not pass, a sentence each without its stop; none if it does.
 
-    A test without one successful request never passes, nor one with gates whose load generator was saturated, nor,
-    unless a failure-ratio gate says otherwise, one in which more than FAILURE_LIMIT of the requests failed: the
-    latencies are those of the others.
+    A test without one successful request never passes, nor, unless a failure-ratio gate says otherwise, one in
+    which more than FAILURE_LIMIT of the requests failed: the latencies are those of the others. With gates it does
+    not pass either if the load generator was saturated, or sent fewer requests than the rate of its open loop.
     """
     found = [
         f"{verdict.gate.text} was missed by {miss.text}" if (miss := verdict.missed_by) else
@@ -213,7 +226,21 @@ def reasons(result: LoadResult, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
         found.append(f"{result.failures} of {result.requests} requests failed; say --slo failure-ratio=… to allow it")
     if verdicts and result.client.saturated:
         found.append(result.client.reason)
+    if verdicts and (too_few := shortfall(result)):
+        found.append(too_few)
     return tuple(found)
+
+
+def shortfall(result: LoadResult) -> str:
+    """Say so if an open loop sent fewer requests than its rate; Poisson arrivals are that few once in 30,000 runs."""
+    shape = result.plan.shape
+    if not isinstance(shape, OpenLoop):
+        return ""
+    expected = shape.rate_rps * result.plan.run_time_s
+    chance = 4 * math.sqrt(expected) if shape.arrivals == "poisson" else 0.0
+    if result.requests >= expected * (1 - _RATE_TOLERANCE) - chance - 1:
+        return ""
+    return f"the rate was not offered: {result.requests} requests were sent, about {expected:.0f} were to be"
 
 
 def document(result: LoadResult, verdicts: Sequence[Verdict], *, report: Path | None = None) -> dict[str, object]:
