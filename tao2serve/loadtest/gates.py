@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tao2serve.errors import UsageError
-from tao2serve.loadtest.confidence import confidence_below
+from tao2serve.loadtest.confidence import bursts, confidence_in_bursts
 from tao2serve.loadtest.plan import OpenLoop
 from tao2serve.loadtest.result import LoadResult
 
@@ -94,8 +94,13 @@ class Verdict:
     observed: float | None
     passed: bool
     reason: str = ""  # of a gate that is missed, a sentence without its stop; "" if it is reached
-    beyond: int | None = None  # of a percentile: the successful requests that took longer than the limit
+    late: tuple[int, ...] | None = None  # of a percentile: sizes of the bursts of answers beyond the limit
     confidence: float | None = None  # of a percentile: that the true one is within the limit, see confidence.py
+
+    @property
+    def beyond(self) -> int | None:
+        """The successful requests that took longer than the limit of a percentile."""
+        return None if self.late is None else sum(self.late)
 
     @property
     def missed_by(self) -> Miss | None:
@@ -120,6 +125,7 @@ class Verdict:
             "missed_by": missed_by.to_dict() if missed_by else None,
             "reason": self.reason,
             "beyond": self.beyond,
+            "bursts": None if self.late is None else len(self.late),
             "confidence": None if self.confidence is None else round(self.confidence, 4),
         }
 
@@ -166,8 +172,8 @@ def _verdict(result: LoadResult, gate: Gate) -> Verdict:
     observed = _observed(result, gate.metric)
     if observed is None or not result.requests:
         return Verdict(gate=gate, observed=observed, passed=False, reason="nothing was measured")
-    beyond, confidence = _certainty(result, gate)
-    verdict = Verdict(gate=gate, observed=observed, passed=False, beyond=beyond, confidence=confidence)
+    late, confidence = _certainty(result, gate)
+    verdict = Verdict(gate=gate, observed=observed, passed=False, late=late, confidence=confidence)
     if (miss := verdict.missed_by) is not None:
         return replace(verdict, reason=f"missed by {miss.text}")
     if result.client.saturated:
@@ -175,20 +181,15 @@ def _verdict(result: LoadResult, gate: Gate) -> Verdict:
     return replace(verdict, passed=True)
 
 
-def _certainty(result: LoadResult, gate: Gate) -> tuple[int | None, float | None]:
-    """Return how many successful requests took longer than the limit of a percentile, and what that says of it."""
-    if gate.quantile is None or not result.successes:
+def _certainty(result: LoadResult, gate: Gate) -> tuple[tuple[int, ...] | None, float | None]:
+    """Return the bursts of successful requests that took longer than the limit of a percentile, and what they say."""
+    measured = [record for record in result.records if record.ok and 0 <= record.start_s < result.plan.run_time_s]
+    if gate.quantile is None or not measured:
         return None, None
+    measured.sort(key=lambda record: record.intended_s)
     is_open = result.plan.is_open
-    latencies_ms = [
-        record.response_ms if is_open else record.latency_ms
-        for record in result.records
-        if record.ok and 0 <= record.start_s < result.plan.run_time_s
-    ]
-    beyond = sum(latency_ms > gate.limit for latency_ms in latencies_ms)
-    if not latencies_ms:
-        return None, None
-    return beyond, confidence_below(len(latencies_ms), beyond, quantile=gate.quantile)
+    late = bursts((record.response_ms if is_open else record.latency_ms) > gate.limit for record in measured)
+    return late, confidence_in_bursts(len(measured), late, quantile=gate.quantile)
 
 
 def _observed(result: LoadResult, metric: str) -> float | None:

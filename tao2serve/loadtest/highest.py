@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tao2serve.errors import UsageError
-from tao2serve.loadtest.confidence import confidence_below
+from tao2serve.loadtest.confidence import confidence_in_bursts
 from tao2serve.loadtest.gates import Gate, shortfall
 from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
@@ -210,14 +210,14 @@ def _base(runs: Sequence[SeriesRun], gates: Sequence[Gate]) -> str:
     times = f"{_rate(runs[0]):g} requests/s held in {held} of {len(runs)} run{'' if len(runs) == 1 else 's'}"
     said = [f"{times} with {requests} answers together"]
     for gate in gates:
-        beyond = [verdict.beyond for run in runs for verdict in run.verdicts if verdict.gate == gate]
-        if gate.quantile is None or None in beyond or not requests:
+        late = [verdict.late for run in runs for verdict in run.verdicts if verdict.gate == gate]
+        if gate.quantile is None or None in late or not requests:
             continue
-        over = sum(filter(None, beyond))
-        sure = confidence_below(requests, over, quantile=gate.quantile)
+        sizes = tuple(size for of_run in late for size in of_run or ())
+        sure = confidence_in_bursts(requests, sizes, quantile=gate.quantile)
         said.append(
-            f"{over} of them beyond {gate.limit:g} ms, which makes it {_percent(sure)} sure that the true "
-            f"{gate.metric} is within it, if requests are independent"
+            f"{sum(sizes)} of them beyond {gate.limit:g} ms, in {len(sizes)} burst{'' if len(sizes) == 1 else 's'}, "
+            f"which makes it at most {_percent(sure)} sure that the true {gate.metric} is within it"
         )
     if len(runs) == 1:
         said.append("it was not confirmed by a second run")

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tao2serve.loadtest.confidence import confidence_below, requests_for
+from tao2serve.loadtest.confidence import bursts, confidence_below, confidence_in_bursts, requests_for
 
 
 @pytest.mark.parametrize("requests", [1, 10, 299, 1000])
@@ -52,3 +52,19 @@ def test_nonsense_is_refused() -> None:
         confidence_below(5, 6, quantile=0.5)
     with pytest.raises(ValueError, match="beyond"):
         confidence_below(5, 1, quantile=1.0)
+
+
+def test_a_burst_is_late_requests_in_a_row() -> None:
+    """Its size is how many; one that is in time ends it."""
+    assert bursts([]) == bursts([False, False]) == ()
+    assert bursts([True, False, True, True, False, True]) == (1, 2, 1)
+
+
+def test_bursts_make_less_sure() -> None:
+    """Late requests one by one leave the exact bound; the same number in bursts says less of the percentile."""
+    alone = confidence_in_bursts(2000, (1,) * 10, quantile=0.99)
+    assert alone == pytest.approx(confidence_below(2000, 10, quantile=0.99))
+    assert (
+        alone > confidence_in_bursts(2000, (2,) * 5, quantile=0.99) > confidence_in_bursts(2000, (10,), quantile=0.99)
+    )
+    assert confidence_in_bursts(5, (5,), quantile=0.99) == pytest.approx(0)

@@ -150,7 +150,8 @@ def test_the_document_has_the_members_others_rely_on() -> None:
             "missed_by": {"absolute": 30.0, "percent": 60.0, "text": "30 ms (60 %)"},
             "reason": "missed by 30 ms (60 %)",
             "beyond": 3,
-            "confidence": 0.0,
+            "bursts": 1,
+            "confidence": 0.0003,
         }
     ]
     assert told["reasons"][0] == "p99=50ms was missed by 30 ms (60 %)"

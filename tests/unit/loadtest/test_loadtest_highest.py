@@ -70,7 +70,7 @@ def test_the_confidence_counts_the_requests_at_that_rate() -> None:
     answers = sum(run.result.successes for run in at_answer)
     beyond = sum(record.latency_ms > 50 for run in at_answer for record in run.result.records)
     assert f"with {answers} answers together; {beyond} of them beyond 50 ms" in found.confidence
-    sure = re.search(r"makes it ([\d.]+) % sure that the true p99", found.confidence)
+    sure = re.search(r"makes it at most ([\d.]+) % sure that the true p99", found.confidence)
     assert sure is not None
     assert 0 <= float(sure[1]) <= 100
 
