@@ -76,7 +76,7 @@ def summarise(
         errors=_errors(measured),
         stages=_stages(measured),
         interval_s=interval_s,
-        series=_series(run, interval_s),
+        series=_series(run, interval_s, latency),
         environment={"locust": run.locust, "python": run.python, **environment},
         records=tuple(sorted(run.requests, key=lambda record: record.start_s)),
         log=log,
@@ -167,7 +167,7 @@ def _stage(stage: str, ascending: Sequence[float]) -> StageTiming:
     )
 
 
-def _series(run: RunRecords, interval_s: float) -> tuple[SeriesPoint, ...]:
+def _series(run: RunRecords, interval_s: float, latency: Callable[[RequestRecord], float]) -> tuple[SeriesPoint, ...]:
     """Return the intervals from the first request to the end of the run time, empty ones included."""
     bins: dict[int, list[RequestRecord]] = {}
     for record in run.requests:
@@ -175,13 +175,15 @@ def _series(run: RunRecords, interval_s: float) -> tuple[SeriesPoint, ...]:
             bins.setdefault(math.floor(record.end_s / interval_s), []).append(record)
     first = math.floor(min((record.end_s for record in run.requests), default=0.0) / interval_s)
     return tuple(
-        _point(index * interval_s, bins.get(index, ()), min(interval_s, run.run_time_s - index * interval_s))
+        _point(index * interval_s, bins.get(index, ()), min(interval_s, run.run_time_s - index * interval_s), latency)
         for index in range(min(first, 0), math.ceil(run.run_time_s / interval_s))
     )
 
 
-def _point(start_s: float, records: Sequence[RequestRecord], width_s: float) -> SeriesPoint:
-    ascending = sorted(record.latency_ms for record in records if record.ok)
+def _point(
+    start_s: float, records: Sequence[RequestRecord], width_s: float, latency: Callable[[RequestRecord], float]
+) -> SeriesPoint:
+    ascending = sorted(latency(record) for record in records if record.ok)
     return SeriesPoint(
         start_s=start_s,
         throughput_rps=round(len(ascending) / width_s, 3),

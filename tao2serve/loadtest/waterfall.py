@@ -1,0 +1,63 @@
+"""Where the time of a request goes: its parts one after the other, by their means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from tao2serve.loadtest.drawing import BLUE, GREY, LAYOUT
+from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.summary import OUTSIDE
+
+__all__ = ["Parts", "parts_of", "stage_colour", "waterfall_figure"]
+
+Parts: TypeAlias = tuple[tuple[str, float], ...]  # name and mean milliseconds; they add up to the mean latency
+
+REST: Final = "rest of the server"
+_STAGES: Final = ("#14b8a6", BLUE, "#8b5cf6", "#ec4899", "#f59e0b", "#84cc16")
+
+
+def parts_of(result: LoadResult) -> Parts:
+    """Return the parts of a request, empty if the server gave no account of its time; only means add up."""
+    mean = {stage.stage: stage.mean for stage in result.stages}
+    if OUTSIDE not in mean:
+        return ()
+    outside, total = mean.pop(OUTSIDE), mean.pop("total")
+    rest = max(total - sum(mean.values()), 0.0)
+    return (*mean.items(), (REST, rest), ("outside the server", outside))
+
+
+def stage_colour(name: str, index: int) -> str:
+    """Return the colour of a part: what is known is coloured, the rest grey."""
+    if name.startswith("outside"):
+        return GREY
+    if name.startswith("rest"):
+        return "#64748b"
+    return _STAGES[index % len(_STAGES)]
+
+
+def waterfall_figure(go: Any, parts: Sequence[tuple[str, float]]) -> Any:
+    """Return a waterfall: each part begins where the one before it ended."""
+    shown = [(name, value) for name, value in parts if value >= 0.001]
+    figure = go.Figure()
+    start = 0.0
+    total = sum(value for _, value in shown)
+    for index, (name, value) in enumerate(shown):
+        figure.add_bar(
+            x=[value], y=[name], base=[start], orientation="h", name=name,
+            marker={"color": stage_colour(name, index), "line": {"width": 0}},
+            hovertemplate=f"{name}: {value:.2f} ms, {value / total:.0%} of the mean<extra></extra>",
+        )  # fmt: skip
+        # on the side where there is room
+        late = start + value > 0.75 * total
+        figure.add_annotation(
+            x=start if late else start + value, y=name, text=f"{value:.2f} ms", showarrow=False,
+            xanchor="right" if late else "left", xshift=-4 if late else 4, font={"size": 12},
+        )  # fmt: skip
+        start += value
+    figure.update_xaxes(title_text="milliseconds of a request, mean")
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
+    height = 110 + 30 * len(shown)
+    return figure.update_layout(
+        title_text="Where the time goes", height=height, barmode="overlay", bargap=0.25, showlegend=False, **LAYOUT
+    )
