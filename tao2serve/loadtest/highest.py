@@ -22,7 +22,7 @@ from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
 from tao2serve.loadtest.sweep import OnRun, RunOnce
 
-__all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "next_rate"]
+__all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate"]
 
 WITHIN: Final = 0.05
 BUDGET_S: Final = 1800.0
@@ -31,6 +31,7 @@ _DOUBLINGS: Final = 12  # up or down from the first rate, by a factor of 4,096
 _BEHIND: Final = 0.1  # of the requests, still open at the end: the service did not keep up
 _CHANCE: Final = 10  # so many may be open behind one slow answer
 _FIRST_LOOK_S: Final = 5.0
+_NO_TIME: Final = "The time for the search was over before it was done; give it more: --search-time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ def find_max(
         runs.append(judged(run(replace(plan, shape=shape, seed=plan.seed + again)), gates))
         if on_run is not None:
             on_run(runs[-1])
-    return LoadSeries(runs=tuple(runs), highest=_highest(runs, tuple(gates), in_time=in_time))
+    return LoadSeries(runs=tuple(runs), highest=highest_of(runs, gates, ended="" if in_time else _NO_TIME))
 
 
 def _require_gates(gates: Sequence[Gate]) -> None:
@@ -177,16 +178,15 @@ def _fell_behind(run: SeriesRun) -> bool:
     return not _is_of_client(run) and still_open > max(_BEHIND * result.requests, _CHANCE)
 
 
-def _highest(runs: Sequence[SeriesRun], gates: tuple[Gate, ...], *, in_time: bool) -> HighestRate:
+def highest_of(runs: Sequence[SeriesRun], gates: Sequence[Gate], *, ended: str = "") -> HighestRate:
+    """Return what the runs of a search say; `ended` is a sentence of why there are no more of them."""
     low, high = _bracket(_trials(runs))
     low_runs = [run for run in runs if low is not None and _rate(run) == low.rate_rps]
     high_runs = [run for run in runs if high is not None and _rate(run) == high.rate_rps]
     of_client = any(not run.passed and _is_of_client(run) for run in high_runs)
-    sentences = [_base(low_runs, gates) if low is not None else _nothing(runs), _bound(low, high, of_client)]
-    if not in_time:
-        sentences.append("The time for the search was over before it was done; give it more: --search-time")
+    sentences = [_base(low_runs, gates) if low is not None else _nothing(runs), _bound(low, high, of_client), ended]
     return HighestRate(
-        gates=gates,
+        gates=tuple(gates),
         holds_rps=low.rate_rps if low is not None else None,
         fails_rps=high.rate_rps if high is not None and not of_client else None,
         confidence=". ".join(filter(None, sentences)) + ".",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tao2serve.errors import UsageError
-from tao2serve.loadtest.gates import Gate, Verdict, document, evaluate, passed
+from tao2serve.loadtest.gates import Gate, Verdict, evaluate, passed
 from tao2serve.loadtest.result import LoadResult
 
-__all__ = ["HighestRate", "LoadSeries", "SeriesRun", "judged", "series_document"]
+__all__ = ["HighestRate", "LoadSeries", "SeriesRun", "judged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +94,3 @@ def judged(result: LoadResult, gates: Sequence[Gate]) -> SeriesRun:
     """Hold the gates against a result."""
     verdicts = evaluate(result, gates)
     return SeriesRun(result=result, verdicts=verdicts, passed=passed(result, verdicts))
-
-
-def series_document(
-    series: LoadSeries, *, report: Path | None = None, reports: Sequence[Path | None] = ()
-) -> dict[str, object]:
-    """Return the JSON document of several runs: the members of one run are those of the decisive run.
-
-    `reports` are those of the single runs, in their order.
-    """
-    each = [*reports, *[None] * (len(series.runs) - len(reports))]
-    runs = [document(run.result, run.verdicts, report=page) for run, page in zip(series.runs, each, strict=True)]
-    return {
-        **runs[series.decisive],
-        "passed": series.passed,
-        "report": str(report) if report else None,
-        "decisive": series.decisive,
-        "runs": runs,
-        "highest": series.highest.to_dict() if series.highest else None,
-    }
