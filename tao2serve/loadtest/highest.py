@@ -22,7 +22,7 @@ from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
 from tao2serve.loadtest.sweep import OnRun, RunOnce
 
-__all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate"]
+__all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate", "require_gates"]
 
 WITHIN: Final = 0.05
 BUDGET_S: Final = 1800.0
@@ -112,7 +112,7 @@ def find_max(
     after `budget_s`; the last ones go to confirming what was found. `on_run` is told of each run as soon as it has
     ended. Raises UsageError for gates that make no sense of a rate, and what `run` raises.
     """
-    _require_gates(gates)
+    require_gates(gates)
     begun_s = clock()
     first_rps = _first_rate(plan, run) if start_rps is None else start_rps
     runs: list[SeriesRun] = []
@@ -136,7 +136,8 @@ def find_max(
     return LoadSeries(runs=tuple(runs), highest=highest_of(runs, gates, ended="" if in_time else _NO_TIME))
 
 
-def _require_gates(gates: Sequence[Gate]) -> None:
+def require_gates(gates: Sequence[Gate]) -> None:
+    """Raise UsageError unless there is a limit of latency, and none of throughput."""
     if not any(gate.unit == "ms" for gate in gates):
         raise UsageError("--find-max", "needs a limit of latency", hint="--slo p99=50ms")
     if any(gate.metric == "throughput" for gate in gates):
