@@ -210,9 +210,10 @@ def passed(result: LoadResult, verdicts: Sequence[Verdict]) -> bool:
 def reasons(result: LoadResult, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """Return why a test does not pass, a sentence each without its stop; none if it does.
 
-    A test without one successful request never passes, nor, unless a failure-ratio gate says otherwise, one in
-    which more than FAILURE_LIMIT of the requests failed: the latencies are those of the others. With gates it does
-    not pass either if the load generator was saturated, or sent fewer requests than the rate of its open loop.
+    A test whose load generator was the limit never passes, since it measured itself; nor one without a successful
+    request; nor, unless a failure-ratio gate says otherwise, one in which more than FAILURE_LIMIT of the requests
+    failed: the latencies are those of the others. With gates it does not pass either if an open loop sent fewer
+    requests than its rate.
     """
     found = [
         f"{verdict.gate.text} was missed by {miss.text}" if (miss := verdict.missed_by) else
@@ -225,7 +226,7 @@ def reasons(result: LoadResult, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
         found.append("no request succeeded" if result.requests else "no request was sent within the run time")
     elif not judged and (result.failure_ratio or 0.0) > FAILURE_LIMIT:
         found.append(f"{result.failures} of {result.requests} requests failed; say --slo failure-ratio=… to allow it")
-    if verdicts and result.client.saturated:
+    if result.client.saturated:
         found.append(result.client.reason)
     if verdicts and (too_few := shortfall(result)):
         found.append(too_few)
