@@ -2,106 +2,319 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tao2serve.cli.options import Json, Service, seconds
+from tao2serve.cli.load_options import Load, chosen_load, named_targets, ratio, target_of
+from tao2serve.cli.load_text import run_text, series_text
+from tao2serve.cli.options import Json, Service, one_of, seconds
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
+from tao2serve.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from tao2serve.loadtest import LoadResult, Verdict
+    from tao2serve.loadtest import Gate, LoadPlan, LoadResult
+    from tao2serve.loadtest.plan import Order, Protocol, Target
+    from tao2serve.loadtest.series import LoadSeries, SeriesRun
+    from tao2serve.steps import Step, Steps
 
 
 def loadtest(
-    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name in the serving service, or a URL.")],
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Pictures to post, in turn.")],
+    endpoint: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENDPOINT[=WEIGHT]",
+            help="Name in the serving service, NAME/VERSION, a URL, or grpc://HOST:PORT/MODEL; several share the load.",
+        ),
+    ],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Pictures to send, or one picture.")],
     users: Annotated[
-        int, typer.Option("--users", metavar="N", help="Clients that each post, wait and post again.")
+        int | None,
+        typer.Option("--users", metavar="N", help="Closed loop: clients that each send, wait and send again; 1."),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option("--rate", metavar="R", help="Open loop: requests per second, whatever became of those before."),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", metavar="LIST", help="A run at each load: 1,2,4,8 users, or 10rps,20rps,40rps."),
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option("--scenario", metavar="NAME", help="MLPerf's single-stream (p90), server (p99) or offline."),
+    ] = None,
+    find_max: Annotated[
+        bool, typer.Option("--find-max", help="Search the highest rate that reaches every --slo; --rate: begin there.")
+    ] = False,
+    within: Annotated[
+        str | None,
+        typer.Option("--within", metavar="PERCENT", help="How close a search comes to the rate that fails; 5%."),
+    ] = None,
+    search_time: Annotated[
+        str | None, typer.Option("--search-time", metavar="TIME", help="How long a search may take in all; 30m.")
+    ] = None,
+    arrivals: Annotated[
+        str | None, typer.Option("--arrivals", metavar="KIND", help="Of an open loop: poisson (default) or constant.")
+    ] = None,
+    order: Annotated[
+        str, typer.Option("--order", metavar="ORDER", help="Of the pictures: cycle, in turn, or sample, at random.")
+    ] = "cycle",
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of all that is random: arrivals, pictures, endpoints.")
     ] = 1,
     run_time: Annotated[str, typer.Option("--run-time", metavar="TIME", help="How long to measure: 20s, 2m.")] = "20s",
     warmup: Annotated[str, typer.Option("--warmup", metavar="TIME", help="Time before that, not counted.")] = "2s",
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="TIME", help="Longest wait for a connection or more of an answer.")
+    ] = "10s",
     slo: Annotated[
         list[str] | None,
         typer.Option(
             "--slo",
             metavar="LIMIT",
-            help="Gate: p99=50ms, failure-ratio=1%, throughput=20rps; may be given several times.",
+            help="Gate: p50|p90|p95|p99|max=50ms, failure-ratio=1%, throughput=20rps; may be given several times.",
         ),
     ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="FILE", help="result.json of an earlier run; what became slower exits 8."),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option("--tolerance", metavar="PERCENT", help="How much slower than --compare is still the same; 10%."),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", metavar="PRICE", help="Of what serves: says what 1,000 images cost."),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", metavar="KIND", help="endpoint, or Triton itself: triton-http, triton-grpc.")
+    ] = "endpoint",
+    triton: Annotated[
+        str | None,
+        typer.Option("--triton", metavar="HOST:PORT", help="Triton itself; over gRPC the default is the setting."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", help="Processes that generate the load, one core each.")
+    ] = 1,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv.")
     ] = Path("tao2serve-loadtest"),
     service: Service = None,
     json_output: Json = False,
 ) -> int:
-    """Load-test an endpoint with locust and write a report; a missed gate exits 8.
+    """Load-test endpoints with locust and write a report; a missed gate exits 8.
 
     Example: tao2serve loadtest street --images pictures --users 4 --run-time 20s --slo p99=250ms
+
+    Example of an open loop: tao2serve loadtest street --images pictures --rate 20 --slo p99=250ms
+
+    Example of a sweep: tao2serve loadtest street --images pictures --sweep 1,2,4,8
+
+    Example of a search: tao2serve loadtest street --images pictures --find-max --slo p99=250ms
+
+    Example of two endpoints: tao2serve loadtest street=3 people=1 --images pictures --users 4
+
+    Example of a comparison: tao2serve loadtest street --images pictures --compare old/result.json --tolerance 10%
     """
-    from tao2serve.config import home
-    from tao2serve.errors import GateError
-    from tao2serve.loadtest import (
-        ClosedLoop,
-        LoadPlan,
-        Target,
-        document,
-        evaluate,
-        parse_gate,
-        passed,
-        run_load_test,
-        write_report,
-    )  # fmt: skip
-    from tao2serve.serving.resolve import endpoint_url
+    from tao2serve.config import home, load_settings
+    from tao2serve.loadtest import parse_gate
+    from tao2serve.loadtest.earlier import read_earlier
+    from tao2serve.loadtest.plan import LoadPlan
 
     gates = [parse_gate(text) for text in slo or ()]
-    run_time_s, warmup_s = seconds(run_time, option="--run-time"), seconds(warmup, option="--warmup")
+    load = chosen_load(
+        users=users, rate=rate, sweep=sweep, scenario=scenario, arrivals=arrivals, find_max=find_max,
+        within=within, search_time=search_time, gates=gates,
+    )  # fmt: skip
+    job = _Job(
+        load=load,
+        gates=gates,
+        output=output,
+        compare=compare,
+        tolerance_ratio=_tolerance(tolerance, compare, load),
+        price_per_hour=_price(price_per_hour),
+    )
+    kinds: tuple[Protocol, ...] = ("endpoint", "triton-http", "triton-grpc")
+    orders: tuple[Order, ...] = ("cycle", "sample")
+    chosen, chosen_order = one_of(protocol, kinds, option="--protocol"), one_of(order, orders, option="--order")
+    if triton is not None and chosen == "endpoint":
+        raise UsageError("--triton", "is of Triton itself", hint="add: --protocol triton-grpc, or triton-http")
+    times_s = {name: seconds(text, option=f"--{name}") for name, text in (("run-time", run_time), ("warmup", warmup))}
+    timeout_s = seconds(timeout, option="--timeout")
+    if compare is not None:
+        read_earlier(compare)  # what cannot be compared with is said before the load, not after it
+    settings = load_settings({"service": service})
+    named = named_targets(endpoint)
+    address = triton or (settings.triton_grpc if chosen == "triton-grpc" else "")
+    on_triton = [target_of(one, protocol=chosen, triton=address) for one in named]
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
         with steps.step("find the endpoint") as step:
-            url = endpoint_url(endpoint, service_id=service or "")
-            step.note(url)
+            targets = tuple(
+                found or _endpoint(one.text, one.weight, service or "")
+                for one, found in zip(named, on_triton, strict=True)
+            )
+            step.note(", ".join(target.url if target.protocol == "endpoint" else target.label for target in targets))
         plan = LoadPlan(
-            targets=(Target(url=url),),
+            targets=targets,
             images=images,
-            shape=ClosedLoop(users=users),
-            run_time_s=run_time_s,
-            warmup_s=warmup_s,
-            endpoint=endpoint,
+            order=chosen_order,
+            seed=seed,
+            processes=processes,
+            run_time_s=times_s["run-time"],
+            warmup_s=times_s["warmup"],
+            timeout_s=timeout_s,
+            endpoint=", ".join(one.text for one in named),
         )
-        with steps.step("load test") as step:
-            result = run_load_test(plan, directory=output, on_progress=lambda now: step.news(str(now)))
-            step.note(f"{result.requests} requests, {result.failures} failures")
-        with steps.step("write the report") as step:
-            verdicts = evaluate(result, gates)
-            report = write_report(result, verdicts=verdicts, directory=output)
-            step.note(str(report))
+        told, text = job.one(plan, steps) if load.kind == "run" else job.several(plan, steps)
     if json_output:
-        print_json(document(result, verdicts, report=report))
+        print_json(told)
     else:
-        print_text(summary(result, verdicts))
-    return 0 if passed(result, verdicts) else GateError.exit_code
+        print_text(text)
+    return 0 if told["passed"] else GateError.exit_code
 
 
-def summary(result: LoadResult, verdicts: tuple[Verdict, ...]) -> str:
-    """Return the result in a few lines of text."""
-    from tao2serve.loadtest import passed
+def _endpoint(text: str, weight: float, service_id: str) -> Target:
+    from tao2serve.loadtest.plan import Target
+    from tao2serve.serving.resolve import endpoint_url
 
-    lines = [f"requests    {result.requests} ({result.failures} failed), {result.throughput_rps:.1f} per second"]
-    if result.latency_ms is not None:
-        latency = result.latency_ms.to_dict()
-        lines.append(
-            "latency     " + "  ".join(f"{name} {latency[name]:.1f} ms" for name in ("p50", "p95", "p99", "max"))
+    return Target(url=endpoint_url(text, service_id=service_id), weight=weight)
+
+
+def _tolerance(text: str | None, compare: Path | None, load: Load) -> float:
+    from tao2serve.loadtest.compare import TOLERANCE_RATIO
+
+    if compare is None:
+        if text is not None:
+            raise UsageError("--tolerance", "is of a comparison", hint="add: --compare old/result.json")
+        return TOLERANCE_RATIO
+    if load.kind != "run":
+        raise UsageError("--compare", "takes one run, and this is several", hint="leave --sweep and --find-max out")
+    tolerance_ratio = TOLERANCE_RATIO if text is None else ratio(text, option="--tolerance")
+    if not 0 <= tolerance_ratio < 1:
+        raise UsageError("--tolerance", f"is {text}", hint="0% to 99%")
+    return tolerance_ratio
+
+
+def _price(price: float | None) -> float | None:
+    if price is not None and not 0 < price < float("inf"):
+        raise UsageError("--price-per-hour", f"is {price:g}", hint="more than 0, in any currency")
+    return price
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What to do with a plan, and where to leave what comes of it."""
+
+    load: Load
+    gates: Sequence[Gate]
+    output: Path
+    compare: Path | None
+    tolerance_ratio: float
+    price_per_hour: float | None
+    done: list[SeriesRun] = field(default_factory=list)  # of several, as they end
+
+    def one(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
+        """Run once; return document and text."""
+        from tao2serve.loadtest import evaluate, write_report
+        from tao2serve.loadtest.compare import compare_with
+        from tao2serve.loadtest.cost import cost_of
+        from tao2serve.loadtest.report import run_document
+        from tao2serve.loadtest.scenarios import headline
+
+        with steps.step("load test") as step:
+            result = _run(replace(plan, shape=self.load.loads[0]), self.output, step)
+            step.note(f"{result.requests} requests, {result.failures} failures")
+        verdicts = evaluate(result, self.gates)
+        comparison = (
+            compare_with(self.compare, result, tolerance=self.tolerance_ratio) if self.compare is not None else None
         )
-    if result.client.saturated:
-        lines.append(f"warning     the client was the bottleneck: {result.client.reason}")
-    if not passed(result, verdicts) and all(verdict.passed for verdict in verdicts):
-        lines.append(
-            f"MISSED      {result.failures} of {result.requests} requests failed; say --slo failure-ratio=… to allow it"
-        )
-    lines += [f"error       {error.count} x {error.kind}: {error.detail}" for error in result.errors]
-    for verdict in verdicts:
-        seen = "nothing measured" if verdict.observed is None else f"{verdict.observed:.4g}{verdict.gate.unit}"
-        lines.append(f"{'reached' if verdict.passed else 'MISSED '}     {verdict.gate.text}, measured {seen}")
-    return "\n".join(lines)
+        price = self.price_per_hour
+        with steps.step("write the report") as step:
+            report = write_report(
+                result, verdicts=verdicts, directory=self.output, comparison=comparison, price_per_hour=price
+            )
+            step.note(str(report))
+        cost = None if price is None else cost_of(result, price_per_hour=price)
+        told = run_document(result, verdicts, report=report, cost=cost, comparison=comparison)
+        if self.load.scenario is not None:
+            told["scenario"] = headline(self.load.scenario, result)
+        return told, run_text(result, verdicts, told, comparison=comparison)
+
+    def several(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
+        """Sweep or search; return document and text. Interrupted, it leaves the report of the runs that were made."""
+        from tao2serve.loadtest.report import series_cost, series_document, write_series_report
+        from tao2serve.loadtest.scenarios import headline
+
+        try:
+            series = self._runs(plan, steps)
+        except BaseException as error:
+            if self.done:
+                kept = write_series_report(self._so_far(), directory=self.output, price_per_hour=self.price_per_hour)
+                _note(error, f"the runs that were made are kept: {kept}")
+            raise
+        with steps.step("write the report") as step:
+            report = write_series_report(series, directory=self.output, price_per_hour=self.price_per_hour)
+            step.note(str(report))
+        told = series_document(series, report=report, cost=series_cost(series, self.price_per_hour))
+        if self.load.scenario is not None:
+            told["scenario"] = headline(self.load.scenario, series.runs[series.decisive].result)
+        return told, series_text(series, told)
+
+    def _runs(self, plan: LoadPlan, steps: Steps) -> LoadSeries:
+        from tao2serve.loadtest.highest import find_max
+        from tao2serve.loadtest.sweep import run_sweep
+
+        def run(asked: LoadPlan) -> LoadResult:
+            return self._measured(asked, steps)
+
+        search = self.load.search
+        if search is None:
+            return run_sweep(plan, self.load.loads, self.gates, run=run, on_run=self.done.append)
+        return find_max(
+            plan, self.gates, run=run, start_rps=search.start_rps, arrivals=search.arrivals,
+            within=search.within_ratio, budget_s=search.budget_s, on_run=self.done.append,
+        )  # fmt: skip
+
+    def _measured(self, plan: LoadPlan, steps: Steps) -> LoadResult:
+        """Run once, and leave the run's own report in a folder of its own."""
+        from tao2serve.loadtest import evaluate, passed, write_report
+        from tao2serve.loadtest.sweep import load_of, run_name
+
+        with steps.step(f"load test with {load_of(plan.shape)}") as step:
+            folder = self.output / run_name(len(self.done) + 1, plan.shape)
+            result = _run(plan, folder, step)
+            verdicts = evaluate(result, self.gates)
+            write_report(result, verdicts=verdicts, directory=folder)
+            outcome = "" if not verdicts else ", reached" if passed(result, verdicts) else ", missed"
+            p99 = f", p99 {result.latency_ms.p99:.1f} ms" if result.latency_ms else ""
+            step.note(f"{result.throughput_rps:.1f} answers/s{p99}, {result.failures} failures{outcome}")
+        return result
+
+    def _so_far(self) -> LoadSeries:
+        from tao2serve.loadtest.highest import highest_of
+        from tao2serve.loadtest.series import LoadSeries
+
+        searched = self.load.search is not None
+        highest = highest_of(self.done, self.gates, ended="The search was interrupted") if searched else None
+        return LoadSeries(runs=tuple(self.done), highest=highest)
+
+
+def _run(plan: LoadPlan, directory: Path, step: Step) -> LoadResult:
+    from tao2serve.loadtest import run_load_test
+
+    return run_load_test(plan, directory=directory, on_progress=lambda now: step.news(str(now)))
+
+
+def _note(error: BaseException, aftermath: str) -> None:
+    from tao2serve.errors import Tao2ServeError
+
+    if isinstance(error, Tao2ServeError):
+        error.aftermath = error.aftermath or aftermath
+    else:
+        error.add_note(f"aftermath: {aftermath}")

@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,6 @@ def write_series_report(
     series: LoadSeries, *, directory: Path, price_per_hour: float | None = None, name: str = ""
 ) -> Path:
     """Write report.html, result.json, series.csv and requests.csv of several runs; otherwise as `write_report`."""
-    if not series.runs:
-        raise UsageError("series", "has no run")
     report = directory.resolve() / "report.html"
     cost = series_cost(series, price_per_hour)
     told = series_document(series, report=report, cost=cost)
@@ -74,10 +71,8 @@ def run_document(
 ) -> dict[str, object]:
     """Return the JSON document of one run with its verdicts, by how much gates were missed, cost and comparison."""
     told = document(result, verdicts, report=report)
-    slo = [{**verdict.to_dict(), "missed_by": page.missed_by(verdict) or None} for verdict in verdicts]
     return {
         **told,
-        "slo": slo,
         "passed": bool(told["passed"]) and (comparison is None or comparison.passed),
         "cost": cost.to_dict() if cost else None,
         "comparison": comparison.to_dict() if comparison else None,
@@ -85,11 +80,17 @@ def run_document(
 
 
 def series_document(series: LoadSeries, *, report: Path | None = None, cost: Cost | None = None) -> dict[str, object]:
-    """Return the JSON document of several runs: each as `run_document`, and what a search found."""
-    highest = series.highest
+    """Return the JSON document of several runs: each as `run_document`, and what a search found.
+
+    The members of a single run are there too, those of the decisive run (LoadSeries.decisive).
+    """
+    runs = [run_document(run.result, run.verdicts) for run in series.runs]
     return {
-        "runs": [{**run_document(run.result, run.verdicts), "passed": run.passed} for run in series.runs],
-        "highest": None if highest is None else {**asdict(highest), "gates": [gate.text for gate in highest.gates]},
+        **runs[series.decisive],
+        "passed": series.passed,
+        "decisive": series.decisive,
+        "runs": runs,
+        "highest": series.highest.to_dict() if series.highest else None,
         "cost": cost.to_dict() if cost else None,
         "report": str(report) if report else None,
     }
