@@ -27,6 +27,7 @@ from tao2serve.loadtest.machine import describe_machine
 from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, LoadProgress, images_within, make_directory
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.servers import watched_servers
 from tao2serve.loadtest.summary import CpuSample, summarise
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
@@ -125,7 +126,7 @@ def _run(
     on_progress: OnProgress | None,
 ) -> LoadResult:
     records = scratch / "records.jsonl"
-    with _progress_pipe() as (reader, writer):
+    with watched_servers(plan) as servers, _progress_pipe() as (reader, writer):
         run_file = scratch / "run.json"
         run = {
             "url": plan.url,
@@ -156,7 +157,9 @@ def _run(
     if code != 0 or not records.exists():
         raise ToolError("locust", f"ended early with exit code {code}", evidence=_tail(log), log=log)
     environment = {**describe_machine(), "tao2serve": tao2serve.__version__, "images": str(len(images))}
-    return summarise(plan, read_records(records), cpu=cpu, environment=environment, log=log)
+    run_records = read_records(records)
+    server = servers.during(run_records)
+    return summarise(plan, run_records, cpu=cpu, environment=environment, log=log, server=server)
 
 
 def _users(plan: LoadPlan) -> int:

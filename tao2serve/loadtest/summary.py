@@ -21,6 +21,7 @@ from tao2serve.loadtest.result import (
     StageTiming,
     WarmupSummary,
 )
+from tao2serve.loadtest.servers import ServerSide
 
 __all__ = ["OUTSIDE", "CpuSample", "percentile", "summarise"]
 
@@ -56,6 +57,7 @@ def summarise(
     cpu: Sequence[CpuSample],
     environment: Mapping[str, str],
     log: Path | None = None,
+    server: ServerSide | None = None,
 ) -> LoadResult:
     """Return the result of a run; see LoadResult for what each number counts."""
     measured = [record for record in run.requests if 0 <= record.start_s < run.run_time_s]
@@ -80,6 +82,7 @@ def summarise(
         environment={"locust": run.locust, "python": run.python, **environment},
         records=tuple(sorted(run.requests, key=lambda record: record.start_s)),
         log=log,
+        server=server,
     )
 
 
