@@ -29,7 +29,7 @@ from tao2serve.loadtest.records import RunRecords
 from tao2serve.loadtest.sampling import Sampled, inside
 from tao2serve.loadtest.triton_counts import Counters, ModelCounts, TritonCounters, Version, counted_between
 
-__all__ = ["ServerSide", "ServerWatch", "watched_servers"]
+__all__ = ["ServerSide", "ServerWatch", "gpu_reader", "watched_servers"]
 
 _EVERY_S: Final = (0.1, 0.5)  # at least and at most, between two readings
 _METRICS_PORT: Final = 8002  # Triton's own default
@@ -179,13 +179,14 @@ def _prefixes(plan: LoadPlan) -> tuple[str, ...]:
 
 def _watch_gpus(watch: ServerWatch, stack: contextlib.ExitStack, every_s: float) -> None:
     """Take Triton's metrics if they name a GPU, else NVML if Triton runs here; without a GPU nothing is claimed."""
-    read, source, notes = _gpu_reader(watch.plan)
+    read, source, notes = gpu_reader(watch.plan)
     watch.notes += notes
     if read is not None:
         watch.gpus = _Gpus(readings=stack.enter_context(Sampled(read, every_s=every_s)), source=source)
 
 
-def _gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | None, str, list[str]]:
+def gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | None, str, list[str]]:
+    """Return what reads the GPUs and its name, or None; and notes on a page that was named and cannot be had."""
     notes = []
     host, _ = _place(_triton_grpc(plan))
     # Where no page is named, the usual port may be that of another Triton: its page must name a model of ours.

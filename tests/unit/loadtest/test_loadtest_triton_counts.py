@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from loadtest_samples import TRITON_STAGES as STAGES
+from loadtest_samples import counters
 from tritonclient.grpc import service_pb2
 
 from tao2serve.errors import ServiceError
 from tao2serve.loadtest.triton_counts import Counters, TritonCounters, counted_between, counters_of, is_part_of
-
-STAGES = ("queue", "compute_input", "compute_infer", "compute_output", "success")
-
-
-def counters(
-    requests: int, *, each_ms: float = 1.0, failures: int = 0, batches: dict[int, int] | None = None
-) -> Counters:
-    sizes = {1: requests} if batches is None else batches
-    return Counters(
-        inferences=requests, executions=sum(sizes.values()), failures=failures,
-        counts=dict.fromkeys(STAGES, requests),
-        total_ns={stage: round(requests * each_ms * 1e6 * (index + 1)) for index, stage in enumerate(STAGES)},
-        batches=sizes,
-    )  # fmt: skip
 
 
 def test_only_what_was_between_is_counted() -> None:
