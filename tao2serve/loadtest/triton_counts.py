@@ -21,7 +21,8 @@ class ModelCounts:
     """One model's requests between two readings; times are means over its successful requests, in milliseconds.
 
     A request in a batch waits for the whole batch, so `infer_ms` is the batch's. That of a model of the python
-    backend is its `execute`, without copying the tensors in and out. An ensemble's are the sums of its models'.
+    backend is its `execute`, without copying the tensors in and out. An ensemble's are the sums of its models',
+    but for the queue, which is its own alone.
     """
 
     name: str
