@@ -13,8 +13,8 @@ import pytest
 from command_line import CommandLine, processes_of
 
 from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadResult, Target, run_load_test
+from tao2serve.loadtest.breakdown import waterfall
 from tao2serve.loadtest.servers import ServerSide
-from tao2serve.loadtest.waterfall import waterfall
 from tao2serve.sandbox.samples import pictures
 from tao2serve.serving.names import triton_model_name
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tao2serve.loadtest.breakdown import PARTS, TO_TRITON, UNEXPLAINED, waterfall
 from tao2serve.loadtest.result import StageTiming
 from tao2serve.loadtest.servers import ServerSide
 from tao2serve.loadtest.triton_counts import ModelCounts
-from tao2serve.loadtest.waterfall import PARTS, TO_TRITON, UNEXPLAINED, waterfall
 
 
 def stages(**means: float) -> tuple[StageTiming, ...]:
