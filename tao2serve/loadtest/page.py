@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from tao2serve.loadtest.compare import Change, Comparison
 from tao2serve.loadtest.cost import Cost
 from tao2serve.loadtest.figures import latency_of
-from tao2serve.loadtest.gates import Gate, Verdict, passed
+from tao2serve.loadtest.gates import Verdict, passed, reasons
 from tao2serve.loadtest.result import LatencySummary, LoadResult
 from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import load_name, load_of
@@ -27,6 +27,7 @@ __all__ = [
     "highest_card",
     "missed_by",
     "number",
+    "other_reasons",
     "outcome",
     "run_rows",
     "series_outcome",
@@ -60,6 +61,7 @@ _GENERATOR_NAMES = {
     "locust": "locust",
     "tao2serve": "tao2serve",
     "images": "Images",
+    "load_generators": "Processes",
 }
 
 
@@ -93,7 +95,7 @@ def outcome(result: LoadResult, verdicts: Sequence[Verdict], comparison: Compari
         return "bad", "client saturated"
     if not passed(result, verdicts):
         missed = any(not verdict.passed for verdict in verdicts)
-        return "bad", "gates missed" if missed else "too many failures"
+        return "bad", "gates missed" if missed else "not passed"
     if comparison is not None and not comparison.passed:
         return "bad", "regression" if comparison.is_comparable else "not comparable"
     return ("good", "gates passed") if verdicts else ("plain", "no gates set")
@@ -151,6 +153,8 @@ def banners(results: Sequence[LoadResult]) -> list[tuple[str, str, str]]:
             found.append(("alarm", head, text))
     for result in results:
         of = f" ({result.plan.shape})" if len(results) > 1 else ""
+        if result.client.warning:
+            found.append(("warning", f"Mind the load generator{of}.", _sentence(result.client.warning)))
         if 0 < result.successes < 100:
             text = f"With {result.successes} of them the 99th percentile is the maximum."
             found.append(("warning", f"Few successful requests{of}.", text))
@@ -175,23 +179,17 @@ def gate_rows(verdicts: Iterable[Verdict]) -> list[GateRow]:
 
 
 def missed_by(verdict: Verdict) -> str:
-    """Return by how much a gate was missed, in its unit and in % of the limit; empty if it was not."""
-    gate = verdict.gate
+    """Return by how much a gate was missed, or why its number is not to be believed; empty if it was reached."""
     if verdict.passed:
         return ""
-    if verdict.observed is None:
-        return "nothing measured"
-    difference = verdict.observed - gate.limit
-    if not _is_beyond(gate, difference):
-        return "not judged"
-    if gate.metric == "failure-ratio":
-        return f"{100 * difference:+.2f} percentage points"
-    ratio = f" ({percent(difference / gate.limit)})" if gate.limit else ""
-    return f"{difference:+.4g} {gate.unit}{ratio}"
+    return verdict.missed_by.text if verdict.missed_by is not None else f"not judged: {verdict.reason}"
 
 
-def _is_beyond(gate: Gate, difference: float) -> bool:
-    return difference < 0 if gate.metric == "throughput" else difference > 0
+def other_reasons(result: LoadResult, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return why a run does not pass apart from its gates and a saturated client, a sentence each."""
+    said = tuple(f"{verdict.gate.text} " for verdict in verdicts)
+    found = (reason for reason in reasons(result, verdicts) if reason != result.client.reason)
+    return [_sentence(reason) for reason in found if not (said and reason.startswith(said))]
 
 
 def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
@@ -266,7 +264,7 @@ def run_rows(series: LoadSeries) -> list[dict[str, Any]]:
             "latency": _percentiles(run.result.latency_ms),
             "badge": _run_badge(run.passed, bool(run.verdicts), run.result),
             "missed": "; ".join(
-                f"{verdict.gate.text} by {missed_by(verdict)}" for verdict in run.verdicts if not verdict.passed
+                f"{verdict.gate.text} by {verdict.missed_by.text}" for verdict in run.verdicts if verdict.missed_by
             ),
         }
         for run in sorted(series.runs, key=lambda run: load_of(series, run.result))
@@ -306,6 +304,9 @@ def generator_facts(result: LoadResult) -> Facts:
     told = f"{warmup.requests:,} requests, {warmup.failures:,} failed"
     if warmup.latency_ms is not None:
         told += f", p50 {number(warmup.latency_ms.p50)} ms, max {number(warmup.latency_ms.max)} ms"
-    processes = [("Processes", str(result.plan.processes))]
-    return [*facts, *processes, ("CPU of locust", cpu), ("Start lag, p99", lag), ("Warm-up", told),
-            ("Timeout", f"{result.plan.timeout_s:g} s")]  # fmt: skip
+    facts += [("CPU of the busiest", cpu), ("Start lag, p99", lag)]
+    if client.wake_lag_p99_ms is not None:
+        facts.append(("Overslept, p99", f"{client.wake_lag_p99_ms:.2f} ms"))
+    if client.machine_cpu_ratio is not None:
+        facts.append(("CPU of the machine", f"{100 * client.machine_cpu_ratio:.0f} % of all cores"))
+    return [*facts, ("Warm-up", told), ("Timeout", f"{result.plan.timeout_s:g} s")]

@@ -20,6 +20,7 @@ from tao2serve.loadtest.cost import Cost, cost_of
 from tao2serve.loadtest.drawing import plotly
 from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gates import Verdict, document
+from tao2serve.loadtest.page_servers import server_tables
 from tao2serve.loadtest.plan import make_directory
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.series import LoadSeries
@@ -143,6 +144,8 @@ def _run_page(result: LoadResult, verdicts: Sequence[Verdict], cost: Cost | None
         banners=page.banners([result]),
         cards=page.cards(result, cost),
         gates=page.gate_rows(verdicts),
+        other_reasons=page.other_reasons(result, verdicts),
+        servers=server_tables(result.server),
         comparison=comparison,
         changes=page.change_rows(comparison) if comparison else [],
         clocks=page.two_clocks(result),
