@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.instances import read_state
 
 __all__ = ["Deployed", "find_deployment", "report_load", "show"]
-
-log = logging.getLogger(__name__)
 
 _FILES: Final = ("report.html", "result.json")
 
@@ -76,7 +73,7 @@ def _told(document: Mapping[str, Any]) -> dict[str, str]:
 def report_load(
     deployed: Deployed, load: LoadResult | LoadSeries, *, directory: Path, gates: Sequence[Gate] = ()
 ) -> None:
-    """Add figures and numbers of a load test to its deployment's task, and the report's files as artifacts.
+    """Add figures and numbers of a load test to its deployment's task, and the report's files as debug samples.
 
     `directory` holds what `write_report` or `write_series_report` wrote. Several tests stay side by side, by when they
     started; the task's single values are those of the last one. Its status stays as it is.
@@ -87,12 +84,12 @@ def report_load(
     moment = f"{first.started_at:%Y-%m-%d %H:%M:%S}"
     with translated(f"ClearML task {deployed.task_id}", "did not take the load test"):
         task = sdk.Task.get_task(task_id=deployed.task_id)
-        show(task.get_logger(), load, series=moment, gates=gates)
+        logger = task.get_logger()
+        show(logger, load, series=moment, gates=gates)
         for name in _FILES:
-            path = directory / name
-            artifact = f"load test {moment} {name}"
-            if not task.upload_artifact(artifact, artifact_object=path, wait_on_upload=True):
-                log.warning("ClearML task %s did not take %s", deployed.task_id, artifact)
+            # An ended task takes events, but no artifacts (tasks.add_or_update_artifacts: "Invalid task status", also
+            # with force), and one that is started again for it would be a running operation to all others.
+            logger.report_media(f"load test {name}", moment, iteration=0, local_path=directory / name)
         task.flush(wait_for_uploads=True)
 
 

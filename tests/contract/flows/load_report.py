@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from clearml import Task
+from clearml import StorageManager, Task
 from clearml_serving.serving.model_request_processor import ModelRequestProcessor
 
 from tao2serve.deployment.load_report import find_deployment, report_load
@@ -46,7 +46,12 @@ write_series_report(series, directory=folder / "series")
 report_load(deployed, series, directory=folder / "series")
 
 task = Task.get_task(task_id=deployed.task_id)
-artifacts = {name: Path(artifact.get_local_copy()) for name, artifact in task.artifacts.items()}
+samples = {}
+for name in ("report.html", "result.json"):
+    for started in (one.started_at, later.started_at):
+        moment = f"{started:%Y-%m-%d %H:%M:%S}"
+        (sample,) = task.get_debug_samples(f"load test {name}", moment)
+        samples[f"{moment} {name}"] = Path(StorageManager.get_local_copy(sample["url"])).read_text()
 print(
     json.dumps(
         {
@@ -55,8 +60,8 @@ print(
             "task": deployed.task_id,
             "plots": sorted([plot["metric"], plot["variant"]] for plot in task.get_reported_plots(max_iterations=100)),
             "values": task.get_reported_single_values(),
-            "artifacts": {name: path.stat().st_size for name, path in artifacts.items()},
-            "p99": json.loads(artifacts["load test 2026-09-21 14:13:20 result.json"].read_text())["latency_ms"]["p99"],
+            "samples": {name: len(text) for name, text in samples.items()},
+            "p99": json.loads(samples["2026-09-21 14:13:20 result.json"])["latency_ms"]["p99"],
             "unknown": [
                 find_deployment("street", 3, service_id=service_id),
                 find_deployment("cars", 1, service_id=service_id),
