@@ -11,11 +11,11 @@ from tao2serve.cli.options import one_of, percent, seconds
 from tao2serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from tao2serve.loadtest import Gate
+    from tao2serve.loadtest import Gate, Workers
     from tao2serve.loadtest.plan import Arrivals, Protocol, Shape, Target
     from tao2serve.loadtest.scenarios import Scenario
 
-__all__ = ["Load", "Named", "Search", "chosen_load", "named_targets", "ratio", "target_of"]
+__all__ = ["Load", "Named", "Search", "awaited_workers", "chosen_load", "named_targets", "ratio", "target_of"]
 
 WEIGHTED: Final = re.compile(r"(.+)=(\d+(?:\.\d+)?)")
 VERSIONED: Final = re.compile(r"([A-Za-z]\w*)/(\d+)")
@@ -145,6 +145,24 @@ def _search(
         within_ratio=within_ratio,
         budget_s=BUDGET_S if search_time is None else seconds(search_time, option="--search-time"),
     )
+
+
+def awaited_workers(master: str | None, workers: int | None, processes: int) -> Workers | None:
+    """Return the workers that shall join, None if this machine generates the load itself."""
+    from tao2serve.loadtest import Workers
+
+    if master is None:
+        if workers is not None:
+            raise UsageError(
+                "--workers", "join a master", hint="--master HOST:PORT; for this machine alone --processes"
+            )
+        return None
+    if processes != 1:
+        raise UsageError("--processes", "does not go with --master", hint="each --worker has --processes of its own")
+    host, _, port = master.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError("--master", f"{master!r} is not HOST:PORT", hint="for example: --master 0.0.0.0:5557")
+    return Workers(count=1 if workers is None else workers, host=host.strip("[]"), port=int(port))
 
 
 def ratio(text: str, *, option: str) -> float:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tao2serve.loadtest.compare import Comparison
     from tao2serve.loadtest.series import HighestRate, LoadSeries
 
-__all__ = ["run_text", "series_text"]
+__all__ = ["more_text", "run_text", "series_text"]
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "max")
 
@@ -36,10 +36,10 @@ def run_text(
     lines += _reasons(document, verdicts)
     if comparison is not None:
         lines.append(f"{'compared ' if comparison.passed else 'MISSED   '}   {comparison}")
-    return "\n".join([*lines, *_more(document)])
+    return "\n".join(lines)
 
 
-def series_text(series: LoadSeries, document: dict[str, Any]) -> str:
+def series_text(series: LoadSeries) -> str:
     """Return a table with a line for each run, then what a search found."""
     from tao2serve.loadtest.sweep import load_of
 
@@ -62,7 +62,7 @@ def series_text(series: LoadSeries, document: dict[str, Any]) -> str:
         lines.append("latencies in ms")
     if series.highest is not None:
         lines += _highest(series.highest)
-    return "\n".join([*lines, *_more(document)])
+    return "\n".join(lines)
 
 
 def _cells(row: Sequence[str], widths: Sequence[int]) -> list[str]:
@@ -119,7 +119,8 @@ def _reasons(document: dict[str, Any], verdicts: Sequence[Verdict]) -> list[str]
     ]
 
 
-def _more(document: dict[str, Any]) -> list[str]:
+def more_text(document: dict[str, Any]) -> list[str]:
+    """Return the lines below one run or several: cost, cold start, where the report is."""
     lines = []
     if cost := document.get("cost"):
         lines.append(f"cost        {cost['per_1000_images']:.4g} per 1,000 images, {cost['basis']}")

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tao2serve.cli.load_options import Load, chosen_load, named_targets, ratio, target_of
-from tao2serve.cli.load_text import run_text, series_text
+from tao2serve.cli.load_options import Load, awaited_workers, chosen_load, named_targets, ratio, target_of
+from tao2serve.cli.load_text import more_text, run_text, series_text
 from tao2serve.cli.options import Json, Service, one_of, seconds
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from tao2serve.loadtest import Gate, LoadPlan, LoadResult
+    from tao2serve.config import Settings
+    from tao2serve.loadtest import Gate, LoadPlan, LoadResult, Workers
+    from tao2serve.loadtest.cold_start import ColdStart
     from tao2serve.loadtest.plan import Order, Protocol, Target
     from tao2serve.loadtest.series import LoadSeries, SeriesRun
     from tao2serve.steps import Step, Steps
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
 
 def loadtest(
     endpoint: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="ENDPOINT[=WEIGHT]",
             help="Name in the serving service, NAME/VERSION, a URL, or grpc://HOST:PORT/MODEL; several share the load.",
         ),
-    ],
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Pictures to send, or one picture.")],
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Pictures to send, or one picture.")
+    ] = None,
     users: Annotated[
         int | None,
         typer.Option("--users", metavar="N", help="Closed loop: clients that each send, wait and send again; 1."),
@@ -99,9 +103,32 @@ def loadtest(
         str | None,
         typer.Option("--triton", metavar="HOST:PORT", help="Triton itself; over gRPC the default is the setting."),
     ] = None,
+    cold_start: Annotated[
+        bool,
+        typer.Option(
+            "--cold-start", help="First load NAME/VERSION anew on Triton, and measure its first requests by themselves."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="--cold-start also for a version that gets requests: they fail meanwhile.")
+    ] = False,
     processes: Annotated[
         int, typer.Option("--processes", metavar="N", help="Processes that generate the load, one core each.")
     ] = 1,
+    master: Annotated[
+        str | None,
+        typer.Option("--master", metavar="HOST:PORT", help="Listen there for --workers that generate the load."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="How many processes --master waits for; 1.")
+    ] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option("--worker", metavar="HOST:PORT", help="Join the --master there, without ENDPOINT and --images."),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", metavar="N", help="How many runs a --worker joins in; 1.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv.")
     ] = Path("tao2serve-loadtest"),
@@ -127,6 +154,17 @@ def loadtest(
     from tao2serve.loadtest.earlier import read_earlier
     from tao2serve.loadtest.plan import LoadPlan
 
+    if worker is not None:
+        return _join(worker, endpoint, processes=processes, runs=runs, master=master, json_output=json_output)
+    if runs is not None:
+        raise UsageError("--runs", "is of a worker", hint="add: --worker HOST:PORT")
+    joining = awaited_workers(master, workers, processes)
+    if not endpoint:
+        raise UsageError(
+            "loadtest", "was not understood: Missing argument 'ENDPOINT'", hint="tao2serve loadtest --help"
+        )
+    if images is None:
+        raise UsageError("loadtest", "was not understood: Missing option '--images'", hint="tao2serve loadtest --help")
     gates = [parse_gate(text) for text in slo or ()]
     load = chosen_load(
         users=users, rate=rate, sweep=sweep, scenario=scenario, arrivals=arrivals, find_max=find_max,
@@ -139,6 +177,7 @@ def loadtest(
         compare=compare,
         tolerance_ratio=_tolerance(tolerance, compare, load),
         price_per_hour=_price(price_per_hour),
+        workers=joining,
     )
     kinds: tuple[Protocol, ...] = ("endpoint", "triton-http", "triton-grpc")
     orders: tuple[Order, ...] = ("cycle", "sample")
@@ -151,6 +190,10 @@ def loadtest(
         read_earlier(compare)  # what cannot be compared with is said before the load, not after it
     settings = load_settings({"service": service})
     named = named_targets(endpoint)
+    if cold_start and (len(named) > 1 or chosen != "endpoint" or "://" in named[0].text):
+        raise UsageError("--cold-start", "takes one version of an endpoint, by its name", hint="for example: street/3")
+    if force and not cold_start:
+        raise UsageError("--force", "is of a cold start", hint="add: --cold-start")
     address = triton or (settings.triton_grpc if chosen == "triton-grpc" else "")
     on_triton = [target_of(one, protocol=chosen, triton=address) for one in named]
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
@@ -171,11 +214,14 @@ def loadtest(
             timeout_s=timeout_s,
             endpoint=", ".join(one.text for one in named),
         )
+        cold = _cold_start(plan, settings, steps, force=force) if cold_start else None
         told, text = job.one(plan, steps) if load.kind == "run" else job.several(plan, steps)
+    if cold is not None:
+        told["cold_start"] = cold.to_dict()
     if json_output:
         print_json(told)
     else:
-        print_text(text)
+        print_text("\n".join([text, *more_text(told)]))
     return 0 if told["passed"] else GateError.exit_code
 
 
@@ -184,6 +230,36 @@ def _endpoint(text: str, weight: float, service_id: str) -> Target:
     from tao2serve.serving.resolve import endpoint_url
 
     return Target(url=endpoint_url(text, service_id=service_id), weight=weight)
+
+
+def _join(
+    address: str, endpoint: list[str] | None, *, processes: int, runs: int | None, master: str | None, json_output: bool
+) -> int:
+    """Be a worker until the test is over; everything about the test is the master's to say."""
+    from tao2serve.config import home
+    from tao2serve.loadtest import run_worker
+
+    if endpoint or master is not None:
+        raise UsageError("--worker", "takes no ENDPOINT and is no --master", hint="the master says what is sent where")
+    log = home() / "logs" / "loadtest.log"
+    with quiet(log) as terminal, shown_steps(terminal) as steps, steps.step(f"generate load for {address}"):
+        run_worker(address, processes=processes, runs=1 if runs is None else runs)
+    if json_output:
+        print_json({"outcome": "ok", "master": address, "processes": processes})
+    return 0
+
+
+def _cold_start(plan: LoadPlan, settings: Settings, steps: Steps, *, force: bool) -> ColdStart:
+    from tao2serve.loadtest.cold_start import ColdStart, first_requests
+    from tao2serve.serving.cold import load_anew
+
+    with steps.step("load the models anew") as step:
+        fresh = load_anew(plan.endpoint, settings, force=force)
+        step.note(f"{fresh.load_s:.1f} s: {', '.join(fresh.models)}")
+    with steps.step("first requests") as step:
+        requests_ms = first_requests(fresh.url, plan.images, timeout_s=plan.timeout_s)
+        step.note(f"{requests_ms[0]:.0f} ms for the first")
+    return ColdStart(models=fresh.models, load_s=fresh.load_s, requests_ms=requests_ms)
 
 
 def _tolerance(text: str | None, compare: Path | None, load: Load) -> float:
@@ -217,6 +293,7 @@ class _Job:
     compare: Path | None
     tolerance_ratio: float
     price_per_hour: float | None
+    workers: Workers | None = None
     done: list[SeriesRun] = field(default_factory=list)  # of several, as they end
 
     def one(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
@@ -228,7 +305,7 @@ class _Job:
         from tao2serve.loadtest.scenarios import headline
 
         with steps.step("load test") as step:
-            result = _run(replace(plan, shape=self.load.loads[0]), self.output, step)
+            result = _run(replace(plan, shape=self.load.loads[0]), self.output, step, self.workers)
             step.note(f"{result.requests} requests, {result.failures} failures")
         verdicts = evaluate(result, self.gates)
         comparison = (
@@ -264,7 +341,7 @@ class _Job:
         told = series_document(series, report=report, cost=series_cost(series, self.price_per_hour))
         if self.load.scenario is not None:
             told["scenario"] = headline(self.load.scenario, series.runs[series.decisive].result)
-        return told, series_text(series, told)
+        return told, series_text(series)
 
     def _runs(self, plan: LoadPlan, steps: Steps) -> LoadSeries:
         from tao2serve.loadtest.highest import find_max
@@ -288,7 +365,7 @@ class _Job:
 
         with steps.step(f"load test with {load_of(plan.shape)}") as step:
             folder = self.output / run_name(len(self.done) + 1, plan.shape)
-            result = _run(plan, folder, step)
+            result = _run(plan, folder, step, self.workers)
             verdicts = evaluate(result, self.gates)
             write_report(result, verdicts=verdicts, directory=folder)
             outcome = "" if not verdicts else ", reached" if passed(result, verdicts) else ", missed"
@@ -305,10 +382,10 @@ class _Job:
         return LoadSeries(runs=tuple(self.done), highest=highest)
 
 
-def _run(plan: LoadPlan, directory: Path, step: Step) -> LoadResult:
+def _run(plan: LoadPlan, directory: Path, step: Step, workers: Workers | None) -> LoadResult:
     from tao2serve.loadtest import run_load_test
 
-    return run_load_test(plan, directory=directory, on_progress=lambda now: step.news(str(now)))
+    return run_load_test(plan, directory=directory, on_progress=lambda now: step.news(str(now)), workers=workers)
 
 
 def _note(error: BaseException, aftermath: str) -> None:
