@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tao2serve.loadtest.drawing import AMBER, BLUE, COLOURS, GREY, LAYOUT, RED, plotly
+from tao2serve.loadtest.drawing import AMBER, BLUE, COLOURS, GREY, LAYOUT, RED, latency_axis, plotly, spans
 from tao2serve.loadtest.gates import Gate
 from tao2serve.loadtest.records import RequestRecord
 from tao2serve.loadtest.result import LoadResult
@@ -20,6 +23,7 @@ __all__ = ["axis_name", "figures", "latency_of", "nines", "percentile_line"]
 # Beyond this many, points hide each other and the page gets slow; the slowest and the failures are all kept.
 _POINTS_SHOWN = 3000
 _EDGE_POINTS = 300
+_BARS = 40
 _PERCENTS = (0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 97, 98, 99, 99.5, 99.9, 99.95, 99.99)
 
 
@@ -78,7 +82,8 @@ def _over_time(make_subplots: Any, go: Any, result: LoadResult) -> go.Figure:
             **{"x": first_s, "y": 1, "yref": "paper", "text": "warm-up", "showarrow": False},
             **{"xanchor": "left", "yanchor": "top", "font": {"size": 11, "color": GREY}},
         )
-    figure.update_yaxes(title_text=axis_name(result), rangemode="tozero", row=1, col=1)
+    drawn = sorted(latency(record) for record in shown)
+    figure.update_yaxes(title_text=axis_name(result), **latency_axis(drawn[len(drawn) // 100 :]), row=1, col=1)
     figure.update_yaxes(title_text="requests/s", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="seconds since the start of the run time", row=2, col=1)
     return figure.update_layout(title_text="Latency and throughput over time", height=460, barmode="stack", **LAYOUT)
@@ -114,38 +119,53 @@ def _thinned(records: Sequence[RequestRecord], latency: Callable[[RequestRecord]
 
 
 def _distribution(go: Any, result: LoadResult, latencies: Sequence[float]) -> go.Figure:
-    """Histogram up to the 99.5th percentile; the rest is in the last bar: a stray must not flatten it."""
+    """Histogram up to the 99.5th percentile; the rest is in the last bar: a stray must not flatten it.
+
+    Where even those span too much, the bars are as wide on a logarithmic scale.
+    """
     low, high = latencies[0], percentile(latencies, 99.5)
-    bars = 40
-    width = max((high - low) / bars, 0.01)
-    counts = [0] * bars
+    is_log = spans([max(low, 0.001), high])
+    edges = _edges(max(low, 0.001), high, is_log)
+    counts = [0] * _BARS
     for latency in latencies:
-        counts[min(int((latency - low) / width), bars - 1)] += 1
-    middles = [round(low + (index + 0.5) * width, 4) for index in range(bars)]
+        counts[min(max(bisect_right(edges, latency) - 1, 0), _BARS - 1)] += 1
+    middles = [round((before + after) / 2, 4) for before, after in itertools.pairwise(edges)]
+    widths = [0.92 * (after - before) for before, after in itertools.pairwise(edges)]
     figure = go.Figure()
-    figure.add_bar(x=middles, y=counts, width=width * 0.92, marker={"color": BLUE, "opacity": 0.8}, name="requests")
+    figure.add_bar(x=middles, y=counts, width=widths, marker={"color": BLUE, "opacity": 0.8}, name="requests")
     for percent, colour in ((50, BLUE), (95, AMBER), (99, RED)):
         value = percentile(latencies, percent)
-        if value <= low + bars * width:
+        if value <= edges[-1]:
             figure.add_vline(x=value, line={"color": colour, "width": 1.5, "dash": "dot"})
+            at = math.log10(value) if is_log else value  # plotly places annotations, and only those, so
             figure.add_annotation(
-                **{"x": value, "y": 1.02, "yref": "paper", "yanchor": "bottom", "textangle": -35},
+                **{"x": at, "y": 1.02, "yref": "paper", "yanchor": "bottom", "textangle": -35},
                 **{"text": f"p{percent}", "showarrow": False, "font": {"size": 11, "color": colour}},
             )
-    figure.update_xaxes(title_text=f"{axis_name(result)} (slowest 0.5 % in the last bar)")
+    figure.update_xaxes(title_text=f"{axis_name(result)} · last bar: slowest 0.5 %")
+    if is_log:
+        figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title_text="requests")
     return figure.update_layout(title_text="Distribution of latency", height=320, showlegend=False, **LAYOUT)
+
+
+def _edges(low: float, high: float, is_log: bool) -> list[float]:
+    """Return the edges of the bars from `low` to `high`."""
+    if is_log:
+        return [low * (high / low) ** (index / _BARS) for index in range(_BARS + 1)]
+    width = max((high - low) / _BARS, 0.01)
+    return [low + index * width for index in range(_BARS + 1)]
 
 
 def _percentiles(go: Any, result: LoadResult, latencies: Sequence[float], gates: Sequence[Gate]) -> go.Figure:
     """Latency by percentile on a scale of nines, where a tail is seen that a histogram hides."""
     figure = go.Figure()
-    name = "from the intended start" if result.plan.is_open else "latency"
+    name = "response time" if result.plan.is_open else "latency"
     figure.add_scatter(**percentile_line(latencies), name=name, line={"color": BLUE, "width": 2.5})
     if result.plan.is_open:
         service = sorted(record.latency_ms for record in _measured(result) if record.ok)
         line = {"color": AMBER, "width": 2, "dash": "dash"}
-        figure.add_scatter(**percentile_line(service), name="from the real start", line=line)
+        figure.add_scatter(**percentile_line(service), name="service time", line=line)
     for gate in gates:
         percent = float(gate.metric[1:]) if gate.metric in COLOURS else 0.0
         if percent:
@@ -155,7 +175,8 @@ def _percentiles(go: Any, result: LoadResult, latencies: Sequence[float], gates:
                 hovertemplate=f"limit: {gate.text}<extra></extra>",
             )  # fmt: skip
     nines(figure)
-    figure.update_yaxes(title_text=axis_name(result), rangemode="tozero")
+    values = [value for line in figure.data for value in line.y]
+    figure.update_yaxes(title_text=axis_name(result), **latency_axis(values))
     shown = len(figure.data) > 1
     return figure.update_layout(title_text="Latency by percentile", height=320, showlegend=shown, **LAYOUT)
 
@@ -186,4 +207,4 @@ def nines(figure: Any) -> None:
 
 
 def axis_name(result: LoadResult) -> str:
-    return "ms from the intended start" if result.plan.is_open else "latency, ms"
+    return "response time, ms" if result.plan.is_open else "latency, ms"

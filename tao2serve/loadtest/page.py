@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from tao2serve.loadtest.compare import Change, Comparison
 from tao2serve.loadtest.cost import Cost
 from tao2serve.loadtest.figures import latency_of
-from tao2serve.loadtest.gates import Gate, Verdict, passed
+from tao2serve.loadtest.gates import Verdict, passed, reasons
 from tao2serve.loadtest.result import LatencySummary, LoadResult
 from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import load_name, load_of
@@ -27,6 +27,7 @@ __all__ = [
     "highest_card",
     "missed_by",
     "number",
+    "other_reasons",
     "outcome",
     "run_rows",
     "series_outcome",
@@ -60,6 +61,7 @@ _GENERATOR_NAMES = {
     "locust": "locust",
     "tao2serve": "tao2serve",
     "images": "Images",
+    "load_generators": "Processes",
 }
 
 
@@ -81,25 +83,33 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def outcome(result: LoadResult, verdicts: Sequence[Verdict]) -> Badge:
+def percent(ratio: float) -> str:
+    """Return a change in %, with its sign."""
+    return f"{100 * ratio:+,.1f} %"
+
+
+def outcome(result: LoadResult, verdicts: Sequence[Verdict], comparison: Comparison | None = None) -> Badge:
     if not result.successes:
         return "bad", "no request succeeded"
     if result.client.saturated:
         return "bad", "client saturated"
     if not passed(result, verdicts):
         missed = any(not verdict.passed for verdict in verdicts)
-        return "bad", "gates missed" if missed else "too many failures"
+        return "bad", "gates missed" if missed else "not passed"
+    if comparison is not None and not comparison.passed:
+        return "bad", "regression" if comparison.is_comparable else "not comparable"
     return ("good", "gates passed") if verdicts else ("plain", "no gates set")
 
 
 def series_outcome(series: LoadSeries) -> Badge:
-    if any(run.result.client.saturated for run in series.runs):
+    saturated = sum(run.result.client.saturated for run in series.runs)
+    if saturated == len(series.runs):
         return "bad", "client saturated"
     if series.highest is not None:
         found = series.highest.holds_rps
         return ("good", f"holds {found:.4g} requests/s") if found else ("bad", "no rate holds the gates")
     if not any(run.verdicts for run in series.runs):
-        return "plain", "no gates set"
+        return ("bad", f"client saturated in {saturated} runs") if saturated else ("plain", "no gates set")
     reached = sum(run.passed for run in series.runs)
     return "good" if reached == len(series.runs) else "bad", f"{reached} of {len(series.runs)} runs passed"
 
@@ -111,7 +121,7 @@ def cards(result: LoadResult, cost: Cost | None) -> list[tuple[str, str, str]]:
         latency_ms = result.latency_ms.to_dict()
         shown += [(name, number(latency_ms[name]), "ms") for name in ("p50", "p90", "p95", "p99", "max")]
     ratio = result.failure_ratio or 0.0
-    shown.append(("Failures", f"{result.failures:,}", f"of {result.requests:,} · {ratio:.2%}"))
+    shown.append(("Failures", f"{result.failures:,}", f"of {result.requests:,} · {100 * ratio:.2f} %"))
     if cost is not None:
         shown.append(("Cost", f"{cost.per_1000_images:.3g}", "per 1,000 images"))
     return shown
@@ -120,7 +130,10 @@ def cards(result: LoadResult, cost: Cost | None) -> list[tuple[str, str, str]]:
 def highest_card(series: LoadSeries, cost: Cost | None) -> list[tuple[str, str, str]]:
     """Return the headline numbers of a series: what holds, what fails, the highest throughput, the cost there."""
     best = max(run.result.throughput_rps for run in series.runs)
-    shown = [("Runs", str(len(series.runs)), f"over {load_name(series)}"), ("Highest throughput", number(best), "/s")]
+    shown = [
+        ("Runs", str(len(series.runs)), f"over {load_name(series)}"),
+        ("Highest throughput", number(best), "requests/s"),
+    ]
     if series.highest is not None:
         for name, rate in (("Holds", series.highest.holds_rps), ("Fails at", series.highest.fails_rps)):
             shown.append((name, "–" if rate is None else number(rate), "requests/s"))
@@ -140,6 +153,8 @@ def banners(results: Sequence[LoadResult]) -> list[tuple[str, str, str]]:
             found.append(("alarm", head, text))
     for result in results:
         of = f" ({result.plan.shape})" if len(results) > 1 else ""
+        if result.client.warning:
+            found.append(("warning", f"Mind the load generator{of}.", _sentence(result.client.warning)))
         if 0 < result.successes < 100:
             text = f"With {result.successes} of them the 99th percentile is the maximum."
             found.append(("warning", f"Few successful requests{of}.", text))
@@ -164,23 +179,17 @@ def gate_rows(verdicts: Iterable[Verdict]) -> list[GateRow]:
 
 
 def missed_by(verdict: Verdict) -> str:
-    """Return by how much a gate was missed, in its unit and in % of the limit; empty if it was not."""
-    gate = verdict.gate
+    """Return by how much a gate was missed, or why its number is not to be believed; empty if it was reached."""
     if verdict.passed:
         return ""
-    if verdict.observed is None:
-        return "nothing measured"
-    difference = verdict.observed - gate.limit
-    if not _is_beyond(gate, difference):
-        return "not judged"
-    if gate.metric == "failure-ratio":
-        return f"{100 * difference:+.2f} percentage points"
-    ratio = f" ({difference / gate.limit:+.1%})" if gate.limit else ""
-    return f"{difference:+.4g} {gate.unit}{ratio}"
+    return verdict.missed_by.text if verdict.missed_by is not None else f"not judged: {verdict.reason}"
 
 
-def _is_beyond(gate: Gate, difference: float) -> bool:
-    return difference < 0 if gate.metric == "throughput" else difference > 0
+def other_reasons(result: LoadResult, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return why a run does not pass apart from its gates and a saturated client, a sentence each."""
+    said = tuple(f"{verdict.gate.text} " for verdict in verdicts)
+    found = (reason for reason in reasons(result, verdicts) if reason != result.client.reason)
+    return [_sentence(reason) for reason in found if not (said and reason.startswith(said))]
 
 
 def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
@@ -191,7 +200,7 @@ def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
             "old": _value(change, change.old),
             "new": _value(change, change.new),
             "change": _change(change),
-            "interval": f"{change.interval[0]:+.1%} … {change.interval[1]:+.1%}" if change.interval else "–",
+            "interval": f"{percent(change.interval[0])} … {percent(change.interval[1])}" if change.interval else "–",
             "noise": change.noise,
             "regression": change.is_regression,
         }
@@ -202,14 +211,14 @@ def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
 def _value(change: Change, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.2%}" if change.metric == "failure-ratio" else f"{number(value)} {change.unit}"
+    return f"{100 * value:.2f} %" if change.metric == "failure-ratio" else f"{number(value)} {change.unit}"
 
 
 def _change(change: Change) -> str:
     if change.metric == "failure-ratio":
         both = change.old is not None and change.new is not None
         return f"{100 * ((change.new or 0) - (change.old or 0)):+.2f} points" if both else "–"
-    return "–" if change.change_ratio is None else f"{change.change_ratio:+.1%}"
+    return "–" if change.change_ratio is None else percent(change.change_ratio)
 
 
 def two_clocks(result: LoadResult) -> list[tuple[str, list[str]]]:
@@ -236,7 +245,7 @@ def target_rows(result: LoadResult) -> list[list[str]]:
         within = [record for record in mine if 0 <= record.start_s < plan.run_time_s]
         answered = sum(1 for record in mine if record.ok and 0 <= record.end_s < plan.run_time_s)
         ascending = sorted(latency(record) for record in within if record.ok)
-        percents = [f"{percentile(ascending, percent):,.1f}" if ascending else "–" for percent in (50, 95, 99)]
+        percents = [f"{percentile(ascending, nth):,.1f}" if ascending else "–" for nth in (50, 95, 99)]
         failures = sum(1 for record in within if not record.ok)
         name = f"{target.label} at {target.url}" if target.model else target.label
         rows.append([name, f"{target.weight:g}", f"{len(within):,}", f"{failures:,}",
@@ -251,11 +260,11 @@ def run_rows(series: LoadSeries) -> list[dict[str, Any]]:
             "load": f"{load_of(series, run.result):.4g}",
             "shape": str(run.result.plan.shape),
             "throughput": number(run.result.throughput_rps),
-            "failures": f"{run.result.failure_ratio or 0:.2%}",
+            "failures": f"{100 * (run.result.failure_ratio or 0):.2f} %",
             "latency": _percentiles(run.result.latency_ms),
             "badge": _run_badge(run.passed, bool(run.verdicts), run.result),
             "missed": "; ".join(
-                f"{verdict.gate.text} by {missed_by(verdict)}" for verdict in run.verdicts if not verdict.passed
+                f"{verdict.gate.text} by {verdict.missed_by.text}" for verdict in run.verdicts if verdict.missed_by
             ),
         }
         for run in sorted(series.runs, key=lambda run: load_of(series, run.result))
@@ -295,6 +304,9 @@ def generator_facts(result: LoadResult) -> Facts:
     told = f"{warmup.requests:,} requests, {warmup.failures:,} failed"
     if warmup.latency_ms is not None:
         told += f", p50 {number(warmup.latency_ms.p50)} ms, max {number(warmup.latency_ms.max)} ms"
-    processes = [("Processes", str(result.plan.processes))]
-    return [*facts, *processes, ("CPU of locust", cpu), ("Start lag, p99", lag), ("Warm-up", told),
-            ("Timeout", f"{result.plan.timeout_s:g} s")]  # fmt: skip
+    facts += [("CPU of the busiest", cpu), ("Start lag, p99", lag)]
+    if client.wake_lag_p99_ms is not None:
+        facts.append(("Overslept, p99", f"{client.wake_lag_p99_ms:.2f} ms"))
+    if client.machine_cpu_ratio is not None:
+        facts.append(("CPU of the machine", f"{100 * client.machine_cpu_ratio:.0f} % of all cores"))
+    return [*facts, ("Warm-up", told), ("Timeout", f"{result.plan.timeout_s:g} s")]

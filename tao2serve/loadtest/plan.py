@@ -114,6 +114,9 @@ class LoadPlan:
     timeout_s: float = 10.0
     endpoint: str = ""  # name and version, for the report only
     model: str = ""  # for the report only
+    triton: str = ""  # HOST:PORT of its gRPC, to read its statistics; "": not known
+    triton_model: str = ""  # whose statistics: this model, and those that an ensemble of the name passes to
+    triton_metrics: str = ""  # URL of its metrics page, for GPUs; "": port 8002 of the same host, if it is there
 
     def __post_init__(self) -> None:
         if not self.targets:

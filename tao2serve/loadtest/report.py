@@ -20,10 +20,11 @@ from tao2serve.loadtest.cost import Cost, cost_of
 from tao2serve.loadtest.drawing import plotly
 from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gates import Verdict, document
+from tao2serve.loadtest.page_servers import server_tables
 from tao2serve.loadtest.plan import make_directory
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.series import LoadSeries
-from tao2serve.loadtest.series_figures import gates_of, load_name, series_figures
+from tao2serve.loadtest.series_figures import gates_of, load_name, load_of, series_figures
 from tao2serve.loadtest.tables import requests_csv, series_csv
 
 __all__ = ["run_document", "series_cost", "series_document", "write_report", "write_series_report"]
@@ -139,10 +140,12 @@ def _run_page(result: LoadResult, verdicts: Sequence[Verdict], cost: Cost | None
         result=result,
         plan=result.plan,
         name=result.plan.endpoint or result.plan.url,
-        badge=page.outcome(result, verdicts),
+        badge=page.outcome(result, verdicts, comparison),
         banners=page.banners([result]),
         cards=page.cards(result, cost),
         gates=page.gate_rows(verdicts),
+        other_reasons=page.other_reasons(result, verdicts),
+        servers=server_tables(result.server),
         comparison=comparison,
         changes=page.change_rows(comparison) if comparison else [],
         clocks=page.two_clocks(result),
@@ -169,7 +172,7 @@ def _series_page(series: LoadSeries, cost: Cost | None, name: str) -> str:
         gates=[gate.text for gate in gates_of(series)],
         load_name=load_name(series),
         rows=page.run_rows(series),
-        errors=[(str(result.plan.shape), error) for result in results for error in result.errors],
+        errors=[(f"{load_of(series, result):.4g}", error) for result in results for error in result.errors],
         served=page.endpoint_facts(first),
         generator=page.generator_facts(first),
         cost=cost,

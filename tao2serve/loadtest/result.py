@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.records import RequestRecord
+from tao2serve.loadtest.servers import ServerSide
 
 __all__ = [
     "ClientLoad",
@@ -117,6 +118,7 @@ class LoadResult:
     environment: Mapping[str, str]
     records: tuple[RequestRecord, ...] = field(repr=False)
     log: Path | None = None
+    server: ServerSide | None = None  # None: nobody looked
 
     @property
     def successes(self) -> int:
@@ -155,6 +157,7 @@ class LoadResult:
             "errors": [asdict(error) for error in self.errors],
             "stages": [asdict(stage) for stage in self.stages],
             "series": {"interval_s": self.interval_s, "points": [asdict(point) for point in self.series]},
+            "server": self.server.to_dict() if self.server else None,
             "environment": dict(self.environment),
             "log": str(self.log) if self.log else None,
         }

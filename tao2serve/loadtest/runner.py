@@ -29,6 +29,7 @@ from tao2serve.loadtest.plan import LoadPlan, LoadProgress, Workers, images_with
 from tao2serve.loadtest.probe import probe
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.servers import watched_servers
 from tao2serve.loadtest.summary import summarise
 from tao2serve.loadtest.worker import worker_options
 
@@ -96,6 +97,7 @@ def _run(
     workers_wait_s = workers.wait_s if workers else _START_LIMIT_S
     assignment = Assignment.of(plan, processes=max(count, 1))
     with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(watched_servers(plan))
         reader, writer = stack.enter_context(_progress_pipe())
         run = {
             "assignment": assignment.to_dict(),
@@ -131,7 +133,10 @@ def _run(
         "images": str(len(images)),
         "load_generators": str(max(count, 1)),
     }
-    return summarise(plan, recorded, cpu=recorded.samples, machine=course.machine, environment=environment, log=log)
+    return summarise(
+        plan, recorded, cpu=recorded.samples, machine=course.machine, environment=environment, log=log,
+        server=servers.during(recorded),
+    )  # fmt: skip
 
 
 def _options(plan: LoadPlan, assignment: Assignment) -> list[str]:

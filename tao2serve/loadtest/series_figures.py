@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tao2serve.loadtest.drawing import BLUE, COLOURS, GREY, LAYOUT, RED, plotly
+from tao2serve.loadtest.drawing import BLUE, COLOURS, GREY, LAYOUT, RED, latency_axis, plotly
 from tao2serve.loadtest.figures import latency_of, nines, percentile_line
 from tao2serve.loadtest.gates import Gate
 from tao2serve.loadtest.plan import ClosedLoop, OpenLoop
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["gates_of", "load_name", "load_of", "series_figures"]
 
-# A range of latencies beyond this is drawn on a logarithmic scale, or only the overload would be seen.
-_LINEAR_SPAN = 30
 _SPREAD = ("#93c5fd", "#60a5fa", "#3b82f6", "#2563eb", "#8b5cf6", "#d946ef", "#f43f5e", "#f59e0b")
 
 
@@ -76,7 +74,6 @@ def _latency(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
             x=loads, y=latencies, mode="lines+markers", name=name, line={"color": colour, "width": 2.5},
             marker={"size": 8, "symbol": symbols}, hovertemplate=f"%{{x:.4g}}: {name} %{{y:.1f}} ms<extra></extra>",
         )  # fmt: skip
-    is_log = max(values) > _LINEAR_SPAN * max(min(values), 0.001)
     for gate in gates_of(series):
         if gate.metric in COLOURS:
             figure.add_scatter(
@@ -87,9 +84,8 @@ def _latency(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
     _mark_highest(figure, series)
     _load_axis(figure, series, loads)
     is_open = any(run.result.plan.is_open for run in runs)
-    figure.update_yaxes(title_text="ms from the intended start" if is_open else "latency, ms")
-    # ticks at 1, 2 and 5: plotly's own on a short logarithmic axis are unreadable
-    figure.update_yaxes(**({"type": "log", "dtick": "D2"} if is_log else {"rangemode": "tozero"}))
+    figure.update_yaxes(title_text="response time, ms" if is_open else "latency, ms")
+    figure.update_yaxes(**latency_axis(values))
     return figure.update_layout(title_text="Latency over load", height=420, **LAYOUT)
 
 
@@ -124,19 +120,17 @@ def _throughput(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
 
 def _percentiles(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
     figure = go.Figure()
-    lowest, highest = [], 0.0
+    values: list[float] = []
     for index, run in enumerate(runs):
         result, latency = run.result, latency_of(run.result)
         within = [record for record in result.records if record.ok and 0 <= record.start_s < result.plan.run_time_s]
         drawn = percentile_line(sorted(map(latency, within)))
-        lowest += drawn["y"][:1]
-        highest = max([highest, *drawn["y"]])
+        values += drawn["y"]
         colour = _SPREAD[round(index * (len(_SPREAD) - 1) / max(len(runs) - 1, 1))]
         name = f"{load_of(series, result):.4g}"
         figure.add_scatter(**drawn, name=name, line={"color": colour, "width": 2})
     nines(figure)
-    is_log = highest > _LINEAR_SPAN * max(min(lowest, default=0.001), 0.001)
-    figure.update_yaxes(title_text="ms", **({"type": "log", "dtick": "D2"} if is_log else {"rangemode": "tozero"}))
+    figure.update_yaxes(title_text="ms", **latency_axis(values))
     title = f"Latency by percentile, one line for each load ({load_name(series)})"
     return figure.update_layout(title_text=title, height=340, **LAYOUT)
 

@@ -20,6 +20,7 @@ from tao2serve.loadtest.result import (
     WarmupSummary,
 )
 from tao2serve.loadtest.saturation import client_load
+from tao2serve.loadtest.servers import ServerSide
 
 __all__ = ["OUTSIDE", "CpuSample", "percentile", "summarise"]
 
@@ -46,6 +47,7 @@ def summarise(
     environment: Mapping[str, str],
     machine: Sequence[MachineSample] = (),
     log: Path | None = None,
+    server: ServerSide | None = None,
 ) -> LoadResult:
     """Return the result of a run; see LoadResult for what each number counts."""
     measured = [record for record in run.requests if 0 <= record.start_s < run.run_time_s]
@@ -70,6 +72,7 @@ def summarise(
         environment={"locust": run.locust, "python": run.python, **environment},
         records=tuple(sorted(run.requests, key=lambda record: record.start_s)),
         log=log,
+        server=server,
     )
 
 

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+from tao2serve.loadtest.breakdown import waterfall
 from tao2serve.loadtest.drawing import BLUE, GREY, LAYOUT
 from tao2serve.loadtest.result import LoadResult
-from tao2serve.loadtest.summary import OUTSIDE
 
 __all__ = ["Parts", "parts_of", "stage_colour", "waterfall_figure"]
 
 Parts: TypeAlias = tuple[tuple[str, float], ...]  # name and mean milliseconds; they add up to the mean latency
 
-REST: Final = "rest of the server"
+# Names of the breakdown in words that say where the time went.
+_NAMES: Final = {
+    "outside": "outside the server",
+    "queue": "Triton: queue",
+    "input": "Triton: input",
+    "compute": "Triton: compute",
+    "output": "Triton: output",
+    "unexplained": "infer, not split",
+    "rest": "rest of the server",
+}
 _STAGES: Final = ("#14b8a6", BLUE, "#8b5cf6", "#ec4899", "#f59e0b", "#84cc16")
 
 
 def parts_of(result: LoadResult) -> Parts:
     """Return the parts of a request, empty if the server gave no account of its time; only means add up."""
-    mean = {stage.stage: stage.mean for stage in result.stages}
-    if OUTSIDE not in mean:
-        return ()
-    outside, total = mean.pop(OUTSIDE), mean.pop("total")
-    rest = max(total - sum(mean.values()), 0.0)
-    return (*mean.items(), (REST, rest), ("outside the server", outside))
+    return tuple((_NAMES.get(name, name), value) for name, value in waterfall(result.stages, result.server))
 
 
 def stage_colour(name: str, index: int) -> str:
@@ -56,7 +60,7 @@ def waterfall_figure(go: Any, parts: Sequence[tuple[str, float]]) -> Any:
         )  # fmt: skip
         start += value
     figure.update_xaxes(title_text="milliseconds of a request, mean")
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
+    figure.update_yaxes(range=[len(shown) - 0.5, -0.5], showgrid=False, automargin=True)
     height = 110 + 30 * len(shown)
     return figure.update_layout(
         title_text="Where the time goes", height=height, barmode="overlay", bargap=0.25, showlegend=False, **LAYOUT
