@@ -1,0 +1,51 @@
+"""Senders in a process as locust makes it: gevent has patched it, and users are greenlets.
+
+    triton_loop.py CONFIG
+
+CONFIG is JSON: `target`, `images`, `users`, `run_time_s`, `timeout_s`. It prints JSON: `note`, the replies that were
+complete, `elapsed_s`, and `ticks`, how often another greenlet that sleeps 10 ms at a time woke up meanwhile.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import gevent
+
+from tao2serve.loadtest.plan import Target
+from tao2serve.loadtest.tritons import triton_sender
+
+config = json.loads(sys.argv[1])
+images = tuple(Path(image) for image in config["images"])
+sender = triton_sender(Target(**config["target"]), images, timeout_s=config["timeout_s"])
+started_s = time.monotonic()
+replies = []
+ticks = 0
+
+
+def user(number: int) -> None:
+    while time.monotonic() - started_s < config["run_time_s"]:
+        replies.append(dataclasses.asdict(sender.send(number)))
+
+
+def tick() -> None:
+    global ticks
+    while True:
+        gevent.sleep(0.01)
+        ticks += 1
+
+
+clock = gevent.spawn(tick)
+gevent.joinall([gevent.spawn(user, number) for number in range(config["users"])])
+elapsed_s = time.monotonic() - started_s
+clock.kill()
+sender.close()
+print(json.dumps({"note": sender.note, "replies": replies, "elapsed_s": elapsed_s, "ticks": ticks}), flush=True)
+os._exit(0)
