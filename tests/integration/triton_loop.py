@@ -10,17 +10,17 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import dataclasses
-import json
-import os
-import sys
-import time
-from pathlib import Path
+import dataclasses  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-import gevent
+import gevent  # noqa: E402
 
-from tao2serve.loadtest.plan import Target
-from tao2serve.loadtest.tritons import triton_sender
+from tao2serve.loadtest.plan import Target  # noqa: E402
+from tao2serve.loadtest.tritons import triton_sender  # noqa: E402
 
 config = json.loads(sys.argv[1])
 images = tuple(Path(image) for image in config["images"])
