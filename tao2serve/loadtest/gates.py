@@ -110,12 +110,18 @@ def _observed(result: LoadResult, metric: str) -> float | None:
 def passed(result: LoadResult, verdicts: Sequence[Verdict]) -> bool:
     """Return whether every gate was reached.
 
-    A test without one successful request never passes, nor, unless a failure-ratio gate says otherwise, one in
-    which more than FAILURE_LIMIT of the requests failed: the latencies are those of the others.
+    A test whose load generator was the limit never passes, since it measured itself; nor one without a successful
+    request; nor, unless a failure-ratio gate says otherwise, one in which more than FAILURE_LIMIT of the requests
+    failed: the latencies are those of the others.
     """
     judged = any(verdict.gate.metric == "failure-ratio" for verdict in verdicts)
     bearable = judged or (result.failure_ratio or 0.0) <= FAILURE_LIMIT
-    return result.successes > 0 and bearable and all(verdict.passed for verdict in verdicts)
+    return (
+        not result.client.saturated
+        and result.successes > 0
+        and bearable
+        and all(verdict.passed for verdict in verdicts)
+    )
 
 
 def document(result: LoadResult, verdicts: Sequence[Verdict], *, report: Path | None = None) -> dict[str, object]:

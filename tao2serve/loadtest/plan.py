@@ -21,6 +21,7 @@ __all__ = [
     "Protocol",
     "Shape",
     "Target",
+    "Workers",
     "images_within",
     "make_directory",
 ]
@@ -131,6 +132,26 @@ class LoadPlan:
     @property
     def is_open(self) -> bool:
         return isinstance(self.shape, OpenLoop)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """Load generator processes that somebody else starts (`run_worker`), on this machine or on others.
+
+    They join at HOST:PORT, where this machine listens; without encryption or passwords, so only a trusted network
+    should reach it. They get the images from here.
+    """
+
+    count: int
+    host: str = "127.0.0.1"
+    port: int = 5557
+    wait_s: float = 60.0  # for all of them
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError("workers", f"{self.count} is not a number of workers", hint="at least 1")
+        if not 0 < self.port < 65536:
+            raise UsageError("workers", f"{self.port} is not a port", hint="HOST:PORT, 1 to 65535")
 
 
 def _require_url(url: str) -> None:

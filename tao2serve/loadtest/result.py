@@ -51,8 +51,11 @@ class ClientLoad:
 
     saturated: bool
     reason: str  # a sentence, empty if not saturated
-    cpu_ratio: float | None  # CPU of the locust process over the run time, in cores; None if not measured
-    start_lag_p99_ms: float | None  # between a user being free and its next request leaving
+    cpu_ratio: float | None  # of the busiest process over the run time, in cores; None if not measured
+    start_lag_p99_ms: float | None  # from the intended start, or from a user being free, to the request leaving
+    wake_lag_p99_ms: float | None = None  # by how much a process overslept that only had to wake
+    machine_cpu_ratio: float | None = None  # of all cores of this machine, whoever used them
+    warning: str = ""  # a sentence about what else to think of, empty if nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
