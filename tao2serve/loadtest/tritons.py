@@ -13,65 +13,66 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.loadtest.plan import Target
-from tao2serve.loadtest.sending import Reply, Sender
-from tao2serve.loadtest.triton_input import Payloads, TritonInput, kept, model_input, payloads
+from tao2serve.loadtest.sending import Reply
+from tao2serve.loadtest.triton_input import TritonInput, kept, model_input, payloads
 from tao2serve.runtime.triton_client import METHOD, NO_LIMIT, RECONNECT
 
-__all__ = ["GrpcSender", "HttpSender", "http_request", "probe_triton", "triton_sender"]
+__all__ = ["GrpcSender", "HttpSender", "Prepared", "prepare", "probe_triton", "triton_sender"]
 
 _DETAIL_LIMIT: Final = 300  # characters of a server's text that are worth a row in a report
 _OPEN_LIMIT: Final = 1024  # requests that wait at once; gRPC under gevent has no more threads to wait in
 _BLOCK_BYTES: Final = 2**16  # read from a socket at a time
 _OK: Final = 200
+_SERVER_ERROR: Final = 500
+_PAUSES_S: Final = (0.5, 0.5, 0.0)  # after errors of the server to a probe
 # What a status of gRPC would be in HTTP, for the records; others are 500.
 _STATUSES: Final = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
 # gRPC says UNAVAILABLE for what a socket says and for what Triton says: only the words tell them apart.
 _CLOSED: Final = ("socket closed", "connection reset", "broken pipe", "goaway", "end of file", "transport closed")
 
 
-def triton_sender(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> Sender:
+def triton_sender(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> HttpSender | GrpcSender:
     """Ask Triton what the model takes, make it of the images, and return what sends it.
 
     Image i is sent as the i-th that was kept, and from the first again beyond them; `note` of the sender says what
-    is sent. Over gRPC `timeout_s` is the longest wait for the whole answer. Raises UsageError for another target,
-    and as triton_input.model_input and payloads do.
+    is sent. Senders of one process for the same target and images share what was made. Over gRPC `timeout_s` is the
+    longest wait for the whole answer. Raises UsageError for another target, and as triton_input.model_input and
+    payloads do.
     """
     _check(target)
     if target.protocol == "triton-grpc":
         _tell_grpc_of_gevent()
-    tensor = model_input(target, timeout_s=timeout_s)
-    sender = GrpcSender if target.protocol == "triton-grpc" else HttpSender
-    return sender(target, tensor, payloads(tensor, images), timeout_s=timeout_s)
+        return GrpcSender(target, _shared(target, images, timeout_s), timeout_s=timeout_s)
+    return HttpSender(target, _shared(target, images, timeout_s), timeout_s=timeout_s)
 
 
 def probe_triton(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> str:
     """Send the first image once and return what will be sent, in a sentence for the report.
 
-    Raises ServiceError if the model is absent, not ready or gives an error, InputError if it takes no pictures or
-    refuses this one. No part of gevent is imported here.
+    An error of the server is asked about again twice. Raises ServiceError if the model is absent, not ready or gives
+    an error, InputError if it takes no pictures or refuses this one. No part of gevent is imported here.
     """
     _check(target)
     tensor = model_input(target, timeout_s=timeout_s)
-    made = payloads(tensor, images[:1])
-    if target.protocol == "triton-grpc":
-        grpc_sender = GrpcSender(target, tensor, made, timeout_s=timeout_s)
-        try:
-            reply = grpc_sender.send(0)
-        finally:
-            grpc_sender.close()
-    else:
-        reply = _post_once(target, tensor, made.contents[0], timeout_s)
+    prepared = prepare(target, tensor, images[:1])
+    send = _call_once if target.protocol == "triton-grpc" else _post_once
+    for pause_s in _PAUSES_S:
+        reply = send(target, prepared, timeout_s)
+        if reply.status < _SERVER_ERROR:
+            break
+        time.sleep(pause_s)
     if reply.error:
         said = f"{reply.error}: {reply.detail}" if reply.detail else reply.error
         if reply.status == _STATUSES["INVALID_ARGUMENT"]:
-            raise InputError(
-                str(images[0]), f"was refused by {target.label}", evidence=said, hint="give other pictures"
-            )
+            hint = "give other pictures"
+            raise InputError(str(images[0]), f"was refused by {target.label}", evidence=said, hint=hint)
         raise ServiceError(
             f"Triton model {target.model}",
             f"gave no answer to a probe request with {images[0].name}",
@@ -79,6 +80,32 @@ def probe_triton(target: Target, images: tuple[Path, ...], *, timeout_s: float) 
             hint="Triton's log may say more",
         )
     return kept(tensor, images)[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Whole requests, one for each picture that is kept, and the headers that each has over HTTP."""
+
+    requests: tuple[bytes, ...]
+    headers: tuple[Mapping[str, str], ...]  # none over gRPC
+    note: str
+
+
+def prepare(target: Target, tensor: TritonInput, images: tuple[Path, ...]) -> Prepared:
+    """Make the requests; raises InputError for a picture that cannot be read."""
+    made = payloads(tensor, images)
+    if target.protocol == "triton-grpc":
+        requests = tuple(_grpc_request(tensor, content) for content in made.contents)
+        return Prepared(requests=requests, headers=(), note=made.note)
+    pairs = [_http_request(tensor, content) for content in made.contents]
+    bodies, headers = zip(*pairs, strict=True)
+    return Prepared(requests=bodies, headers=headers, note=made.note)
+
+
+@functools.lru_cache(maxsize=8)
+def _shared(target: Target, images: tuple[Path, ...], timeout_s: float) -> Prepared:
+    """Made once a process: each user of a load test has senders of its own."""
+    return prepare(target, model_input(target, timeout_s=timeout_s), images)
 
 
 def _check(target: Target) -> None:
@@ -103,12 +130,11 @@ def _tell_grpc_of_gevent() -> None:
 class HttpSender:
     """Posts to one model; made in the process that sends."""
 
-    def __init__(self, target: Target, tensor: TritonInput, made: Payloads, *, timeout_s: float) -> None:
+    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float) -> None:
         from geventhttpclient import HTTPClient
 
-        self.note, self.kept = made.note, len(made.contents)
-        self._path = _path(target)
-        self._requests = [http_request(tensor, content) for content in made.contents]
+        self.note, self.kept = prepared.note, len(prepared.requests)
+        self._path, self._prepared = _path(target), prepared
         self._client: Any = HTTPClient.from_url(
             f"http://{target.url}",
             concurrency=_OPEN_LIMIT,  # connections are made as they are needed
@@ -118,7 +144,8 @@ class HttpSender:
         )
 
     def send(self, image: int) -> Reply:
-        body, headers = self._requests[image % self.kept]
+        index = image % self.kept
+        body, headers = self._prepared.requests[index], self._prepared.headers[index]
         started_s = time.perf_counter()
         try:
             response = self._client.post(self._path, body=body, headers=headers)
@@ -136,10 +163,10 @@ class HttpSender:
 class GrpcSender:
     """Calls one model; under gevent made after `_tell_grpc_of_gevent`, in the process that sends."""
 
-    def __init__(self, target: Target, tensor: TritonInput, made: Payloads, *, timeout_s: float) -> None:
-        self.note, self.kept = made.note, len(made.contents)
+    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float) -> None:
+        self.note, self.kept = prepared.note, len(prepared.requests)
         self._address, self._timeout_s = target.url, timeout_s
-        self._requests = [_grpc_request(tensor, content) for content in made.contents]
+        self._requests = prepared.requests
         self._channels: list[Any] = []
         self._idle: list[Any] = []
 
@@ -181,7 +208,7 @@ class GrpcSender:
         return channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
 
 
-def http_request(tensor: TritonInput, content: bytes) -> tuple[bytes, dict[str, str]]:
+def _http_request(tensor: TritonInput, content: bytes) -> tuple[bytes, dict[str, str]]:
     """Return body and headers of a request by Triton's binary data extension; all outputs come back in binary."""
     given = {
         "name": tensor.name,
@@ -206,10 +233,18 @@ def _path(target: Target) -> str:
     return f"/v2/models/{target.model}/infer"
 
 
-def _post_once(target: Target, tensor: TritonInput, content: bytes, timeout_s: float) -> Reply:
+def _call_once(target: Target, prepared: Prepared, timeout_s: float) -> Reply:
+    sender = GrpcSender(target, prepared, timeout_s=timeout_s)
+    try:
+        return sender.send(0)
+    finally:
+        sender.close()
+
+
+def _post_once(target: Target, prepared: Prepared, timeout_s: float) -> Reply:
     import httpx
 
-    body, headers = http_request(tensor, content)
+    body, headers = prepared.requests[0], dict(prepared.headers[0])
     url = f"http://{target.url}{_path(target)}"
     try:
         response = httpx.post(url, content=body, headers=headers, timeout=timeout_s, trust_env=False)
