@@ -2,7 +2,8 @@
 
     triton_loop.py CONFIG
 
-CONFIG is JSON: `target`, `images`, `users`, `run_time_s`, `timeout_s`. It prints JSON: `note`, the replies that were
+CONFIG is JSON: `target`, `images`, `users`, `run_time_s`, `timeout_s`, and a process to `kill` after half the run
+time, or 0. It prints JSON: `note`, the replies that were
 complete, `elapsed_s`, and `ticks`, how often another greenlet that sleeps 10 ms at a time woke up meanwhile.
 """
 
@@ -13,6 +14,7 @@ monkey.patch_all()
 import dataclasses  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -33,6 +35,8 @@ ticks = 0
 def user(number: int) -> None:
     while time.monotonic() - started_s < config["run_time_s"]:
         replies.append(dataclasses.asdict(sender.send(number)))
+        if replies[-1]["error"]:
+            gevent.sleep(0.05)
 
 
 def tick() -> None:
@@ -42,7 +46,14 @@ def tick() -> None:
         ticks += 1
 
 
+def kill() -> None:
+    gevent.sleep(config["run_time_s"] / 2)
+    os.kill(config["kill"], signal.SIGKILL)
+
+
 clock = gevent.spawn(tick)
+if config["kill"]:
+    gevent.spawn(kill)
 gevent.joinall([gevent.spawn(user, number) for number in range(config["users"])])
 elapsed_s = time.monotonic() - started_s
 clock.kill()
