@@ -90,6 +90,7 @@ def waiting_triton(folder: Path, *, wait_ms: float, instances: int = 4) -> Itera
         process = subprocess.Popen(
             [*command, *(f"--load-model={name}" for name in _INPUTS)],
             env=triton_environment(os.environ), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+            start_new_session=True,
         )  # fmt: skip
     try:
         _wait(process, f"http://127.0.0.1:{ports.http}/v2/models/waits/ready", log)
@@ -102,6 +103,8 @@ def waiting_triton(folder: Path, *, wait_ms: float, instances: int = 4) -> Itera
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # python models that wait outlive a Triton that was killed
         clean_shared_memory(prefix)
 
 
