@@ -1,7 +1,7 @@
 """Our load test beside NVIDIA's perf_analyzer, on one Triton model that waits: do they say the same?
 
     pip install 'tao2serve[sandbox,loadtest]'
-    python benchmarks/perf_analyzer.py --json benchmarks/results/perf_analyzer.json     # 5 minutes
+    python benchmarks/perf_analyzer.py --json benchmarks/results/perf_analyzer.json     # 4 minutes
 
 The real binary comes out of the wheel of tritonclient 2.51.0 (later wheels have none); the two libraries that it needs
 and Debian has not are those that the wheel of nvidia-pytriton holds.
