@@ -20,7 +20,7 @@ __all__ = ["Load", "Named", "Search", "awaited_workers", "chosen_load", "named_t
 WEIGHTED: Final = re.compile(r"(.+)=(\d+(?:\.\d+)?)")
 VERSIONED: Final = re.compile(r"([A-Za-z]\w*)/(\d+)")
 RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:rps|/s)?", re.IGNORECASE)
-GRPC: Final = re.compile(r"grpc://([^/]+)/([^/]+)")
+ON_TRITON: Final = re.compile(r"(?:triton-(http|grpc)|(grpc))://([^/]+)/([^/]+)")
 
 Kind: TypeAlias = Literal["run", "sweep", "search"]
 
@@ -202,11 +202,14 @@ def target_of(named: Named, *, protocol: Protocol, triton: str) -> Target | None
     """
     from tao2serve.loadtest.plan import Target
 
-    if named.text.startswith("grpc://"):
-        match = GRPC.fullmatch(named.text)
-        if match is None or protocol == "triton-http":
-            raise UsageError("endpoint", f"{named.text!r} is not one", hint="grpc://HOST:PORT/MODEL, over gRPC")
-        return Target(url=match[1], protocol="triton-grpc", model=match[2], weight=named.weight)
+    if named.text.startswith(("grpc://", "triton-")) and "://" in named.text:
+        match = ON_TRITON.fullmatch(named.text)
+        if match is None:
+            raise UsageError(
+                "endpoint", f"{named.text!r} is not one", hint="triton-grpc://HOST:PORT/MODEL, or triton-http"
+            )
+        over: Protocol = "triton-http" if match[1] == "http" else "triton-grpc"
+        return Target(url=match[3], protocol=over, model=match[4], weight=named.weight)
     if protocol == "endpoint":
         return None
     if "://" in named.text:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tao2serve.loadtest import LoadResult, Verdict
     from tao2serve.loadtest.compare import Comparison
+    from tao2serve.loadtest.layers import LayerCosts
     from tao2serve.loadtest.series import HighestRate, LoadSeries
 
-__all__ = ["more_text", "run_text", "series_text"]
+__all__ = ["layers_text", "more_text", "run_text", "series_text"]
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "max")
 
@@ -54,8 +55,7 @@ def series_text(series: LoadSeries) -> str:
             *(f"{latency_ms[name]:.1f}" if latency_ms else "-" for name in PERCENTILES),
             _outcome(run.passed, run.verdicts, result),
         ))  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(_cells(row, widths)).rstrip() for row in rows]
+    lines = _table(rows)
     if any(run.result.plan.is_open for run in series.runs):
         lines.append("latencies in ms, from the intended start of each request")
     else:
@@ -63,6 +63,27 @@ def series_text(series: LoadSeries) -> str:
     if series.highest is not None:
         lines += _highest(series.highest)
     return "\n".join(lines)
+
+
+def layers_text(costs: LayerCosts) -> str:
+    """Return a table with a line for each layer, the outermost first; all in ms but the answers."""
+    rows: list[tuple[str, ...]] = [("layer", "p50", "added", "p99", "answered/s", "failed", "")]
+    for layer in costs.layers:
+        rows.append((
+            layer.target.label,
+            *(
+                "-" if value is None else f"{value:.1f}"
+                for value in (layer.p50_ms, costs.added_ms(layer), layer.p99_ms, layer.throughput_rps)
+            ),
+            f"{layer.failures}/{layer.requests}",
+            "client saturated" if layer.saturated else "",
+        ))  # fmt: skip
+    return "\n".join([*_table(rows), "ms; added: beyond the p50 of the last one"])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(_cells(row, widths)).rstrip() for row in rows]
 
 
 def _cells(row: Sequence[str], widths: Sequence[int]) -> list[str]:
