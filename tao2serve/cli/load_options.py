@@ -11,16 +11,16 @@ from tao2serve.cli.options import one_of, percent, seconds
 from tao2serve.errors import UsageError
 
 if TYPE_CHECKING:
-    from tao2serve.loadtest import Gate
+    from tao2serve.loadtest import Gate, Workers
     from tao2serve.loadtest.plan import Arrivals, Protocol, Shape, Target
     from tao2serve.loadtest.scenarios import Scenario
 
-__all__ = ["Load", "Named", "Search", "chosen_load", "named_targets", "ratio", "target_of"]
+__all__ = ["Load", "Named", "Search", "awaited_workers", "chosen_load", "named_targets", "ratio", "target_of"]
 
 WEIGHTED: Final = re.compile(r"(.+)=(\d+(?:\.\d+)?)")
 VERSIONED: Final = re.compile(r"([A-Za-z]\w*)/(\d+)")
 RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:rps|/s)?", re.IGNORECASE)
-GRPC: Final = re.compile(r"grpc://([^/]+)/([^/]+)")
+ON_TRITON: Final = re.compile(r"(?:triton-(http|grpc)|(grpc))://([^/]+)/([^/]+)")
 
 Kind: TypeAlias = Literal["run", "sweep", "search"]
 
@@ -147,6 +147,24 @@ def _search(
     )
 
 
+def awaited_workers(master: str | None, workers: int | None, processes: int) -> Workers | None:
+    """Return the workers that shall join, None if this machine generates the load itself."""
+    from tao2serve.loadtest import Workers
+
+    if master is None:
+        if workers is not None:
+            raise UsageError(
+                "--workers", "join a master", hint="--master HOST:PORT; for this machine alone --processes"
+            )
+        return None
+    if processes != 1:
+        raise UsageError("--processes", "does not go with --master", hint="each --worker has --processes of its own")
+    host, _, port = master.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError("--master", f"{master!r} is not HOST:PORT", hint="for example: --master 0.0.0.0:5557")
+    return Workers(count=1 if workers is None else workers, host=host.strip("[]"), port=int(port))
+
+
 def ratio(text: str, *, option: str) -> float:
     """Read 5 % of 5, 5% or 2.5 %; raises UsageError for anything else."""
     return percent(text, option=option) / 100
@@ -184,11 +202,14 @@ def target_of(named: Named, *, protocol: Protocol, triton: str) -> Target | None
     """
     from tao2serve.loadtest.plan import Target
 
-    if named.text.startswith("grpc://"):
-        match = GRPC.fullmatch(named.text)
-        if match is None or protocol == "triton-http":
-            raise UsageError("endpoint", f"{named.text!r} is not one", hint="grpc://HOST:PORT/MODEL, over gRPC")
-        return Target(url=match[1], protocol="triton-grpc", model=match[2], weight=named.weight)
+    if named.text.startswith(("grpc://", "triton-")) and "://" in named.text:
+        match = ON_TRITON.fullmatch(named.text)
+        if match is None:
+            raise UsageError(
+                "endpoint", f"{named.text!r} is not one", hint="triton-grpc://HOST:PORT/MODEL, or triton-http"
+            )
+        over: Protocol = "triton-http" if match[1] == "http" else "triton-grpc"
+        return Target(url=match[3], protocol=over, model=match[4], weight=named.weight)
     if protocol == "endpoint":
         return None
     if "://" in named.text:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tao2serve.loadtest import LoadResult, Verdict
     from tao2serve.loadtest.compare import Comparison
+    from tao2serve.loadtest.layers import LayerCosts
     from tao2serve.loadtest.series import HighestRate, LoadSeries
 
-__all__ = ["run_text", "series_text"]
+__all__ = ["layers_text", "more_text", "run_text", "series_text"]
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "max")
 
@@ -36,10 +37,10 @@ def run_text(
     lines += _reasons(document, verdicts)
     if comparison is not None:
         lines.append(f"{'compared ' if comparison.passed else 'MISSED   '}   {comparison}")
-    return "\n".join([*lines, *_more(document)])
+    return "\n".join(lines)
 
 
-def series_text(series: LoadSeries, document: dict[str, Any]) -> str:
+def series_text(series: LoadSeries) -> str:
     """Return a table with a line for each run, then what a search found."""
     from tao2serve.loadtest.sweep import load_of
 
@@ -54,15 +55,35 @@ def series_text(series: LoadSeries, document: dict[str, Any]) -> str:
             *(f"{latency_ms[name]:.1f}" if latency_ms else "-" for name in PERCENTILES),
             _outcome(run.passed, run.verdicts, result),
         ))  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(_cells(row, widths)).rstrip() for row in rows]
+    lines = _table(rows)
     if any(run.result.plan.is_open for run in series.runs):
         lines.append("latencies in ms, from the intended start of each request")
     else:
         lines.append("latencies in ms")
     if series.highest is not None:
         lines += _highest(series.highest)
-    return "\n".join([*lines, *_more(document)])
+    return "\n".join(lines)
+
+
+def layers_text(costs: LayerCosts) -> str:
+    """Return a table with a line for each layer, the outermost first; all in ms but the answers."""
+    rows: list[tuple[str, ...]] = [("layer", "p50", "added", "p99", "answered/s", "failed", "")]
+    for layer in costs.layers:
+        rows.append((
+            layer.target.label,
+            *(
+                "-" if value is None else f"{value:.1f}"
+                for value in (layer.p50_ms, costs.added_ms(layer), layer.p99_ms, layer.throughput_rps)
+            ),
+            f"{layer.failures}/{layer.requests}",
+            "client saturated" if layer.saturated else "",
+        ))  # fmt: skip
+    return "\n".join([*_table(rows), "ms; added: beyond the p50 of the last one"])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(_cells(row, widths)).rstrip() for row in rows]
 
 
 def _cells(row: Sequence[str], widths: Sequence[int]) -> list[str]:
@@ -119,7 +140,8 @@ def _reasons(document: dict[str, Any], verdicts: Sequence[Verdict]) -> list[str]
     ]
 
 
-def _more(document: dict[str, Any]) -> list[str]:
+def more_text(document: dict[str, Any]) -> list[str]:
+    """Return the lines below one run or several: cost, cold start, where the report is."""
     lines = []
     if cost := document.get("cost"):
         lines.append(f"cost        {cost['per_1000_images']:.4g} per 1,000 images, {cost['basis']}")

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tao2serve.cli.load_options import Load, chosen_load, named_targets, ratio, target_of
-from tao2serve.cli.load_text import run_text, series_text
+from tao2serve.cli.load_job import Job
+from tao2serve.cli.load_options import Load, Named, awaited_workers, chosen_load, named_targets, ratio, target_of
+from tao2serve.cli.load_text import more_text
 from tao2serve.cli.options import Json, Service, one_of, seconds
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from tao2serve.loadtest import Gate, LoadPlan, LoadResult
+    from tao2serve.config import Settings
+    from tao2serve.loadtest import Gate, LoadPlan
+    from tao2serve.loadtest.cold_start import ColdStart
     from tao2serve.loadtest.plan import Order, Protocol, Target
-    from tao2serve.loadtest.series import LoadSeries, SeriesRun
-    from tao2serve.steps import Step, Steps
+    from tao2serve.steps import Steps
 
 
 def loadtest(
     endpoint: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="ENDPOINT[=WEIGHT]",
-            help="Name in the serving service, NAME/VERSION, a URL, or grpc://HOST:PORT/MODEL; several share the load.",
+            help="Name in the serving service, NAME/VERSION, a URL, or a model on Triton as "
+            "triton-grpc://HOST:PORT/MODEL, or triton-http; several share the load.",
         ),
-    ],
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Pictures to send, or one picture.")],
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Pictures to send, or one picture.")
+    ] = None,
     users: Annotated[
         int | None,
         typer.Option("--users", metavar="N", help="Closed loop: clients that each send, wait and send again; 1."),
@@ -99,9 +104,36 @@ def loadtest(
         str | None,
         typer.Option("--triton", metavar="HOST:PORT", help="Triton itself; over gRPC the default is the setting."),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Each ENDPOINT by itself, in turns: an endpoint, then the models behind it."),
+    ] = False,
+    cold_start: Annotated[
+        bool,
+        typer.Option(
+            "--cold-start", help="First load NAME/VERSION anew on Triton, and measure its first requests by themselves."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="--cold-start also for a version that gets requests: they fail meanwhile.")
+    ] = False,
     processes: Annotated[
         int, typer.Option("--processes", metavar="N", help="Processes that generate the load, one core each.")
     ] = 1,
+    master: Annotated[
+        str | None,
+        typer.Option("--master", metavar="HOST:PORT", help="Listen there for --workers that generate the load."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="How many processes --master waits for; 1.")
+    ] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option("--worker", metavar="HOST:PORT", help="Join the --master there, without ENDPOINT and --images."),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", metavar="N", help="How many runs a --worker joins in; 1.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv.")
     ] = Path("tao2serve-loadtest"),
@@ -120,6 +152,8 @@ def loadtest(
 
     Example of two endpoints: tao2serve loadtest street=3 people=1 --images pictures --users 4
 
+    Example of layers: tao2serve loadtest street/4 triton-grpc://127.0.0.1:8001/street_4 --images pictures --layers
+
     Example of a comparison: tao2serve loadtest street --images pictures --compare old/result.json --tolerance 10%
     """
     from tao2serve.config import home, load_settings
@@ -127,18 +161,31 @@ def loadtest(
     from tao2serve.loadtest.earlier import read_earlier
     from tao2serve.loadtest.plan import LoadPlan
 
+    if worker is not None:
+        return _join(worker, endpoint, processes=processes, runs=runs, master=master, json_output=json_output)
+    if runs is not None:
+        raise UsageError("--runs", "is of a worker", hint="add: --worker HOST:PORT")
+    joining = awaited_workers(master, workers, processes)
+    if not endpoint:
+        raise UsageError(
+            "loadtest", "was not understood: Missing argument 'ENDPOINT'", hint="tao2serve loadtest --help"
+        )
+    if images is None:
+        raise UsageError("loadtest", "was not understood: Missing option '--images'", hint="tao2serve loadtest --help")
     gates = [parse_gate(text) for text in slo or ()]
     load = chosen_load(
         users=users, rate=rate, sweep=sweep, scenario=scenario, arrivals=arrivals, find_max=find_max,
         within=within, search_time=search_time, gates=gates,
     )  # fmt: skip
-    job = _Job(
+    _check_layers(layers, endpoint, load, gates, compare)
+    job = Job(
         load=load,
         gates=gates,
         output=output,
         compare=compare,
         tolerance_ratio=_tolerance(tolerance, compare, load),
         price_per_hour=_price(price_per_hour),
+        workers=joining,
     )
     kinds: tuple[Protocol, ...] = ("endpoint", "triton-http", "triton-grpc")
     orders: tuple[Order, ...] = ("cycle", "sample")
@@ -151,14 +198,19 @@ def loadtest(
         read_earlier(compare)  # what cannot be compared with is said before the load, not after it
     settings = load_settings({"service": service})
     named = named_targets(endpoint)
+    if cold_start and (len(named) > 1 or chosen != "endpoint" or "://" in named[0].text):
+        raise UsageError("--cold-start", "takes one version of an endpoint, by its name", hint="for example: street/3")
+    if force and not cold_start:
+        raise UsageError("--force", "is of a cold start", hint="add: --cold-start")
     address = triton or (settings.triton_grpc if chosen == "triton-grpc" else "")
     on_triton = [target_of(one, protocol=chosen, triton=address) for one in named]
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
         with steps.step("find the endpoint") as step:
-            targets = tuple(
-                found or _endpoint(one.text, one.weight, service or "")
-                for one, found in zip(named, on_triton, strict=True)
-            )
+            found = [
+                Found(target=there) if there else _find(one, service or "")
+                for one, there in zip(named, on_triton, strict=True)
+            ]
+            targets = tuple(one.target for one in found)
             step.note(", ".join(target.url if target.protocol == "endpoint" else target.label for target in targets))
         plan = LoadPlan(
             targets=targets,
@@ -170,20 +222,83 @@ def loadtest(
             warmup_s=times_s["warmup"],
             timeout_s=timeout_s,
             endpoint=", ".join(one.text for one in named),
+            triton=next((one.triton for one in found if one.triton), ""),
+            triton_model=found[0].triton_model if len(found) == 1 else "",
         )
-        told, text = job.one(plan, steps) if load.kind == "run" else job.several(plan, steps)
+        cold = _cold_start(plan, settings, steps, force=force) if cold_start else None
+        ways = {"run": job.one, "sweep": job.several, "search": job.several}
+        told, text = (job.layers if layers else ways[load.kind])(plan, steps)
+    if cold is not None:
+        told["cold_start"] = cold.to_dict()
     if json_output:
         print_json(told)
     else:
-        print_text(text)
+        print_text("\n".join([text, *more_text(told)]))
     return 0 if told["passed"] else GateError.exit_code
 
 
-def _endpoint(text: str, weight: float, service_id: str) -> Target:
-    from tao2serve.loadtest.plan import Target
-    from tao2serve.serving.resolve import endpoint_url
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A target, and of an endpoint the model behind it on the Triton whose counters say where the time goes."""
 
-    return Target(url=endpoint_url(text, service_id=service_id), weight=weight)
+    target: Target
+    triton: str = ""
+    triton_model: str = ""
+
+
+def _find(named: Named, service_id: str) -> Found:
+    from tao2serve.loadtest.plan import Target
+    from tao2serve.serving.resolve import resolved
+
+    there = resolved(named.text, service_id=service_id)
+    target = Target(url=there.url, weight=named.weight)
+    return Found(target=target, triton=there.triton, triton_model=there.triton_model)
+
+
+def _check_layers(
+    layers: bool, endpoints: Sequence[str], load: Load, gates: Sequence[Gate], compare: Path | None
+) -> None:
+    if not layers:
+        return
+    if len(endpoints) < 2:
+        raise UsageError(
+            "--layers", "sets two targets or more side by side",
+            hint="name the outermost first: street/4 triton-http://HOST:8000/street_4 triton-grpc://HOST:8001/street_4",
+        )  # fmt: skip
+    if load.kind != "run" or load.scenario is not None:
+        raise UsageError("--layers", "takes one load", hint="--users N, or --rate R")
+    if gates or compare is not None:
+        raise UsageError("--layers", "is judged by no gate and no earlier run", hint="leave --slo and --compare out")
+
+
+def _join(
+    address: str, endpoint: list[str] | None, *, processes: int, runs: int | None, master: str | None, json_output: bool
+) -> int:
+    """Be a worker until the test is over; everything about the test is the master's to say."""
+    from tao2serve.config import home
+    from tao2serve.loadtest import run_worker
+
+    if endpoint or master is not None:
+        raise UsageError("--worker", "takes no ENDPOINT and is no --master", hint="the master says what is sent where")
+    log = home() / "logs" / "loadtest.log"
+    with quiet(log) as terminal, shown_steps(terminal) as steps, steps.step(f"generate load for {address}"):
+        run_worker(address, processes=processes, runs=1 if runs is None else runs)
+    if json_output:
+        print_json({"outcome": "ok", "master": address, "processes": processes})
+    return 0
+
+
+def _cold_start(plan: LoadPlan, settings: Settings, steps: Steps, *, force: bool) -> ColdStart:
+    from tao2serve.loadtest.cold_start import ColdStart, first_requests
+    from tao2serve.serving.cold import load_anew
+
+    with steps.step("load the models anew") as step:
+        fresh = load_anew(plan.endpoint, settings, force=force)
+        step.note(f"{fresh.load_s:.1f} s: {', '.join(fresh.models)}")
+    with steps.step("first requests") as step:
+        requests_ms = first_requests(fresh.url, plan.images, timeout_s=plan.timeout_s)
+        step.note(f"{requests_ms[0]:.0f} ms for the first")
+    return ColdStart(models=fresh.models, load_s=fresh.load_s, requests_ms=requests_ms)
 
 
 def _tolerance(text: str | None, compare: Path | None, load: Load) -> float:
@@ -205,116 +320,3 @@ def _price(price: float | None) -> float | None:
     if price is not None and not 0 < price < float("inf"):
         raise UsageError("--price-per-hour", f"is {price:g}", hint="more than 0, in any currency")
     return price
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What to do with a plan, and where to leave what comes of it."""
-
-    load: Load
-    gates: Sequence[Gate]
-    output: Path
-    compare: Path | None
-    tolerance_ratio: float
-    price_per_hour: float | None
-    done: list[SeriesRun] = field(default_factory=list)  # of several, as they end
-
-    def one(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
-        """Run once; return document and text."""
-        from tao2serve.loadtest import evaluate, write_report
-        from tao2serve.loadtest.compare import compare_with
-        from tao2serve.loadtest.cost import cost_of
-        from tao2serve.loadtest.report import run_document
-        from tao2serve.loadtest.scenarios import headline
-
-        with steps.step("load test") as step:
-            result = _run(replace(plan, shape=self.load.loads[0]), self.output, step)
-            step.note(f"{result.requests} requests, {result.failures} failures")
-        verdicts = evaluate(result, self.gates)
-        comparison = (
-            compare_with(self.compare, result, tolerance=self.tolerance_ratio) if self.compare is not None else None
-        )
-        price = self.price_per_hour
-        with steps.step("write the report") as step:
-            report = write_report(
-                result, verdicts=verdicts, directory=self.output, comparison=comparison, price_per_hour=price
-            )
-            step.note(str(report))
-        cost = None if price is None else cost_of(result, price_per_hour=price)
-        told = run_document(result, verdicts, report=report, cost=cost, comparison=comparison)
-        if self.load.scenario is not None:
-            told["scenario"] = headline(self.load.scenario, result)
-        return told, run_text(result, verdicts, told, comparison=comparison)
-
-    def several(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
-        """Sweep or search; return document and text. Interrupted, it leaves the report of the runs that were made."""
-        from tao2serve.loadtest.report import series_cost, series_document, write_series_report
-        from tao2serve.loadtest.scenarios import headline
-
-        try:
-            series = self._runs(plan, steps)
-        except BaseException as error:
-            if self.done:
-                kept = write_series_report(self._so_far(), directory=self.output, price_per_hour=self.price_per_hour)
-                _note(error, f"the runs that were made are kept: {kept}")
-            raise
-        with steps.step("write the report") as step:
-            report = write_series_report(series, directory=self.output, price_per_hour=self.price_per_hour)
-            step.note(str(report))
-        told = series_document(series, report=report, cost=series_cost(series, self.price_per_hour))
-        if self.load.scenario is not None:
-            told["scenario"] = headline(self.load.scenario, series.runs[series.decisive].result)
-        return told, series_text(series, told)
-
-    def _runs(self, plan: LoadPlan, steps: Steps) -> LoadSeries:
-        from tao2serve.loadtest.highest import find_max
-        from tao2serve.loadtest.sweep import run_sweep
-
-        def run(asked: LoadPlan) -> LoadResult:
-            return self._measured(asked, steps)
-
-        search = self.load.search
-        if search is None:
-            return run_sweep(plan, self.load.loads, self.gates, run=run, on_run=self.done.append)
-        return find_max(
-            plan, self.gates, run=run, start_rps=search.start_rps, arrivals=search.arrivals,
-            within=search.within_ratio, budget_s=search.budget_s, on_run=self.done.append,
-        )  # fmt: skip
-
-    def _measured(self, plan: LoadPlan, steps: Steps) -> LoadResult:
-        """Run once, and leave the run's own report in a folder of its own."""
-        from tao2serve.loadtest import evaluate, passed, write_report
-        from tao2serve.loadtest.sweep import load_of, run_name
-
-        with steps.step(f"load test with {load_of(plan.shape)}") as step:
-            folder = self.output / run_name(len(self.done) + 1, plan.shape)
-            result = _run(plan, folder, step)
-            verdicts = evaluate(result, self.gates)
-            write_report(result, verdicts=verdicts, directory=folder)
-            outcome = "" if not verdicts else ", reached" if passed(result, verdicts) else ", missed"
-            p99 = f", p99 {result.latency_ms.p99:.1f} ms" if result.latency_ms else ""
-            step.note(f"{result.throughput_rps:.1f} answers/s{p99}, {result.failures} failures{outcome}")
-        return result
-
-    def _so_far(self) -> LoadSeries:
-        from tao2serve.loadtest.highest import highest_of
-        from tao2serve.loadtest.series import LoadSeries
-
-        searched = self.load.search is not None
-        highest = highest_of(self.done, self.gates, ended="The search was interrupted") if searched else None
-        return LoadSeries(runs=tuple(self.done), highest=highest)
-
-
-def _run(plan: LoadPlan, directory: Path, step: Step) -> LoadResult:
-    from tao2serve.loadtest import run_load_test
-
-    return run_load_test(plan, directory=directory, on_progress=lambda now: step.news(str(now)))
-
-
-def _note(error: BaseException, aftermath: str) -> None:
-    from tao2serve.errors import Tao2ServeError
-
-    if isinstance(error, Tao2ServeError):
-        error.aftermath = error.aftermath or aftermath
-    else:
-        error.add_note(f"aftermath: {aftermath}")

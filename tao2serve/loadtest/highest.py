@@ -2,8 +2,8 @@
 
 A p99 of some hundred requests is a matter of luck near the limit, so no rate is judged by one run of it alone:
 one that seems to hold has to hold again before it is the answer, one that seems to miss is tried again (unless the
-answers fell behind the requests, which is no luck), and two of three runs decide. Each run of a rate has a seed of
-its own, so that it does not see the very same arrivals.
+answers fell behind the requests, which is no luck), and two of three runs decide. Each run has a seed of its own: with
+one seed all would have the same arrivals but for their scale, and the same luck.
 """
 
 from __future__ import annotations
@@ -128,9 +128,8 @@ def find_max(
             if left_s < each_s or best is None or best.confirmed:
                 break
             rate_rps = best.rate_rps
-        again = sum(_rate(earlier) == rate_rps for earlier in runs)
         shape = OpenLoop(rate_rps=rate_rps, arrivals=arrivals)
-        runs.append(judged(run(replace(plan, shape=shape, seed=plan.seed + again)), gates))
+        runs.append(judged(run(replace(plan, shape=shape, seed=plan.seed + len(runs))), gates))
         if on_run is not None:
             on_run(runs[-1])
     return LoadSeries(runs=tuple(runs), highest=highest_of(runs, gates, ended="" if in_time else _NO_TIME))

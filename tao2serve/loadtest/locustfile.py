@@ -224,7 +224,7 @@ class ImageUser(FastHttpUser):  # type: ignore[misc]
     def _sender(self, target: Target, timeout_s: float) -> Sender:
         if target.protocol == "endpoint":
             return _EndpointSender(self.client, target.url, target.label, self.load.images)
-        from tao2serve.loadtest.tritons import triton_sender  # type: ignore[import-not-found,unused-ignore]
+        from tao2serve.loadtest.tritons import triton_sender
 
         paths = tuple(image.path for image in self.load.images if image.path is not None)
         sender = triton_sender(target, paths, timeout_s=timeout_s)

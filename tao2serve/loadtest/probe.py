@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.loadtest.plan import Target
+from tao2serve.loadtest.tritons import probe_triton
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
 __all__ = ["probe"]
@@ -15,16 +16,19 @@ __all__ = ["probe"]
 _PAUSES_S = (0.5, 0.5, 0.0)
 
 
-def probe(targets: Iterable[Target], image: Path, *, timeout_s: float) -> None:
-    """Return if each target answers an image; raises ServiceError, or InputError if an endpoint refuses the image.
+def probe(targets: Iterable[Target], images: tuple[Path, ...], *, timeout_s: float) -> dict[str, str]:
+    """Return what each Triton is sent, by the target's label, if each target answers the first image.
 
-    A server error is asked again twice: an endpoint that fails now and then can be measured.
+    A server error is asked again twice: an endpoint that fails now and then can be measured. Raises ServiceError, or
+    InputError if a target refuses the image.
     """
+    sent = {}
     for target in targets:
         if target.protocol == "endpoint":
-            _probe_endpoint(target.url, image, timeout_s=timeout_s)
+            _probe_endpoint(target.url, images[0], timeout_s=timeout_s)
         else:
-            _probe_triton(target, image, timeout_s=timeout_s)
+            sent[target.label] = probe_triton(target, images, timeout_s=timeout_s)
+    return sent
 
 
 def _probe_endpoint(url: str, image: Path, *, timeout_s: float) -> None:
@@ -60,20 +64,3 @@ def _post(url: str, image: Path, *, timeout_s: float) -> tuple[int, str]:
     except OSError as error:
         raise InputError(str(image), "cannot be read", evidence=str(error)) from error
     return response.status_code, response.text
-
-
-def _probe_triton(target: Target, image: Path, *, timeout_s: float) -> None:
-    from tao2serve.loadtest.tritons import triton_sender  # type: ignore[import-not-found,unused-ignore]
-
-    sender = triton_sender(target, (image,), timeout_s=timeout_s)
-    try:
-        reply = sender.send(0)
-    finally:
-        sender.close()
-    if reply.error:
-        raise ServiceError(
-            f"{target.label} at {target.url}",
-            f"did not answer a probe request with {image.name}: {reply.error}",
-            evidence=reply.detail,
-            hint="is Triton up, and is the model loaded?",
-        )

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,7 +62,7 @@ def run_load_test(
     if workers and plan.processes > 1:
         raise UsageError("processes", "and workers that join exclude each other", hint="start them as workers too")
     images = images_within(plan.images)
-    probe(plan.targets, images[0], timeout_s=plan.timeout_s)
+    sent = probe(plan.targets, images, timeout_s=plan.timeout_s)
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-loadtest-"))
     keep = False
     try:
@@ -70,7 +70,9 @@ def run_load_test(
             make_directory(directory)
         log = (directory or scratch).resolve() / "locust.log"
         try:
-            return _run(plan, images, workers, scratch=scratch, log=log, on_progress=on_progress)
+            result = _run(plan, images, workers, scratch=scratch, log=log, on_progress=on_progress)
+            said = {f"sent to {label}": note for label, note in sent.items()}
+            return replace(result, environment={**result.environment, **said})
         except ToolError as error:
             keep = directory is None and error.log is not None
             raise
