@@ -166,6 +166,9 @@ def _percentiles(go: Any, result: LoadResult, latencies: Sequence[float], gates:
         service = sorted(record.latency_ms for record in _measured(result) if record.ok)
         line = {"color": AMBER, "width": 2, "dash": "dash"}
         figure.add_scatter(**percentile_line(service), name="service time", line=line)
+    # by what was measured: a limit far from it must not press that flat
+    values = [value for line in figure.data for value in line.y]
+    figure.update_yaxes(title_text=axis_name(result), **latency_axis(values))
     for gate in gates:
         percent = float(gate.metric[1:]) if gate.metric in COLOURS else 0.0
         if percent:
@@ -175,8 +178,6 @@ def _percentiles(go: Any, result: LoadResult, latencies: Sequence[float], gates:
                 hovertemplate=f"limit: {gate.text}<extra></extra>",
             )  # fmt: skip
     nines(figure)
-    values = [value for line in figure.data for value in line.y]
-    figure.update_yaxes(title_text=axis_name(result), **latency_axis(values))
     shown = len(figure.data) > 1
     return figure.update_layout(title_text="Latency by percentile", height=320, showlegend=shown, **LAYOUT)
 

@@ -52,12 +52,7 @@ def waterfall_figure(go: Any, parts: Sequence[tuple[str, float]]) -> Any:
             marker={"color": stage_colour(name, index), "line": {"width": 0}},
             hovertemplate=f"{name}: {value:.2f} ms, {value / total:.0%} of the mean<extra></extra>",
         )  # fmt: skip
-        # on the side where there is room
-        late = start + value > 0.75 * total
-        figure.add_annotation(
-            x=start if late else start + value, y=name, text=f"{value:.2f} ms", showarrow=False,
-            xanchor="right" if late else "left", xshift=-4 if late else 4, font={"size": 12},
-        )  # fmt: skip
+        figure.add_annotation(y=name, text=f"{value:.2f} ms", showarrow=False, **_placed(start, value, total))
         start += value
     figure.update_xaxes(title_text="milliseconds of a request, mean")
     figure.update_yaxes(range=[len(shown) - 0.5, -0.5], showgrid=False, automargin=True)
@@ -65,3 +60,12 @@ def waterfall_figure(go: Any, parts: Sequence[tuple[str, float]]) -> Any:
     return figure.update_layout(
         title_text="Where the time goes", height=height, barmode="overlay", bargap=0.25, showlegend=False, **LAYOUT
     )
+
+
+def _placed(start: float, value: float, total: float) -> dict[str, Any]:
+    """Return where a bar's label has room: inside a long bar, after a short one, before one near the end."""
+    if value > 0.3 * total:
+        return {"x": start + value / 2, "font": {"size": 12, "color": "white"}}
+    if start + value > 0.75 * total:
+        return {"x": start, "xanchor": "right", "xshift": -4, "font": {"size": 12}}
+    return {"x": start + value, "xanchor": "left", "xshift": 4, "font": {"size": 12}}
