@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tao2serve.cli.load_options import Load
 from tao2serve.cli.load_text import layers_text, run_text, series_text
+from tao2serve.cli.load_told import tell
 from tao2serve.errors import Tao2ServeError
 
 if TYPE_CHECKING:
+    from tao2serve.deployment.load_report import Deployed
     from tao2serve.loadtest import Gate, LoadPlan, LoadResult, Workers
     from tao2serve.loadtest.plan import Target
     from tao2serve.loadtest.series import LoadSeries, SeriesRun
@@ -32,6 +34,7 @@ class Job:
     tolerance_ratio: float
     price_per_hour: float | None
     workers: Workers | None = None
+    deployed: Deployed | None = None  # whose ClearML task is told
     done: list[SeriesRun] = field(default_factory=list)  # of several, as they end
 
     def one(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
@@ -43,7 +46,7 @@ class Job:
         from tao2serve.loadtest.scenarios import headline
 
         with steps.step("load test") as step:
-            result = _run(replace(plan, shape=self.load.loads[0]), self.output, step, self.workers)
+            result = self._run(replace(plan, shape=self.load.loads[0]), self.output, step)
             step.note(f"{result.requests} requests, {result.failures} failures")
         verdicts = evaluate(result, self.gates)
         comparison = (
@@ -59,6 +62,7 @@ class Job:
         told = run_document(result, verdicts, report=report, cost=cost, comparison=comparison)
         if self.load.scenario is not None:
             told["scenario"] = headline(self.load.scenario, result)
+        self._tell(result, told, steps)
         return told, run_text(result, verdicts, told, comparison=comparison)
 
     def layers(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
@@ -75,7 +79,7 @@ class Job:
 
             costs = measure_layers(
                 replace(plan, shape=self.load.loads[0]), plan.targets, on_block=say,
-                run=lambda asked: _run(asked, self.output, step, self.workers),
+                run=lambda asked: self._run(asked, self.output, step),
             )  # fmt: skip
             step.note(f"{sum(layer.requests for layer in costs.layers)} requests")
         passed = all(
@@ -105,6 +109,7 @@ class Job:
         told = series_document(series, report=report, cost=series_cost(series, self.price_per_hour))
         if self.load.scenario is not None:
             told["scenario"] = headline(self.load.scenario, series.runs[series.decisive].result)
+        self._tell(series, told, steps)
         return told, series_text(series)
 
     def _runs(self, plan: LoadPlan, steps: Steps) -> LoadSeries:
@@ -129,7 +134,7 @@ class Job:
 
         with steps.step(f"load test with {load_of(plan.shape)}") as step:
             folder = self.output / run_name(len(self.done) + 1, plan.shape)
-            result = _run(plan, folder, step, self.workers)
+            result = self._run(plan, folder, step)
             verdicts = evaluate(result, self.gates)
             write_report(result, verdicts=verdicts, directory=folder)
             outcome = "" if not verdicts else ", reached" if passed(result, verdicts) else ", missed"
@@ -145,11 +150,20 @@ class Job:
         highest = highest_of(self.done, self.gates, ended="The search was interrupted") if searched else None
         return LoadSeries(runs=tuple(self.done), highest=highest)
 
+    def _run(self, plan: LoadPlan, directory: Path, step: Step) -> LoadResult:
+        from tao2serve.loadtest import run_load_test
 
-def _run(plan: LoadPlan, directory: Path, step: Step, workers: Workers | None) -> LoadResult:
-    from tao2serve.loadtest import run_load_test
+        result = run_load_test(
+            plan, directory=directory, on_progress=lambda now: step.news(str(now)), workers=self.workers
+        )
+        known = self.deployed.environment if self.deployed else {}
+        return replace(result, environment={**result.environment, **known})
 
-    return run_load_test(plan, directory=directory, on_progress=lambda now: step.news(str(now)), workers=workers)
+    def _tell(self, load: LoadResult | LoadSeries, told: dict[str, Any], steps: Steps) -> None:
+        """Report to the deployment's ClearML task, and name that in the document."""
+        deployed = self.deployed
+        taken = deployed is not None and tell(deployed, load, steps, directory=self.output, gates=self.gates)
+        told["reported_to"] = deployed.task_id if deployed and taken else None
 
 
 def _note(error: BaseException, aftermath: str) -> None:

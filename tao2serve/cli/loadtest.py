@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import typer
 from tao2serve.cli.load_job import Job
 from tao2serve.cli.load_options import Load, Named, awaited_workers, chosen_load, named_targets, ratio, target_of
 from tao2serve.cli.load_text import more_text
+from tao2serve.cli.load_told import deployment_of
 from tao2serve.cli.options import Json, Service, one_of, seconds
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
@@ -137,6 +138,9 @@ def loadtest(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv.")
     ] = Path("tao2serve-loadtest"),
+    no_clearml: Annotated[
+        bool, typer.Option("--no-clearml", help="Do not report to the ClearML task of the endpoint's deployment.")
+    ] = False,
     service: Service = None,
     json_output: Json = False,
 ) -> int:
@@ -225,6 +229,8 @@ def loadtest(
             triton=next((one.triton for one in found if one.triton), ""),
             triton_model=found[0].triton_model if len(found) == 1 else "",
         )
+        if not (no_clearml or layers) and len(named) == 1 and on_triton[0] is None:
+            job = replace(job, deployed=deployment_of(named[0].text, steps, service=settings.service))
         cold = _cold_start(plan, settings, steps, force=force) if cold_start else None
         ways = {"run": job.one, "sweep": job.several, "search": job.several}
         told, text = (job.layers if layers else ways[load.kind])(plan, steps)

@@ -43,6 +43,7 @@ _ENDPOINT_NAMES = {
     "precision": "Precision",
     "placement": "Placement",
     "weights": "Weights",
+    "trained_model": "Trained model",
     "gpu": "GPU",
     "serving_cpu": "CPU that serves",
     "server": "Server",

@@ -81,7 +81,7 @@ def _latency(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
                 line={"color": COLOURS[gate.metric], "width": 2, "dash": "dash"},
                 hovertemplate=f"limit: {gate.text}<extra></extra>",
             )  # fmt: skip
-    _mark_highest(figure, series)
+    _mark_highest(figure, series, loads)
     _load_axis(figure, series, loads)
     is_open = any(run.result.plan.is_open for run in runs)
     figure.update_yaxes(title_text="response time, ms" if is_open else "latency, ms")
@@ -89,13 +89,15 @@ def _latency(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
     return figure.update_layout(title_text="Latency over load", height=420, **LAYOUT)
 
 
-def _mark_highest(figure: Any, series: LoadSeries) -> None:
+def _mark_highest(figure: Any, series: LoadSeries, loads: Sequence[float]) -> None:
     if series.highest is None or series.highest.holds_rps is None or load_name(series) != "offered requests/s":
         return
     figure.add_vline(x=series.highest.holds_rps, line={"color": "#10b981", "width": 2, "dash": "dot"})
+    # on the side where there is room
+    side = "right" if series.highest.holds_rps > max(loads) / 2 else "left"
     figure.add_annotation(
-        **{"x": series.highest.holds_rps, "y": 1, "yref": "paper", "yanchor": "top", "xanchor": "right"},
-        **{"text": f"holds {series.highest.holds_rps:.4g}/s ", "showarrow": False, "font": {"color": "#10b981"}},
+        **{"x": series.highest.holds_rps, "y": 1, "yref": "paper", "yanchor": "top", "xanchor": side},
+        **{"text": f" holds {series.highest.holds_rps:.4g}/s ", "showarrow": False, "font": {"color": "#10b981"}},
     )
 
 

@@ -23,7 +23,7 @@ _NAMES: Final = {
     "unexplained": "infer, not split",
     "rest": "rest of the server",
 }
-_STAGES: Final = ("#14b8a6", BLUE, "#8b5cf6", "#ec4899", "#f59e0b", "#84cc16")
+_STAGES: Final = ("#14b8a6", BLUE, "#8b5cf6", "#ec4899", "#f59e0b", "#84cc16", "#06b6d4", "#b45309")
 
 
 def parts_of(result: LoadResult) -> Parts:

@@ -134,6 +134,8 @@ def test_loadtest_measures_and_judges(sandbox: CommandLine, deployed: dict[str, 
     assert document["failures"] == 0
     assert document["latency_ms"]["p50"] <= document["latency_ms"]["p99"] <= document["latency_ms"]["max"]
     assert "<html" in Path(document["report"]).read_text(encoding="utf-8")
+    assert document["reported_to"] == deployed["deployment_task_id"]
+    assert document["environment"]["precision"] == "fp32"
 
 
 def test_a_second_version_takes_over_the_alias(sandbox: CommandLine, deployed: dict[str, Any]) -> None:
