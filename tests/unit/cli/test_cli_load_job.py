@@ -10,7 +10,7 @@ import pytest
 from loadtest_samples import plan
 from queue_model import QueueModel
 
-from tao2serve.cli import load_job
+import tao2serve.loadtest
 from tao2serve.cli.load_job import Job
 from tao2serve.cli.load_options import Load, Search
 from tao2serve.cli.output import InterruptionError
@@ -30,13 +30,13 @@ def job(load: Load, output: Path) -> Job:
 def modelled(monkeypatch: pytest.MonkeyPatch, *, ends_after: int | None = None, error: type[BaseException]) -> None:
     model = QueueModel(service_s=0.01)
 
-    def run(asked: LoadPlan, directory: Path, _step: object, _workers: object) -> LoadResult:
+    def run(asked: LoadPlan, *, directory: Path, **_: object) -> LoadResult:
         if len(model.plans) == ends_after:
             raise error("endpoint", "is gone") if issubclass(error, ServiceError) else error
         directory.mkdir(parents=True, exist_ok=True)
         return model(asked)
 
-    monkeypatch.setattr(load_job, "_run", run)
+    monkeypatch.setattr(tao2serve.loadtest, "run_load_test", run)
 
 
 def kept(folder: Path) -> dict[str, object]:

@@ -104,6 +104,8 @@ def test_a_search_begins_where_it_is_told() -> None:
         ("--protocol triton-http", "not the URL"),
         ("--protocol tcp", "triton-grpc"),
         ("--timeout soon", "soon"),
+        ("--run-time 0s", "run time"),
+        ("--processes 0", "processes"),
         ("--layers", "two targets"),
         ("http://127.0.0.1:9/serve/y --layers --sweep 1,2", "one load"),
         ("http://127.0.0.1:9/serve/y --layers --slo p99=50ms", "--slo"),
