@@ -163,7 +163,7 @@ def loadtest(
     from tao2serve.config import home, load_settings
     from tao2serve.loadtest import parse_gate
     from tao2serve.loadtest.earlier import read_earlier
-    from tao2serve.loadtest.plan import LoadPlan
+    from tao2serve.loadtest.plan import LoadPlan, Target
 
     if worker is not None:
         return _join(worker, endpoint, processes=processes, runs=runs, master=master, json_output=json_output)
@@ -208,6 +208,17 @@ def loadtest(
         raise UsageError("--force", "is of a cold start", hint="add: --cold-start")
     address = triton or (settings.triton_grpc if chosen == "triton-grpc" else "")
     on_triton = [target_of(one, protocol=chosen, triton=address) for one in named]
+    plan = LoadPlan(  # refuses what is no time or number before anybody is asked where the endpoints are
+        targets=tuple(there or Target(url="http://localhost") for there in on_triton),
+        images=images,
+        order=chosen_order,
+        seed=seed,
+        processes=processes,
+        run_time_s=times_s["run-time"],
+        warmup_s=times_s["warmup"],
+        timeout_s=timeout_s,
+        endpoint=", ".join(one.text for one in named),
+    )
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
         with steps.step("find the endpoint") as step:
             found = [
@@ -216,16 +227,9 @@ def loadtest(
             ]
             targets = tuple(one.target for one in found)
             step.note(", ".join(target.url if target.protocol == "endpoint" else target.label for target in targets))
-        plan = LoadPlan(
+        plan = replace(
+            plan,
             targets=targets,
-            images=images,
-            order=chosen_order,
-            seed=seed,
-            processes=processes,
-            run_time_s=times_s["run-time"],
-            warmup_s=times_s["warmup"],
-            timeout_s=timeout_s,
-            endpoint=", ".join(one.text for one in named),
             triton=next((one.triton for one in found if one.triton), ""),
             triton_model=found[0].triton_model if len(found) == 1 else "",
         )

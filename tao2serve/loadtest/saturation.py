@@ -69,19 +69,20 @@ def _used_ratio(samples: Sequence[CpuSample]) -> float:
 
 def _busy(samples: Sequence[CpuSample]) -> str:
     """Name a process that used a core, or wanted one that others used, for most of the time."""
-    total_s = busy_s = 0.0
+    total_s = busy_s = wanting_s = 0.0
     for before, after in itertools.pairwise(samples):
-        wall_s = after.at_s - before.at_s
-        wanted_s = after.used_s - before.used_s + after.waited_s - before.waited_s
+        wall_s, used_s = after.at_s - before.at_s, after.used_s - before.used_s
+        wanted_s = used_s + after.waited_s - before.waited_s
         total_s += wall_s
-        busy_s += wall_s if wanted_s >= _BUSY_RATIO * wall_s else 0.0
-    if busy_s <= total_s / 2:
-        return ""
-    said = f"{busy_s / total_s:.0%} of the run time"
-    used, waited = _used_ratio(samples), (samples[-1].waited_s - samples[0].waited_s) / total_s
-    if waited > _BUSY_RATIO - used and waited > 0.1:
-        return f"the load generator waited for a core that others used, and got {used:.0%} of one, during {said}"
-    return f"the load generator used {_BUSY_RATIO:.0%} of a core or more during {said}"
+        busy_s += wall_s if used_s >= _BUSY_RATIO * wall_s else 0.0
+        wanting_s += wall_s if wanted_s >= _BUSY_RATIO * wall_s else 0.0
+    most = f"{_BUSY_RATIO:.0%} of a core or more during"
+    if busy_s > total_s / 2:
+        return f"the load generator used {most} {busy_s / total_s:.0%} of the run time"
+    if wanting_s > total_s / 2:
+        wanted = f"the load generator wanted {most} {wanting_s / total_s:.0%} of the run time"
+        return f"{wanted} and got {_used_ratio(samples):.0%}, since others used its core"
+    return ""
 
 
 def _limit_ms(measured: Sequence[RequestRecord]) -> float:

@@ -40,7 +40,7 @@ def test_the_command_finds_what_a_server_can_take(
     Image.linear_gradient("L").convert("RGB").save(picture)
     with queue_server(20) as url:
         code = run([
-            "loadtest", url, "--images", str(picture), "--find-max", "--rate", "30", "--slo", "p50=150ms",
+            "loadtest", url, "--images", str(picture), "--find-max", "--rate", "30", "--slo", "p50=300ms",
             "--within", "100%", "--run-time", "2s", "--warmup", "0.2s", "-o", str(folder), "--json",
         ])  # fmt: skip
     told = json.loads(capfd.readouterr().out)

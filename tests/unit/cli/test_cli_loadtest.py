@@ -12,11 +12,12 @@ from loadtest_samples import plan, record, result
 from queue_model import QueueModel
 
 from tao2serve.cli.load_options import Load, awaited_workers, chosen_load, named_targets, target_of
-from tao2serve.cli.load_text import more_text, run_text, series_text
+from tao2serve.cli.load_text import layers_text, more_text, run_text, series_text
 from tao2serve.cli.main import run
 from tao2serve.errors import UsageError
-from tao2serve.loadtest import ClosedLoop, OpenLoop, evaluate, parse_gate
+from tao2serve.loadtest import ClosedLoop, OpenLoop, Target, evaluate, parse_gate
 from tao2serve.loadtest.highest import find_max
+from tao2serve.loadtest.layers import measure_layers
 from tao2serve.loadtest.report import run_document
 from tao2serve.loadtest.scenarios import OFFLINE_USERS
 from tao2serve.loadtest.sweep import run_sweep
@@ -103,6 +104,12 @@ def test_a_search_begins_where_it_is_told() -> None:
         ("--protocol triton-http", "not the URL"),
         ("--protocol tcp", "triton-grpc"),
         ("--timeout soon", "soon"),
+        ("--run-time 0s", "run time"),
+        ("--processes 0", "processes"),
+        ("--layers", "two targets"),
+        ("http://127.0.0.1:9/serve/y --layers --sweep 1,2", "one load"),
+        ("http://127.0.0.1:9/serve/y --layers --slo p99=50ms", "--slo"),
+        ("triton-http://h/serve/y", "triton-http"),
         ("--cold-start", "--cold-start"),
         ("--force", "--cold-start"),
         ("--workers 2", "--master"),
@@ -195,6 +202,20 @@ def test_a_sweep_is_a_table_and_a_search_has_an_answer() -> None:
     assert search.highest is not None
     assert f"highest     {search.highest.holds_rps:g} requests/s hold p99=50ms" in series_text(search)
     assert search.highest.confidence in series_text(search)
+
+
+def test_layers_are_a_table() -> None:
+    """A line for each, the outermost first, and what it adds to the last one."""
+    slow, fast = QueueModel(service_s=0.03), QueueModel(service_s=0.02)
+    triton = Target(url="h:8001", protocol="triton-grpc", model="street_4")
+    costs = measure_layers(
+        plan(), (plan().targets[0], triton), run=lambda asked: (fast if asked.targets[0].model else slow)(asked)
+    )
+    lines = layers_text(costs).splitlines()
+    assert lines[0].split() == ["layer", "p50", "added", "p99", "answered/s", "failed"]
+    assert lines[1].split()[:4] == ["/serve/people/4", "30.0", "10.0", "30.0"]
+    assert lines[2].startswith("triton-grpc street_4")
+    assert len(lines) == 4
 
 
 def test_cost_and_cold_start_are_below() -> None:
