@@ -12,8 +12,8 @@ __all__ = ["Difference", "differences"]
 
 # A number under another one of these is another question, not a change.
 _DECISIVE_ENVIRONMENT: Final = {
-    "images": "images",
-    "images_sha256": "images",
+    "images": "number of images",
+    "images_digest": "content of the images",
     "cpu_model": "CPU",
     "cpu_count": "number of CPUs",
     "gpu": "GPU",

@@ -62,6 +62,7 @@ _GENERATOR_NAMES = {
     "locust": "locust",
     "tao2serve": "tao2serve",
     "images": "Images",
+    "images_digest": "Their digest",
     "load_generators": "Processes",
 }
 

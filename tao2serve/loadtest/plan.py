@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -22,6 +24,7 @@ __all__ = [
     "Shape",
     "Target",
     "Workers",
+    "digest_of",
     "images_within",
     "make_directory",
 ]
@@ -199,6 +202,14 @@ def images_within(source: Path) -> tuple[Path, ...]:
             chosen.append(path)
             total_bytes += size_bytes
     return tuple(chosen)
+
+
+def digest_of(images: Sequence[Path]) -> str:
+    """Return 16 hexadecimal digits by which other images, or the same in another order, are known."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(hashlib.sha256(image.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def make_directory(directory: Path) -> None:

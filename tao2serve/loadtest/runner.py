@@ -25,7 +25,7 @@ from tao2serve.errors import ToolError, UsageError
 from tao2serve.loadtest.assignment import Assignment
 from tao2serve.loadtest.locust_process import ended, require_locust, start_locust, tail
 from tao2serve.loadtest.machine import MachineSample, describe_machine, sample_machine
-from tao2serve.loadtest.plan import LoadPlan, LoadProgress, Workers, images_within, make_directory
+from tao2serve.loadtest.plan import LoadPlan, LoadProgress, Workers, digest_of, images_within, make_directory
 from tao2serve.loadtest.probe import probe
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
@@ -133,6 +133,7 @@ def _run(
         **describe_machine(),
         "tao2serve": tao2serve.__version__,
         "images": str(len(images)),
+        "images_digest": digest_of(images),
         "load_generators": str(max(count, 1)),
     }
     return summarise(

@@ -16,6 +16,7 @@ from tao2serve.loadtest import ClosedLoop, LoadResult, OpenLoop, Target
 from tao2serve.loadtest.compare import Comparison, compare, compare_with
 from tao2serve.loadtest.earlier import measured_of, read_earlier
 from tao2serve.loadtest.noise import percentile_change, throughput_change
+from tao2serve.loadtest.plan import digest_of
 from tao2serve.loadtest.report import write_report
 
 
@@ -95,11 +96,21 @@ def test_what_makes_two_runs_incomparable(change: dict[str, Any], name: str) -> 
     assert f"differ in {name}" in str(found)
 
 
-@pytest.mark.parametrize("name", ["images", "cpu_model", "cpu_count", "gpu"])
+@pytest.mark.parametrize("name", ["images", "images_digest", "cpu_model", "cpu_count", "gpu"])
 def test_other_hardware_or_images_are_incomparable(name: str) -> None:
     """What the environment says of images and hardware must be the same."""
     old = replace(measured(), environment={name: "one"})
     assert not judged(old, replace(old, environment={name: "two"})).is_comparable
+
+
+def test_images_are_known_by_their_content(tmp_path: Path) -> None:
+    """Other bytes or another order give another digest, another name for the same does not."""
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for path, content in zip(paths, (b"1", b"2", b"1"), strict=True):
+        path.write_bytes(content)
+    one, two, again = paths
+    assert digest_of([one, two]) == digest_of([again, two]) != digest_of([two, one])
+    assert digest_of([one]) != digest_of([two])
 
 
 def test_a_saturated_client_is_incomparable() -> None:
