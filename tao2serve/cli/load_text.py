@@ -117,7 +117,7 @@ def _highest(highest: HighestRate) -> list[str]:
 def _client(result: LoadResult) -> list[str]:
     if result.client.saturated:
         return [f"warning     the client was the bottleneck: {result.client.reason}"]
-    return []
+    return [f"warning     {result.client.warning}"] if result.client.warning else []
 
 
 def _verdict(verdict: Verdict) -> str:
