@@ -210,8 +210,9 @@ def _rates(document: Mapping[str, Any]) -> Sequence[float]:
 def _told(change: Change) -> str:
     ratio = change.change_ratio
     if ratio is None or change.new is None or change.metric == "failure-ratio":
-        return f"{change.metric} from {_value(change.old)} to {_value(change.new)}{change.unit}"
-    return f"{change.metric} {ratio:+.1%} ({_value(change.old)} to {_value(change.new)}{change.unit}, {change.noise})"
+        return f"{change.metric} from {_value(change.old)} to {_value(change.new)} {change.unit}".rstrip()
+    noise = change.noise if change.interval else f"noise {change.noise}"
+    return f"{change.metric} {ratio:+.1%} ({_value(change.old)} to {_value(change.new)} {change.unit}, {noise})"
 
 
 def _value(value: float | None) -> str:
