@@ -65,7 +65,7 @@ def waterfall_figure(go: Any, parts: Sequence[tuple[str, float]]) -> Any:
 def _placed(start: float, value: float, total: float) -> dict[str, Any]:
     """Return where a bar's label has room: inside a long bar, after a short one, before one near the end."""
     if value > 0.3 * total:
-        return {"x": start + value / 2, "font": {"size": 12, "color": "white"}}
+        return {"x": start + value / 2, "font": {"size": 12, "color": "#0b1220"}}
     if start + value > 0.75 * total:
         return {"x": start, "xanchor": "right", "xshift": -4, "font": {"size": 12}}
     return {"x": start + value, "xanchor": "left", "xshift": 4, "font": {"size": 12}}
