@@ -35,8 +35,8 @@ from parts import OneCall, keep_freed_memory, reader, timed_by_turns
 from reporting import Series
 from serving_stack import SERVERS, Stack, running_stack
 from stock_path import setting
-from triton_statistics import ModelTimes, TritonStatistics, between
 
+from tao2serve.loadtest.triton_counts import Counters, ModelCounts, TritonCounters, Version, counted_between
 from tao2serve.serving.names import triton_model_name
 
 EXPECTED_RATIO = 2.0
@@ -71,7 +71,7 @@ class Way:
 
     series: Series = field(default_factory=Series)
     empty: Series = field(default_factory=Series)
-    models: list[ModelTimes] = field(default_factory=list)
+    models: list[ModelCounts] = field(default_factory=list)
     alone: list[dict[str, float]] = field(default_factory=list)
     alone_infer_ms: list[float] = field(default_factory=list)
     cpu_ms: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SERVERS})
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def network_model(triton: str, name: str) -> str:
     """Return the Triton model that runs the network: the one of this name, or in an ensemble its detector."""
     inside = f"{name}_detector"
-    return inside if inside in TritonStatistics(triton).read(name) else name
+    return inside if any(model == inside for model, _ in TritonCounters(triton, [name]).read()) else name
 
 
 def register_empty(stack: Stack, detector: Detector) -> str:
@@ -138,7 +138,7 @@ def measure(
     model: str, options: argparse.Namespace,
 ) -> Way:  # fmt: skip
     """Let the path, the empty endpoint and the parts take turns; the first round warms up and does not count."""
-    way, counters = Way(), TritonStatistics(stack.triton)
+    way, counters = Way(), TritonCounters(stack.triton, [model])
     pictures = detector.pictures[size]
     bodies = [picture.read_bytes() for picture in pictures]
     read = reader(detector, mode)
@@ -148,22 +148,27 @@ def measure(
         "one gRPC call": lambda index: call(tensors[index % len(tensors)]),
     }
     for number in reporting.rounds_within(options.rounds, limit_s=options.limit / len(detector.pictures)):
-        before, costs = counters.read(model), {name: stack.cpu_s(name) for name in SERVERS}
+        before, costs = counters.read(), {name: stack.cpu_s(name) for name in SERVERS}
         block = client.post(url, pictures, seconds=options.seconds, least=8)
-        after, spent = counters.read(model), {name: stack.cpu_s(name) for name in SERVERS}
+        after, spent = counters.read(), {name: stack.cpu_s(name) for name in SERVERS}
         idle = client.post(empty, pictures, seconds=options.seconds / 5, least=4)
-        alone_before = counters.read(model)
+        alone_before = counters.read()
         alone = timed_by_turns(parts, rounds=1, repeats=8)
-        alone_after = counters.read(model)
+        alone_after = counters.read()
         if number:
             way.series.add(block, cpu_s=sum(spent.values()) - sum(costs.values()))
             way.empty.blocks.append(idle)
-            way.models.append(between(before, after)[model])
+            way.models.append(counted(before, after, model))
             way.alone.append(alone)
-            way.alone_infer_ms.append(between(alone_before, alone_after)[model].infer_ms)
+            way.alone_infer_ms.append(counted(alone_before, alone_after, model).infer_ms)
             for name in SERVERS:
                 way.cpu_ms[name].append(1e3 * (spent[name] - costs[name]) / len(block.latencies_ms))
     return way
+
+
+def counted(before: Mapping[Version, Counters], after: Mapping[Version, Counters], model: str) -> ModelCounts:
+    models, _ = counted_between(before, after)
+    return next(counts for counts in models if counts.name == model)
 
 
 def figures(way: Way) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from load_client import LoadClient
 from parts import alone_ms
 from reporting import Series
 from serving_stack import Stack, running_stack
-from triton_statistics import ModelTimes, TritonStatistics, between
 
 from tao2serve.config import PREFIX, Settings
+from tao2serve.loadtest.triton_counts import ModelCounts, TritonCounters, counted_between
 from tao2serve.serving.names import triton_model_name
 
 CLIENTS = (1, 2, 4, 8)
@@ -57,7 +57,9 @@ class Case:
     url: str
     triton_model: str
     series: dict[int, Series] = field(default_factory=lambda: {clients: Series() for clients in CLIENTS})
-    triton: dict[int, list[dict[str, ModelTimes]]] = field(default_factory=lambda: {clients: [] for clients in CLIENTS})
+    triton: dict[int, list[dict[str, ModelCounts]]] = field(
+        default_factory=lambda: {clients: [] for clients in CLIENTS}
+    )
 
     def split_ms(self, clients: int) -> dict[str, float]:
         """Return where the mean request of that many clients spends its time; the entries add up to its latency."""
@@ -75,7 +77,7 @@ class Case:
             "around": latency - sum(named[name] for name in ("preprocess", "infer", "postprocess")),
         }
 
-    def _detector_times(self, models: Mapping[str, ModelTimes]) -> ModelTimes:
+    def _detector_times(self, models: Mapping[str, ModelCounts]) -> ModelCounts:
         return models.get(f"{self.triton_model}_detector") or models[self.triton_model]
 
     def to_dict(self, run: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class Case:
                     **self.series[clients].to_dict(),
                     "split_ms": {name: round(value, 2) for name, value in self.split_ms(clients).items()},
                     "triton": [
-                        {name: asdict(times) for name, times in models.items()} for models in self.triton[clients]
+                        {name: times.to_dict() for name, times in models.items()} for models in self.triton[clients]
                     ],
                 }
                 for clients in CLIENTS
@@ -167,19 +169,20 @@ def deployed(stack: Stack, detector: Detector, only: Sequence[str]) -> list[Case
 
 def measure(stack: Stack, client: LoadClient, cases: Sequence[Case], options: argparse.Namespace) -> None:
     """Let the cases take turns, in changing order; the first round warms up and does not count."""
-    counters = TritonStatistics(stack.triton)
+    counters = {case.triton_model: TritonCounters(stack.triton, [case.triton_model]) for case in cases}
     for number in reporting.rounds_within(options.rounds, limit_s=options.limit):
         for clients in CLIENTS:
             for case in reporting.in_turn(cases, number):
-                before, spent = counters.read(case.triton_model), stack.cpu_s()
+                before, spent = counters[case.triton_model].read(), stack.cpu_s()
                 block = client.post(
                     case.url, case.detector.first_pictures, clients=clients,
                     seconds=options.seconds if number else 0.2, least=2 if number else 1,
                 )  # fmt: skip
-                after, spent = counters.read(case.triton_model), stack.cpu_s() - spent
+                after, spent = counters[case.triton_model].read(), stack.cpu_s() - spent
                 if number:
                     case.series[clients].add(block, cpu_s=spent)
-                    case.triton[clients].append(between(before, after))
+                    models, _ = counted_between(before, after)
+                    case.triton[clients].append({counts.name: counts for counts in models})
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -85,7 +85,8 @@ def run_demo(*, output: Path, home: Path, keep: bool, steps: Steps) -> DemoResul
             drawing = save_drawing(body, answer.predictions, path=output / "detections.png")
             step.note(f"{len(answer.predictions)} detections in {picture.name}")
         with steps.step(f"load test, {LOAD_RUN_S:g} s with {LOAD_USERS} users") as step:
-            load = run_load_test(_load_plan(deployment), directory=output, on_progress=lambda now: step.news(str(now)))
+            plan = _load_plan(deployment, state)
+            load = run_load_test(plan, directory=output, on_progress=lambda now: step.news(str(now)))
             report = write_report(load, verdicts=(), directory=output)
             step.note(f"{load.requests} requests, {load.failures} failures")
     return DemoResult(
@@ -151,7 +152,7 @@ def _in_words(model: TrainedModel) -> str:
     return f"{model.name}, epoch {model.epoch}, mAP {score:.3f}" if score is not None else f"{model.name}, no mAP"
 
 
-def _load_plan(deployment: Deployment) -> LoadPlan:
+def _load_plan(deployment: Deployment, state: SandboxState) -> LoadPlan:
     return LoadPlan(
         targets=(Target(url=deployment.endpoint.alias_url),),
         images=pictures()[0].parent,
@@ -160,4 +161,7 @@ def _load_plan(deployment: Deployment) -> LoadPlan:
         warmup_s=LOAD_WARMUP_S,
         endpoint=f"{deployment.endpoint.name}/{deployment.endpoint.version}",
         model=f"{deployment.source.weights.name}, ONNX {deployment.precision}",
+        triton=state.triton_grpc,
+        triton_model=deployment.endpoint.triton_model,
+        triton_metrics=f"http://127.0.0.1:{state.ports.triton_metrics}/metrics",
     )

@@ -8,6 +8,9 @@ from pathlib import Path
 from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadResult, Target
 from tao2serve.loadtest.records import RequestRecord, RunRecords
 from tao2serve.loadtest.summary import CpuSample, summarise
+from tao2serve.loadtest.triton_counts import Counters
+
+TRITON_STAGES = ("queue", "compute_input", "compute_infer", "compute_output", "success")
 
 
 def plan(run_time_s: float = 10.0, warmup_s: float = 1.0) -> LoadPlan:
@@ -56,3 +59,16 @@ def run(records: Iterable[RequestRecord], run_time_s: float = 10.0) -> RunRecord
 
 def result(records: Iterable[RequestRecord], *, cpu: Sequence[CpuSample] = ()) -> LoadResult:
     return summarise(plan(), run(records), cpu=cpu, environment={"cpu_model": "EPYC <b>"})
+
+
+def counters(
+    requests: int, *, each_ms: float = 1.0, failures: int = 0, batches: dict[int, int] | None = None
+) -> Counters:
+    """Triton's counters after so many requests, whose stages took 1, 2, 3, 4 and 5 times `each_ms`."""
+    sizes = {1: requests} if batches is None else batches
+    return Counters(
+        inferences=requests, executions=sum(sizes.values()), failures=failures,
+        counts=dict.fromkeys(TRITON_STAGES, requests),
+        total_ns={stage: round(requests * each_ms * 1e6 * (index + 1)) for index, stage in enumerate(TRITON_STAGES)},
+        batches=sizes,
+    )  # fmt: skip

@@ -191,8 +191,7 @@ def in_words(deployment: Deployment) -> str:
 
     endpoint, lines = deployment.endpoint, [f"warning: {warning}" for warning in deployment.warnings]
     if not deployment.passed:
-        missed = [gate for gate in (deployment.load or {}).get("slo", ()) if not gate["passed"]]
-        lines += [f"MISSED     {gate['gate']}, measured {gate['observed']}" for gate in missed]
+        lines += [f"MISSED     {reason}" for reason in (deployment.load or {}).get("reasons", ())]
         return "\n".join([*lines, f"version {endpoint.version} is taken away again; the alias is as it was"])
     after = deployment.alias.after
     shares = f"version {endpoint.version}" if len(after) == 1 else described(after)

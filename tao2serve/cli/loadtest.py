@@ -2,106 +2,331 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tao2serve.cli.options import Json, Service, seconds
+from tao2serve.cli.load_job import Job
+from tao2serve.cli.load_options import Load, Named, awaited_workers, chosen_load, named_targets, ratio, target_of
+from tao2serve.cli.load_text import more_text
+from tao2serve.cli.load_told import deployment_of
+from tao2serve.cli.options import Json, Service, one_of, seconds
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
+from tao2serve.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from tao2serve.loadtest import LoadResult, Verdict
+    from tao2serve.config import Settings
+    from tao2serve.loadtest import Gate, LoadPlan
+    from tao2serve.loadtest.cold_start import ColdStart
+    from tao2serve.loadtest.plan import Order, Protocol, Target
+    from tao2serve.steps import Steps
 
 
 def loadtest(
-    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name in the serving service, or a URL.")],
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Pictures to post, in turn.")],
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ENDPOINT[=WEIGHT]",
+            help="Name in the serving service, NAME/VERSION, a URL, or a model on Triton as "
+            "triton-grpc://HOST:PORT/MODEL, or triton-http; several share the load.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Pictures to send, or one picture.")
+    ] = None,
     users: Annotated[
-        int, typer.Option("--users", metavar="N", help="Clients that each post, wait and post again.")
+        int | None,
+        typer.Option("--users", metavar="N", help="Closed loop: clients that each send, wait and send again; 1."),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option("--rate", metavar="R", help="Open loop: requests per second, whatever became of those before."),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", metavar="LIST", help="A run at each load: 1,2,4,8 users, or 10rps,20rps,40rps."),
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option("--scenario", metavar="NAME", help="MLPerf's single-stream (p90), server (p99) or offline."),
+    ] = None,
+    find_max: Annotated[
+        bool, typer.Option("--find-max", help="Search the highest rate that reaches every --slo; --rate: begin there.")
+    ] = False,
+    within: Annotated[
+        str | None,
+        typer.Option("--within", metavar="PERCENT", help="How close a search comes to the rate that fails; 5%."),
+    ] = None,
+    search_time: Annotated[
+        str | None, typer.Option("--search-time", metavar="TIME", help="How long a search may take in all; 30m.")
+    ] = None,
+    arrivals: Annotated[
+        str | None, typer.Option("--arrivals", metavar="KIND", help="Of an open loop: poisson (default) or constant.")
+    ] = None,
+    order: Annotated[
+        str, typer.Option("--order", metavar="ORDER", help="Of the pictures: cycle, in turn, or sample, at random.")
+    ] = "cycle",
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of all that is random: arrivals, pictures, endpoints.")
     ] = 1,
     run_time: Annotated[str, typer.Option("--run-time", metavar="TIME", help="How long to measure: 20s, 2m.")] = "20s",
     warmup: Annotated[str, typer.Option("--warmup", metavar="TIME", help="Time before that, not counted.")] = "2s",
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="TIME", help="Longest wait for a connection or more of an answer.")
+    ] = "10s",
     slo: Annotated[
         list[str] | None,
         typer.Option(
             "--slo",
             metavar="LIMIT",
-            help="Gate: p99=50ms, failure-ratio=1%, throughput=20rps; may be given several times.",
+            help="Gate: p50|p90|p95|p99|max=50ms, failure-ratio=1%, throughput=20rps; may be given several times.",
         ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="FILE", help="result.json of an earlier run; what became slower exits 8."),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option("--tolerance", metavar="PERCENT", help="How much slower than --compare is still the same; 10%."),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", metavar="PRICE", help="Of what serves: says what 1,000 images cost."),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", metavar="KIND", help="endpoint, or Triton itself: triton-http, triton-grpc.")
+    ] = "endpoint",
+    triton: Annotated[
+        str | None,
+        typer.Option("--triton", metavar="HOST:PORT", help="Triton itself; over gRPC the default is the setting."),
+    ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Each ENDPOINT by itself, in turns: an endpoint, then the models behind it."),
+    ] = False,
+    cold_start: Annotated[
+        bool,
+        typer.Option(
+            "--cold-start", help="First load NAME/VERSION anew on Triton, and measure its first requests by themselves."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="--cold-start also for a version that gets requests: they fail meanwhile.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", help="Processes that generate the load, one core each.")
+    ] = 1,
+    master: Annotated[
+        str | None,
+        typer.Option("--master", metavar="HOST:PORT", help="Listen there for --workers that generate the load."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="How many processes --master waits for; 1.")
+    ] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option("--worker", metavar="HOST:PORT", help="Join the --master there, without ENDPOINT and --images."),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", metavar="N", help="How many runs a --worker joins in; 1.")
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv.")
     ] = Path("tao2serve-loadtest"),
+    no_clearml: Annotated[
+        bool, typer.Option("--no-clearml", help="Do not report to the ClearML task of the endpoint's deployment.")
+    ] = False,
     service: Service = None,
     json_output: Json = False,
 ) -> int:
-    """Load-test an endpoint with locust and write a report; a missed gate exits 8.
+    """Load-test endpoints with locust and write a report; a missed gate exits 8.
 
     Example: tao2serve loadtest street --images pictures --users 4 --run-time 20s --slo p99=250ms
-    """
-    from tao2serve.config import home
-    from tao2serve.errors import GateError
-    from tao2serve.loadtest import (
-        ClosedLoop,
-        LoadPlan,
-        Target,
-        document,
-        evaluate,
-        parse_gate,
-        passed,
-        run_load_test,
-        write_report,
-    )  # fmt: skip
-    from tao2serve.serving.resolve import endpoint_url
 
+    Example of an open loop: tao2serve loadtest street --images pictures --rate 20 --slo p99=250ms
+
+    Example of a sweep: tao2serve loadtest street --images pictures --sweep 1,2,4,8
+
+    Example of a search: tao2serve loadtest street --images pictures --find-max --slo p99=250ms
+
+    Example of two endpoints: tao2serve loadtest street=3 people=1 --images pictures --users 4
+
+    Example of layers: tao2serve loadtest street/4 triton-grpc://127.0.0.1:8001/street_4 --images pictures --layers
+
+    Example of a comparison: tao2serve loadtest street --images pictures --compare old/result.json --tolerance 10%
+    """
+    from tao2serve.config import home, load_settings
+    from tao2serve.loadtest import parse_gate
+    from tao2serve.loadtest.earlier import read_earlier
+    from tao2serve.loadtest.plan import LoadPlan, Target
+
+    if worker is not None:
+        return _join(worker, endpoint, processes=processes, runs=runs, master=master, json_output=json_output)
+    if runs is not None:
+        raise UsageError("--runs", "is of a worker", hint="add: --worker HOST:PORT")
+    joining = awaited_workers(master, workers, processes)
+    if not endpoint:
+        raise UsageError(
+            "loadtest", "was not understood: Missing argument 'ENDPOINT'", hint="tao2serve loadtest --help"
+        )
+    if images is None:
+        raise UsageError("loadtest", "was not understood: Missing option '--images'", hint="tao2serve loadtest --help")
     gates = [parse_gate(text) for text in slo or ()]
-    run_time_s, warmup_s = seconds(run_time, option="--run-time"), seconds(warmup, option="--warmup")
+    load = chosen_load(
+        users=users, rate=rate, sweep=sweep, scenario=scenario, arrivals=arrivals, find_max=find_max,
+        within=within, search_time=search_time, gates=gates,
+    )  # fmt: skip
+    _check_layers(layers, endpoint, load, gates, compare)
+    job = Job(
+        load=load,
+        gates=gates,
+        output=output,
+        compare=compare,
+        tolerance_ratio=_tolerance(tolerance, compare, load),
+        price_per_hour=_price(price_per_hour),
+        workers=joining,
+    )
+    kinds: tuple[Protocol, ...] = ("endpoint", "triton-http", "triton-grpc")
+    orders: tuple[Order, ...] = ("cycle", "sample")
+    chosen, chosen_order = one_of(protocol, kinds, option="--protocol"), one_of(order, orders, option="--order")
+    if triton is not None and chosen == "endpoint":
+        raise UsageError("--triton", "is of Triton itself", hint="add: --protocol triton-grpc, or triton-http")
+    times_s = {name: seconds(text, option=f"--{name}") for name, text in (("run-time", run_time), ("warmup", warmup))}
+    timeout_s = seconds(timeout, option="--timeout")
+    if compare is not None:
+        read_earlier(compare)  # what cannot be compared with is said before the load, not after it
+    settings = load_settings({"service": service})
+    named = named_targets(endpoint)
+    if cold_start and (len(named) > 1 or chosen != "endpoint" or "://" in named[0].text):
+        raise UsageError("--cold-start", "takes one version of an endpoint, by its name", hint="for example: street/3")
+    if force and not cold_start:
+        raise UsageError("--force", "is of a cold start", hint="add: --cold-start")
+    address = triton or (settings.triton_grpc if chosen == "triton-grpc" else "")
+    on_triton = [target_of(one, protocol=chosen, triton=address) for one in named]
+    plan = LoadPlan(  # refuses what is no time or number before anybody is asked where the endpoints are
+        targets=tuple(there or Target(url="http://localhost") for there in on_triton),
+        images=images,
+        order=chosen_order,
+        seed=seed,
+        processes=processes,
+        run_time_s=times_s["run-time"],
+        warmup_s=times_s["warmup"],
+        timeout_s=timeout_s,
+        endpoint=", ".join(one.text for one in named),
+    )
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
         with steps.step("find the endpoint") as step:
-            url = endpoint_url(endpoint, service_id=service or "")
-            step.note(url)
-        plan = LoadPlan(
-            targets=(Target(url=url),),
-            images=images,
-            shape=ClosedLoop(users=users),
-            run_time_s=run_time_s,
-            warmup_s=warmup_s,
-            endpoint=endpoint,
+            found = [
+                Found(target=there) if there else _find(one, service or "")
+                for one, there in zip(named, on_triton, strict=True)
+            ]
+            targets = tuple(one.target for one in found)
+            step.note(", ".join(target.url if target.protocol == "endpoint" else target.label for target in targets))
+        plan = replace(
+            plan,
+            targets=targets,
+            triton=next((one.triton for one in found if one.triton), ""),
+            triton_model=found[0].triton_model if len(found) == 1 else "",
         )
-        with steps.step("load test") as step:
-            result = run_load_test(plan, directory=output, on_progress=lambda now: step.news(str(now)))
-            step.note(f"{result.requests} requests, {result.failures} failures")
-        with steps.step("write the report") as step:
-            verdicts = evaluate(result, gates)
-            report = write_report(result, verdicts=verdicts, directory=output)
-            step.note(str(report))
+        if not (no_clearml or layers) and len(named) == 1 and on_triton[0] is None:
+            job = replace(job, deployed=deployment_of(named[0].text, steps, service=settings.service))
+        cold = _cold_start(plan, settings, steps, force=force) if cold_start else None
+        ways = {"run": job.one, "sweep": job.several, "search": job.several}
+        told, text = (job.layers if layers else ways[load.kind])(plan, steps)
+    if cold is not None:
+        told["cold_start"] = cold.to_dict()
     if json_output:
-        print_json(document(result, verdicts, report=report))
+        print_json(told)
     else:
-        print_text(summary(result, verdicts))
-    return 0 if passed(result, verdicts) else GateError.exit_code
+        print_text("\n".join([text, *more_text(told)]))
+    return 0 if told["passed"] else GateError.exit_code
 
 
-def summary(result: LoadResult, verdicts: tuple[Verdict, ...]) -> str:
-    """Return the result in a few lines of text."""
-    from tao2serve.loadtest import passed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A target, and of an endpoint the model behind it on the Triton whose counters say where the time goes."""
 
-    lines = [f"requests    {result.requests} ({result.failures} failed), {result.throughput_rps:.1f} per second"]
-    if result.latency_ms is not None:
-        latency = result.latency_ms.to_dict()
-        lines.append(
-            "latency     " + "  ".join(f"{name} {latency[name]:.1f} ms" for name in ("p50", "p95", "p99", "max"))
-        )
-    if result.client.saturated:
-        lines.append(f"warning     the client was the bottleneck: {result.client.reason}")
-    if not passed(result, verdicts) and all(verdict.passed for verdict in verdicts):
-        lines.append(
-            f"MISSED      {result.failures} of {result.requests} requests failed; say --slo failure-ratio=… to allow it"
-        )
-    lines += [f"error       {error.count} x {error.kind}: {error.detail}" for error in result.errors]
-    for verdict in verdicts:
-        seen = "nothing measured" if verdict.observed is None else f"{verdict.observed:.4g}{verdict.gate.unit}"
-        lines.append(f"{'reached' if verdict.passed else 'MISSED '}     {verdict.gate.text}, measured {seen}")
-    return "\n".join(lines)
+    target: Target
+    triton: str = ""
+    triton_model: str = ""
+
+
+def _find(named: Named, service_id: str) -> Found:
+    from tao2serve.loadtest.plan import Target
+    from tao2serve.serving.resolve import resolved
+
+    there = resolved(named.text, service_id=service_id)
+    target = Target(url=there.url, weight=named.weight)
+    return Found(target=target, triton=there.triton, triton_model=there.triton_model)
+
+
+def _check_layers(
+    layers: bool, endpoints: Sequence[str], load: Load, gates: Sequence[Gate], compare: Path | None
+) -> None:
+    if not layers:
+        return
+    if len(endpoints) < 2:
+        raise UsageError(
+            "--layers", "sets two targets or more side by side",
+            hint="name the outermost first: street/4 triton-http://HOST:8000/street_4 triton-grpc://HOST:8001/street_4",
+        )  # fmt: skip
+    if load.kind != "run" or load.scenario is not None:
+        raise UsageError("--layers", "takes one load", hint="--users N, or --rate R")
+    if gates or compare is not None:
+        raise UsageError("--layers", "is judged by no gate and no earlier run", hint="leave --slo and --compare out")
+
+
+def _join(
+    address: str, endpoint: list[str] | None, *, processes: int, runs: int | None, master: str | None, json_output: bool
+) -> int:
+    """Be a worker until the test is over; everything about the test is the master's to say."""
+    from tao2serve.config import home
+    from tao2serve.loadtest import run_worker
+
+    if endpoint or master is not None:
+        raise UsageError("--worker", "takes no ENDPOINT and is no --master", hint="the master says what is sent where")
+    log = home() / "logs" / "loadtest.log"
+    with quiet(log) as terminal, shown_steps(terminal) as steps, steps.step(f"generate load for {address}"):
+        run_worker(address, processes=processes, runs=1 if runs is None else runs)
+    if json_output:
+        print_json({"outcome": "ok", "master": address, "processes": processes})
+    return 0
+
+
+def _cold_start(plan: LoadPlan, settings: Settings, steps: Steps, *, force: bool) -> ColdStart:
+    from tao2serve.loadtest.cold_start import ColdStart, first_requests
+    from tao2serve.serving.cold import load_anew
+
+    with steps.step("load the models anew") as step:
+        fresh = load_anew(plan.endpoint, settings, force=force)
+        step.note(f"{fresh.load_s:.1f} s: {', '.join(fresh.models)}")
+    with steps.step("first requests") as step:
+        requests_ms = first_requests(fresh.url, plan.images, timeout_s=plan.timeout_s)
+        step.note(f"{requests_ms[0]:.0f} ms for the first")
+    return ColdStart(models=fresh.models, load_s=fresh.load_s, requests_ms=requests_ms)
+
+
+def _tolerance(text: str | None, compare: Path | None, load: Load) -> float:
+    from tao2serve.loadtest.compare import TOLERANCE_RATIO
+
+    if compare is None:
+        if text is not None:
+            raise UsageError("--tolerance", "is of a comparison", hint="add: --compare old/result.json")
+        return TOLERANCE_RATIO
+    if load.kind != "run":
+        raise UsageError("--compare", "takes one run, and this is several", hint="leave --sweep and --find-max out")
+    tolerance_ratio = TOLERANCE_RATIO if text is None else ratio(text, option="--tolerance")
+    if not 0 <= tolerance_ratio < 1:
+        raise UsageError("--tolerance", f"is {text}", hint="0% to 99%")
+    return tolerance_ratio
+
+
+def _price(price: float | None) -> float | None:
+    if price is not None and not 0 < price < float("inf"):
+        raise UsageError("--price-per-hour", f"is {price:g}", hint="more than 0, in any currency")
+    return price

@@ -49,12 +49,13 @@ class GateResult:
 
 
 def run_gate(
-    gate: LoadGate, endpoint: EndpointVersion, *, directory: Path, on_news: Callable[[str], None]
+    gate: LoadGate, endpoint: EndpointVersion, *, directory: Path, on_news: Callable[[str], None], triton: str
 ) -> GateResult:
-    """Load-test one version by its own URL, and judge it. Raises as `run_load_test` does."""
+    """Load-test one version by its own URL, and judge it; `triton` is HOST:PORT. Raises as `run_load_test` does."""
     plan = LoadPlan(
         targets=(Target(url=endpoint.url),), images=gate.images, shape=ClosedLoop(users=gate.users),
         run_time_s=gate.run_time_s, warmup_s=gate.warmup_s, endpoint=f"{endpoint.name}/{endpoint.version}",
+        triton=triton, triton_model=endpoint.triton_model,
     )  # fmt: skip
     result = run_load_test(plan, directory=directory, on_progress=lambda now: on_news(str(now)))
     return GateResult(result=result, verdicts=evaluate(result, gate.gates))

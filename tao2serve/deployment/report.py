@@ -12,9 +12,9 @@ from tao2serve.deployment.candidate import ANSWER, DOCUMENT, Candidate
 from tao2serve.deployment.course import Reached
 from tao2serve.deployment.gate import GateResult
 from tao2serve.deployment.job import Job
+from tao2serve.deployment.load_report import show
 from tao2serve.deployment.outcome import Deployment
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.loadtest import figures
 from tao2serve.registry.operation import Operation
 from tao2serve.registry.operations import MANAGED
 from tao2serve.registry.publish import mark_published, use_published
@@ -72,7 +72,8 @@ def keep(operation: Operation, deployment: Deployment, job: Job) -> None:
 
 def show_load(operation: Operation, gate: GateResult) -> None:
     """Show a load test with the operation: the figures of the report, and its percentiles."""
-    attempt(lambda: _load(operation.task.get_logger(), gate))
+    gates = [verdict.gate for verdict in gate.verdicts]
+    attempt(lambda: show(operation.task.get_logger(), gate.result, series=SERIES, gates=gates))
 
 
 @contextmanager
@@ -132,11 +133,3 @@ def _figures(operation: Operation, deployment: Deployment, image: bytes) -> None
         logger.report_single_value(f"smoke request {stage} ms", took_ms)
     picture = draw(image, deployment.smoke.predictions)
     logger.report_image("smoke request", "boxes", iteration=0, image=picture)
-
-
-def _load(logger: Any, gate: GateResult) -> None:
-    for figure in figures(gate.result):
-        logger.report_plotly(f"load test: {figure.layout.title.text}", SERIES, figure, iteration=0)
-    for name, value in (gate.result.latency_ms.to_dict() if gate.result.latency_ms else {}).items():
-        logger.report_single_value(f"load test {name} ms", value)
-    logger.report_single_value("load test requests per second", gate.result.throughput_rps)

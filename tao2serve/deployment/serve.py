@@ -156,7 +156,10 @@ def pass_gate(
     if job.request.gate is None or candidate.load is not None:
         return None
     with job.steps.step("load test and gate") as step:
-        gate = run_gate(job.request.gate, candidate.endpoint, directory=job.folder / "load", on_news=step.news)
+        gate = run_gate(
+            job.request.gate, candidate.endpoint, directory=job.folder / "load", on_news=step.news,
+            triton=job.site.host.control.address,
+        )  # fmt: skip
         step.note(str(gate))
     show_load(operation, gate)
     if not gate.passed:

@@ -11,10 +11,11 @@ Importing this package imports neither locust (it runs as a process of its own) 
 
 from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gates import Gate, Verdict, document, evaluate, parse_gate, passed
-from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, LoadProgress, OpenLoop, Target, images_within
+from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, LoadProgress, OpenLoop, Target, Workers, images_within
 from tao2serve.loadtest.report import write_report
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.runner import run_load_test
+from tao2serve.loadtest.worker import run_worker
 
 __all__ = [
     "ClosedLoop",
@@ -25,6 +26,7 @@ __all__ = [
     "OpenLoop",
     "Target",
     "Verdict",
+    "Workers",
     "document",
     "evaluate",
     "figures",
@@ -32,5 +34,6 @@ __all__ = [
     "parse_gate",
     "passed",
     "run_load_test",
+    "run_worker",
     "write_report",
 ]

@@ -1,23 +1,23 @@
-"""The locust user that posts images, and the course of a test when the runner started the process.
+"""The locust user that sends images, and the course of a test when the runner started the process.
 
-Two ways in, one user class. With `TAO2SERVE_LOADTEST_RUN` set (see records.py) the run file conducts the
-process: warm-up, run time, records, end. Without it, this is an ordinary locustfile with locust's own web
-page, and `--images`, `--endpoint` say what to post where.
+Three ways in, one user class. With `TAO2SERVE_LOADTEST_RUN` set (see records.py) the run file conducts the process:
+warm-up, run time, records, end, alone or as the master of workers. With `TAO2SERVE_LOADTEST_WORKER` it is such a
+worker (see cluster.py). Without both, this is an ordinary locustfile with locust's own web page, and `--images`,
+`--endpoint` say what to post where.
 
 This is the only module that imports locust: gevent patches the standard library of the whole process.
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import itertools
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,153 +25,235 @@ from urllib.parse import urlsplit
 import gevent
 import locust
 from gevent.event import Event
-from locust import FastHttpUser, constant, events
+from locust import FastHttpUser, constant, events, runners
 from locust.exception import StopUser
 
 from tao2serve.errors import InputError
-from tao2serve.loadtest.plan import images_within
-from tao2serve.loadtest.records import RUN_FILE_VARIABLE, RequestRecord, write_records
+from tao2serve.loadtest.assignment import Assignment
+from tao2serve.loadtest.cluster import LOST_EXIT, Gathering, Part
+from tao2serve.loadtest.plan import ClosedLoop, Target, images_within
+from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, write_records
+from tao2serve.loadtest.replies import AWAY, refusal, server_timing, socket_failure
+from tao2serve.loadtest.sending import Reply, Sender
+from tao2serve.loadtest.tally import Tally
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
-_DETAIL_LIMIT = 300  # characters of a server's text that are worth a row in a report
 _PROGRESS_INTERVAL_S = 0.5
-# A server that is away refuses within microseconds: without a pause, failures would count the client's speed.
-_AWAY = ("connection refused", "connection closed")
-_AWAY_PAUSE_S = 0.1
+_AWAY_PAUSE_S = 0.1  # a server that is away refuses within microseconds: failures would count the client's speed
+_PROBE_S, _PROBES = 0.02, 12  # how often this process looks whether it wakes in time, and how many make a sample
+_WORKER_REPORT_INTERVAL_S = 1.0  # locust's own 3 s would be waited for at the end of each test
+_ENDED_EXIT = 4  # nobody is there who wants to know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Image:
+    path: Path | None
     body: bytes
     headers: dict[str, str]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Session:
+class _Load:
     """What the users of this process share."""
 
-    url: str
-    images: tuple[_Image, ...]
-    timeout_s: float
-    users: int
+    tally: Tally
+    assignment: Assignment | None = None
+    images: tuple[_Image, ...] = ()
     numbers: Iterator[int] = field(default_factory=itertools.count)
-    keep_records: bool = False
-    requests: int = 0
-    failures: int = 0
-    records: list[RequestRecord] = field(default_factory=list)
-    window_start_s: float = 0.0
-    window_end_s: float = 0.0
+    ready: Event = field(default_factory=Event)  # assignment and images are there
+    begun: Event = field(default_factory=Event)
 
-    def add(self, record: RequestRecord) -> None:
-        self.requests += 1
-        self.failures += not record.ok
-        if self.keep_records:
-            self.records.append(record)
+    def take(self, assignment: Assignment, images: tuple[_Image, ...]) -> None:
+        self.assignment, self.images, self.numbers = assignment, images, itertools.count()
+        self.ready.set()
+
+    def begin(self) -> None:
+        assert self.assignment is not None
+        self.tally.begin(warmup_s=self.assignment.warmup_s, run_time_s=self.assignment.run_time_s)
+        self.begun.set()
 
 
-def _post_image(user: Any) -> None:
-    """Post the user's next image; any answer but 200 is a failure with the server's `detail`."""
-    session: _Session = user.session
-    start_s = time.monotonic()
-    if start_s >= session.window_end_s > 0:
-        raise StopUser
-    index = next(user.order)
-    image = session.images[index]
-    with user.client.post(
-        session.url, data=image.body, headers=image.headers, name=user.label, catch_response=True
-    ) as response:
-        latency_ms = response.request_meta["response_time"]
-        error, detail = _failure(response)
-        if error:
-            response.failure(f"{error}: {detail}" if detail else error)
-    session.add(
-        RequestRecord(
-            user=user.number,
-            image=index,
-            intended_s=user.free_at_s,
-            start_s=start_s,
+@dataclass(frozen=True, slots=True)
+class _EndpointSender:
+    """Posts images to an endpoint through a session of locust's, which tells locust's statistics."""
+
+    session: Any
+    url: str
+    label: str
+    images: tuple[_Image, ...]
+
+    def send(self, image: int) -> Reply:
+        """Post an image; any answer but 200 is a failure with the server's `detail`."""
+        sent = self.images[image]
+        with self.session.post(
+            self.url, data=sent.body, headers=sent.headers, name=self.label, catch_response=True
+        ) as response:
+            latency_ms = response.request_meta["response_time"]
+            exception, status = response.request_meta["exception"], response.status_code
+            content: bytes = response.content or b""
+            if exception is not None:
+                error, detail = socket_failure(exception)
+            elif status != 200:
+                error, detail = refusal(status, response.text or "")
+            else:
+                error = detail = ""
+            if error:
+                response.failure(f"{error}: {detail}" if detail else error)
+        return Reply(
             latency_ms=latency_ms,
-            status=response.status_code,
+            status=status,
             error=error,
             detail=detail,
-            timing_ms=None if error else _server_timing(response.content),
+            timing_ms=None if error else server_timing(content),
+            sent_bytes=len(sent.body),
+            received_bytes=len(content),
         )
-    )
-    if error in _AWAY:
+
+    def close(self) -> None:
+        self.session.client.clientpool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _ToldSender:
+    """Tells locust's statistics what another sender did."""
+
+    sender: Sender
+    method: str
+    label: str
+    url: str
+    request_event: Any
+
+    def send(self, image: int) -> Reply:
+        start_time = time.time()
+        reply = self.sender.send(image)
+        self.request_event.fire(
+            request_type=self.method,
+            name=self.label,
+            response_time=reply.latency_ms,
+            response_length=reply.received_bytes,
+            exception=RuntimeError(f"{reply.error}: {reply.detail}") if reply.error else None,
+            context={},
+            start_time=start_time,
+            url=self.url,
+            response=None,
+        )
+        return reply
+
+    def close(self) -> None:
+        self.sender.close()
+
+
+def _work(user: Any) -> None:
+    """Send one image in a closed loop, or keep the whole schedule of an open one."""
+    user.load.begun.wait()
+    if user.is_open:
+        _keep_schedule(user)
+        raise StopUser
+    if user.load.tally.is_over:
+        raise StopUser
+    free_s = user.free_at_s or time.monotonic()
+    reply = _send(user, next(user.images), next(user.targets), free_s)
+    if reply.error in AWAY:
         gevent.sleep(_AWAY_PAUSE_S)
     user.free_at_s = time.monotonic()
 
 
+def _send_as_scheduled(user: Any, image: int, target: int, intended_s: float) -> None:
+    try:
+        _send(user, image, target, intended_s)
+    finally:
+        user.open_requests -= 1
+
+
+def _send(user: Any, image: int, target: int, intended_s: float) -> Reply:
+    tally: Tally = user.load.tally
+    number = tally.start(user.number, image, target, intended_s)
+    reply: Reply = user.senders[target].send(image)
+    tally.end(number, reply)
+    return reply
+
+
+def _keep_schedule(user: Any) -> None:
+    """Send each request at its own time, whatever became of those before."""
+    assignment: Assignment = user.load.assignment
+    tally: Tally = user.load.tally
+    limit, begun_s, end_s = user.open_limit, tally.begun_s, tally.window_end_s
+    for after_s in assignment.starts_s():
+        intended_s = begun_s + after_s
+        if intended_s >= end_s:
+            break
+        # also when late: answers are read, and requests spawned before are sent, while this greenlet sleeps
+        gevent.sleep(max(intended_s - time.monotonic(), 0))
+        if user.open_requests >= limit:
+            tally.capped += 1
+            while user.open_requests >= limit:
+                gevent.sleep(0.001)
+        user.open_requests += 1
+        gevent.spawn(_send_as_scheduled, user, next(user.images), next(user.targets), intended_s)
+    while user.open_requests:
+        gevent.sleep(0.01)
+
+
 class ImageUser(FastHttpUser):  # type: ignore[misc]
-    """Posts one image after another on one kept connection, never two at a time."""
+    """Sends one image after another, never two at a time; in an open loop it is all senders of its process."""
 
     wait_time = constant(0)
-    tasks = [_post_image]  # noqa: RUF012  locust's own way to name the tasks of a user
+    tasks = [_work]  # noqa: RUF012  locust's own way to name the tasks of a user
     max_redirects = 0  # a redirect is an answer other than 200
 
     def __init__(self, environment: Any) -> None:
-        self.session: _Session = environment.image_session
-        self.network_timeout = self.connection_timeout = self.session.timeout_s
+        self.load: _Load = environment.image_load
+        self.load.ready.wait()
+        assignment = self.load.assignment
+        assert assignment is not None
+        self.network_timeout = self.connection_timeout = assignment.timeout_s
+        self.is_open = not isinstance(assignment.shape, ClosedLoop)
+        self.open_limit = _within_files(assignment.open_limit)
+        # locust's own 10 would hold back the 11th open request of an open loop, without a word
+        self.concurrency = max(self.open_limit, 10)
         super().__init__(environment)
-        self.number = next(self.session.numbers)
-        self.label = urlsplit(self.session.url).path or "/"
-        count = len(self.session.images)
-        # Users start at different images, so that not all post the largest one at the same time.
-        first = self.number * count // max(self.session.users, 1) % count
-        self.order = itertools.chain(range(first, count), itertools.cycle(range(count)))
-        self.free_at_s = time.monotonic()
+        self.number = assignment.user_number(next(self.load.numbers))
+        self.images = assignment.images(len(self.load.images), self.number)
+        self.targets = assignment.target_indices(self.number)
+        self.free_at_s = 0.0
+        self.open_requests = 0
         # An answer other than 2xx would make geventhttpclient format the whole image into a log text.
         self.client.client.valid_response_codes = frozenset(range(100, 600))
+        self.senders = tuple(self._sender(target, assignment.timeout_s) for target in assignment.targets)
+
+    def _sender(self, target: Target, timeout_s: float) -> Sender:
+        if target.protocol == "endpoint":
+            return _EndpointSender(self.client, target.url, target.label, self.load.images)
+        from tao2serve.loadtest.tritons import triton_sender
+
+        paths = tuple(image.path for image in self.load.images if image.path is not None)
+        sender = triton_sender(target, paths, timeout_s=timeout_s)
+        method = "POST" if target.protocol == "triton-http" else "gRPC"
+        return _ToldSender(sender, method, target.label, target.url, self.environment.events.request)
+
+    def on_stop(self) -> None:
+        for sender in self.senders:
+            sender.close()
 
 
-def _failure(response: Any) -> tuple[str, str]:
-    """Return kind and detail of a failure, two empty strings if it is none."""
-    exception = response.request_meta["exception"]
-    if exception is not None:
-        return _socket_failure(exception)
-    if response.status_code == 200:
-        return "", ""
-    text = (response.text or "")[: 10 * _DETAIL_LIMIT]
-    try:
-        detail = json.loads(text)["detail"]
-        text = detail if isinstance(detail, str) else json.dumps(detail)
-    except (ValueError, KeyError, TypeError):
-        pass  # not every server answers in JSON
-    return f"HTTP {response.status_code}", " ".join(text.split())[:_DETAIL_LIMIT]
+def _within_files(wanted: int) -> int:
+    """Return how many connections this process may hold, at most `wanted`; locust has raised the limit of files."""
+    import resource
 
-
-def _socket_failure(exception: BaseException) -> tuple[str, str]:
-    """Name a failure below HTTP; geventhttpclient wraps some, a timeout for one, as `original`."""
-    cause = getattr(exception, "original", None) or exception
-    text = f"{cause}"[:_DETAIL_LIMIT]
-    if isinstance(cause, TimeoutError | gevent.Timeout) or getattr(cause, "errno", None) == errno.ETIMEDOUT:
-        return "timeout", ""
-    if isinstance(cause, ConnectionRefusedError):
-        return "connection refused", ""
-    if isinstance(cause, ConnectionError | BrokenPipeError) or type(cause).__name__ == "HTTPConnectionClosed":
-        return "connection closed", text
-    return type(cause).__name__, text
-
-
-def _server_timing(content: bytes) -> dict[str, float] | None:
-    """Return the server's `timing_ms`, None if the answer has none."""
-    try:
-        timing_ms = json.loads(content)["timing_ms"]
-        return {str(stage): float(duration) for stage, duration in timing_ms.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else min(wanted, max(files - 100, 1))
 
 
 def _load_images(paths: tuple[Path, ...]) -> tuple[_Image, ...]:
     return tuple(
-        _Image(body=path.read_bytes(), headers={"Content-Type": IMAGE_MEDIA_TYPES[path.suffix.lower()]})
+        _Image(path=path, body=path.read_bytes(), headers={"Content-Type": IMAGE_MEDIA_TYPES[path.suffix.lower()]})
         for path in paths
     )
 
 
 def _add_arguments(parser: Any) -> None:
-    """Say on the command line, and on locust's web page, what to post where (without a run file only)."""
-    if RUN_FILE_VARIABLE in os.environ:
+    """Say on the command line, and on locust's web page, what to post where (by hand only)."""
+    if RUN_FILE_VARIABLE in os.environ or WORKER_VARIABLE in os.environ:
         return
     parser.add_argument(
         "--images",
@@ -187,11 +269,21 @@ def _add_arguments(parser: Any) -> None:
 
 def _prepare(environment: Any, **_: object) -> None:
     """Give the users what they share, as soon as locust knows its options."""
+    environment.image_load = _Load(tally=Tally(keep_rows=True))
     if path := os.environ.get(RUN_FILE_VARIABLE):
-        _conduct_from(Path(path), environment)
-        return
-    images = _chosen_images(environment.parsed_options.images)
-    environment.events.test_start.add_listener(lambda **_: _open_session(environment, images))
+        run = json.loads(Path(path).read_text(encoding="utf-8"))
+        conduct = _conduct_workers if run["workers"] else _conduct_alone
+        _in_background(lambda: conduct(environment, run))
+    elif parent := os.environ.get(WORKER_VARIABLE):
+        _in_background(lambda: _take_part(environment, parent=int(parent)))
+    else:
+        images = _chosen_images(environment.parsed_options.images)
+        environment.events.test_start.add_listener(lambda **_: _start_by_hand(environment, images))
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    # a traceback is in the log by then; the runner, or the master, says so
+    gevent.spawn(work).link_exception(lambda _: os._exit(LOST_EXIT))
 
 
 def _chosen_images(source: str) -> tuple[_Image, ...]:
@@ -204,85 +296,152 @@ def _chosen_images(source: str) -> tuple[_Image, ...]:
 
     picture = io.BytesIO()
     Image.linear_gradient("L").resize((960, 544)).convert("RGB").save(picture, "JPEG")
-    return (_Image(body=picture.getvalue(), headers={"Content-Type": IMAGE_MEDIA_TYPES[".jpg"]}),)
+    return (_Image(path=None, body=picture.getvalue(), headers={"Content-Type": IMAGE_MEDIA_TYPES[".jpg"]}),)
 
 
-def _open_session(environment: Any, images: tuple[_Image, ...]) -> None:
+def _start_by_hand(environment: Any, images: tuple[_Image, ...]) -> None:
     """Start a test from locust's own page or command line; the host may differ from the test before."""
     host = (environment.host or "").rstrip("/")
     url = host if urlsplit(host).path else f"{host}/serve/{environment.parsed_options.endpoint}"
-    environment.image_session = _Session(
-        url=url, images=images, timeout_s=10.0, users=environment.runner.target_user_count
+    assignment = Assignment(
+        targets=(Target(url=url),),
+        shape=ClosedLoop(users=max(environment.runner.target_user_count, 1)),
+        order="cycle",
+        seed=1,
+        warmup_s=0.0,
+        run_time_s=0.0,
+        timeout_s=10.0,
     )
+    load = environment.image_load = _Load(tally=Tally())
+    load.take(assignment, images)
+    load.begun.set()  # and the window has no end: locust says when
 
 
-def _conduct_from(path: Path, environment: Any) -> None:
-    """Take session and course of the test from the run file."""
-    run = json.loads(path.read_text(encoding="utf-8"))
-    environment.image_session = session = _Session(
-        url=run["url"],
-        images=_load_images(tuple(Path(name) for name in run["images"])),
-        timeout_s=run["timeout_s"],
-        users=run["users"],
-        keep_records=True,
-    )
+def _conduct_alone(environment: Any, run: dict[str, Any]) -> None:
+    """Let the warm-up and the run time pass, wait for the requests still open, write the records, end."""
+    load: _Load = environment.image_load
     spawned = Event()
     environment.events.spawning_complete.add_listener(lambda **_: spawned.set())
-    course = gevent.spawn(_conduct, environment, session, spawned, run)
-    course.link_exception(lambda _: os._exit(3))  # its traceback is in the log; the runner says so
-    gevent.spawn(_report_progress, session, run["progress_fd"])
-
-
-def _conduct(environment: Any, session: _Session, spawned: Event, run: dict[str, Any]) -> None:
-    """Let the warm-up and the run time pass, wait for the requests still open, write the records, end."""
+    load.take(Assignment.from_dict(run["assignment"]), _load_images(tuple(Path(name) for name in run["images"])))
+    gevent.spawn(_report_progress, load.tally, run["progress_fd"])
     spawned.wait()
-    warmup_s, run_time_s = float(run["warmup_s"]), float(run["run_time_s"])
-    session.window_start_s = time.monotonic() + warmup_s
-    session.window_end_s = session.window_start_s + run_time_s
-    gevent.sleep(warmup_s)
-    started_at = time.time()
-    gevent.sleep(session.window_end_s - time.monotonic())
-    # Users end by themselves after the request they are in. To stop them now would be work on the one core
-    # that reads their answers: measured, it made the last ones 10 to 15 ms slower.
-    limit_s = session.window_end_s + session.timeout_s + 1
-    while environment.runner.user_count and time.monotonic() < limit_s:
-        gevent.sleep(0.02)
+    load.begin()
+    started_at = time.time() + load.tally.window_start_s - time.monotonic()
+    _finish(environment, load)
     environment.runner.stop()
-    header = {
-        "started_at": started_at,
-        "window_start_s": session.window_start_s,
-        "run_time_s": run_time_s,
-        "locust": locust.__version__,
-        "python": platform.python_version(),
-    }
-    write_records(Path(run["records"]), header, (_relative(row, session) for row in session.records))
+    _write(run, load.tally, started_at, _within_files(load.assignment.open_limit if load.assignment else 0))
     environment.runner.quit()
 
 
-def _relative(record: RequestRecord, session: _Session) -> RequestRecord:
-    """Count the record's times from the start of the run time."""
-    zero_s = session.window_start_s
-    return replace(record, intended_s=record.intended_s - zero_s, start_s=record.start_s - zero_s)
+def _finish(environment: Any, load: _Load) -> None:
+    """Return when the users of this process have ended after the run time, or had their time for it."""
+    tally, assignment = load.tally, load.assignment
+    assert assignment is not None
+    gevent.spawn(_watch_itself, tally)
+    gevent.sleep(tally.window_end_s - time.monotonic())
+    # Users end by themselves after the request they are in. To stop them now would be work on the one core
+    # that reads their answers: measured, it made the last ones 10 to 15 ms slower.
+    limit_s = tally.window_end_s + assignment.timeout_s + 1
+    while environment.runner.user_count and time.monotonic() < limit_s:
+        gevent.sleep(0.02)
+    tally.finish()
 
 
-def _report_progress(session: _Session, progress_fd: int) -> None:
+def _watch_itself(tally: Tally) -> None:
+    """Note four times a second what CPU this process used, and by how much it overslept."""
+    tally.sample([])
+    while not tally.finished:
+        late_ms = []
+        for _ in range(_PROBES):
+            due_s = time.monotonic() + _PROBE_S
+            gevent.sleep(_PROBE_S)
+            late_ms.append((time.monotonic() - due_s) * 1000)
+        tally.sample(late_ms)
+
+
+def _write(run: dict[str, Any], counted: Tally | Gathering, started_at: float, open_limit: int) -> None:
+    rows = counted.rows
+    header = {
+        "started_at": started_at,
+        "window_start_s": counted.window_start_s,
+        "run_time_s": run["assignment"]["run_time_s"],
+        "locust": locust.__version__,
+        "python": platform.python_version(),
+        "requests": len(rows),
+        "capped": counted.capped,
+        "open_limit": open_limit,
+    }
+    write_records(Path(run["records"]), header, rows, samples=counted.samples)
+
+
+def _conduct_workers(environment: Any, run: dict[str, Any]) -> None:
+    """Have workers do it, and write what they recorded."""
+    assignment = Assignment.from_dict(run["assignment"])
+    master = Gathering(
+        runner=environment.runner,
+        assignment=assignment,
+        images=tuple(Path(name) for name in run["images"]),
+        count=run["workers"],
+    )
+    master.listen(environment.events.worker_report)
+    _tell(run["progress_fd"], {"port": environment.runner.server.port})
+    gevent.spawn(_report_progress, master, run["progress_fd"])
+    started_at: list[float] = []
+    failure = master.run(wait_s=run["workers_wait_s"], on_window=lambda: started_at.append(time.time()))
+    if failure:
+        _tell(run["progress_fd"], {"failed": failure})
+        environment.runner.quit()
+        os._exit(LOST_EXIT)
+    _write(run, master, started_at[0], assignment.open_limit)
+    environment.runner.quit()
+
+
+def _take_part(environment: Any, *, parent: int) -> None:
+    """Be a worker: get a part from the master, do it, and let the reports carry its records."""
+    runners.WORKER_REPORT_INTERVAL = _WORKER_REPORT_INTERVAL_S
+    load: _Load = environment.image_load
+    gevent.spawn(_end_with, parent)
+    part = Part(
+        runner=environment.runner,
+        tally=load.tally,
+        folder=Path(f"images-{os.getpid()}").resolve(),
+        on_ready=lambda assignment, paths: load.take(assignment, _load_images(paths)),
+        on_begin=load.begin,
+    )
+    part.join(environment.events.report_to_master)
+    load.begun.wait()
+    _finish(environment, load)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone and could not end it."""
+    while os.getppid() == parent:
+        gevent.sleep(_PROGRESS_INTERVAL_S)
+    os._exit(_ENDED_EXIT)
+
+
+def _report_progress(counted: Tally | Gathering, progress_fd: int) -> None:
     """Write a progress line twice a second; without a reader the runner is gone, and this process ends."""
-    os.set_blocking(progress_fd, False)
     while True:
         line = {
             "now_s": time.monotonic(),
-            "window_start_s": session.window_start_s,
-            "window_end_s": session.window_end_s,
-            "requests": session.requests,
-            "failures": session.failures,
+            "window_start_s": counted.window_start_s,
+            "window_end_s": counted.window_end_s,
+            "requests": counted.requests,
+            "failures": counted.failures,
         }
-        try:
-            os.write(progress_fd, (json.dumps(line) + "\n").encode())
-        except BlockingIOError:
-            pass  # a runner that is suspended misses lines, no harm done
-        except BrokenPipeError:
-            os._exit(4)
+        _tell(progress_fd, line)
         gevent.sleep(_PROGRESS_INTERVAL_S)
+
+
+def _tell(progress_fd: int, line: dict[str, Any]) -> None:
+    os.set_blocking(progress_fd, False)
+    try:
+        os.write(progress_fd, (json.dumps(line) + "\n").encode())
+    except BlockingIOError:
+        pass  # a runner that is suspended misses lines, no harm done
+    except BrokenPipeError:
+        os._exit(_ENDED_EXIT)
 
 
 events.init_command_line_parser.add_listener(_add_arguments)

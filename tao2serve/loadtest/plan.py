@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -21,6 +23,8 @@ __all__ = [
     "Protocol",
     "Shape",
     "Target",
+    "Workers",
+    "digest_of",
     "images_within",
     "make_directory",
 ]
@@ -113,6 +117,9 @@ class LoadPlan:
     timeout_s: float = 10.0
     endpoint: str = ""  # name and version, for the report only
     model: str = ""  # for the report only
+    triton: str = ""  # HOST:PORT of its gRPC, to read its statistics; "": not known
+    triton_model: str = ""  # whose statistics: this model, and those that an ensemble of the name passes to
+    triton_metrics: str = ""  # URL of its metrics page, for GPUs; "": port 8002 of the same host, if it is there
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -131,6 +138,26 @@ class LoadPlan:
     @property
     def is_open(self) -> bool:
         return isinstance(self.shape, OpenLoop)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """Load generator processes that somebody else starts (`run_worker`), on this machine or on others.
+
+    They join at HOST:PORT, where this machine listens; without encryption or passwords, so only a trusted network
+    should reach it. They get the images from here.
+    """
+
+    count: int
+    host: str = "127.0.0.1"
+    port: int = 5557
+    wait_s: float = 60.0  # for all of them
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError("workers", f"{self.count} is not a number of workers", hint="at least 1")
+        if not 0 < self.port < 65536:
+            raise UsageError("workers", f"{self.port} is not a port", hint="HOST:PORT, 1 to 65535")
 
 
 def _require_url(url: str) -> None:
@@ -175,6 +202,14 @@ def images_within(source: Path) -> tuple[Path, ...]:
             chosen.append(path)
             total_bytes += size_bytes
     return tuple(chosen)
+
+
+def digest_of(images: Sequence[Path]) -> str:
+    """Return 16 hexadecimal digits by which other images, or the same in another order, are known."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(hashlib.sha256(image.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def make_directory(directory: Path) -> None:

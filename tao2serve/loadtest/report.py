@@ -1,4 +1,4 @@
-"""The report of a load test: one HTML page that needs no network, with JSON and CSV beside it.
+"""The report of load tests: one HTML page that needs no network, with JSON and CSV beside it.
 
 The page carries the whole of plotly.js (4.8 MB) from the installed package. That buys three things: the same
 figures go to ClearML, points can be hovered and zoomed, and the page opens on a machine without network.
@@ -6,50 +6,116 @@ figures go to ClearML, points can be hovered and zoomed, and the page opens on a
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tao2serve.errors import UsageError
+from tao2serve.loadtest import page
+from tao2serve.loadtest.compare import Comparison
+from tao2serve.loadtest.cost import Cost, cost_of
+from tao2serve.loadtest.drawing import plotly
 from tao2serve.loadtest.figures import figures
-from tao2serve.loadtest.gates import Verdict, document, passed
+from tao2serve.loadtest.gates import Verdict, document
+from tao2serve.loadtest.page_servers import server_tables
 from tao2serve.loadtest.plan import make_directory
 from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.series import LoadSeries
+from tao2serve.loadtest.series_figures import gates_of, load_name, load_of, series_figures
+from tao2serve.loadtest.tables import requests_csv, series_csv
 
-__all__ = ["write_report"]
-
-_ENVIRONMENT_NAMES = {
-    "cpu_model": "CPU",
-    "cpu_count": "CPUs usable",
-    "system": "System",
-    "python": "Python",
-    "locust": "locust",
-    "tao2serve": "tao2serve",
-    "images": "Images",
-}
+__all__ = ["run_document", "series_cost", "series_document", "write_report", "write_series_report"]
 
 
-def write_report(result: LoadResult, *, verdicts: Sequence[Verdict] = (), directory: Path) -> Path:
+def write_report(
+    result: LoadResult,
+    *,
+    verdicts: Sequence[Verdict] = (),
+    directory: Path,
+    comparison: Comparison | None = None,
+    price_per_hour: float | None = None,
+) -> Path:
     """Write report.html, result.json and requests.csv into `directory` and return the path of the page.
 
-    The directory may exist; these files in it are replaced, each as a whole. Raises InputError if it cannot
-    be written to, ToolError if plotly is not installed.
+    The directory may exist; these files in it are replaced, each as a whole. Raises UsageError if it cannot
+    be written to or the price is none, ToolError if plotly is not installed.
     """
     report = directory.resolve() / "report.html"
-    page = _page(result, verdicts)
-    told = json.dumps(document(result, verdicts, report=report), indent=2) + "\n"
+    cost = None if price_per_hour is None else cost_of(result, price_per_hour=price_per_hour)
+    told = run_document(result, verdicts, report=report, cost=cost, comparison=comparison)
+    html = _run_page(result, verdicts, cost, comparison)
+    return _write(report, html, told, {"requests.csv": requests_csv([result])})
+
+
+def write_series_report(
+    series: LoadSeries, *, directory: Path, price_per_hour: float | None = None, name: str = ""
+) -> Path:
+    """Write report.html, result.json, series.csv and requests.csv of several runs; otherwise as `write_report`."""
+    report = directory.resolve() / "report.html"
+    cost = series_cost(series, price_per_hour)
+    told = series_document(series, report=report, cost=cost)
+    html = _series_page(series, cost, name)
+    results = [run.result for run in series.runs]
+    return _write(report, html, told, {"series.csv": series_csv(series), "requests.csv": requests_csv(results)})
+
+
+def run_document(
+    result: LoadResult,
+    verdicts: Sequence[Verdict],
+    *,
+    report: Path | None = None,
+    cost: Cost | None = None,
+    comparison: Comparison | None = None,
+) -> dict[str, object]:
+    """Return the JSON document of one run with its verdicts, by how much gates were missed, cost and comparison."""
+    told = document(result, verdicts, report=report)
+    return {
+        **told,
+        "passed": bool(told["passed"]) and (comparison is None or comparison.passed),
+        "cost": cost.to_dict() if cost else None,
+        "comparison": comparison.to_dict() if comparison else None,
+    }
+
+
+def series_document(series: LoadSeries, *, report: Path | None = None, cost: Cost | None = None) -> dict[str, object]:
+    """Return the JSON document of several runs: each as `run_document`, and what a search found.
+
+    The members of a single run are there too, those of the decisive run (LoadSeries.decisive).
+    """
+    runs = [run_document(run.result, run.verdicts) for run in series.runs]
+    return {
+        **runs[series.decisive],
+        "passed": series.passed,
+        "decisive": series.decisive,
+        "runs": runs,
+        "highest": series.highest.to_dict() if series.highest else None,
+        "cost": cost.to_dict() if cost else None,
+        "report": str(report) if report else None,
+    }
+
+
+def series_cost(series: LoadSeries, price_per_hour: float | None) -> Cost | None:
+    """Return the cost at the run with the most answers among those that passed, None if none did or without a price."""
+    held = [run.result for run in series.runs if run.passed and not run.result.client.saturated]
+    if price_per_hour is None or not held:
+        return None
+    return cost_of(max(held, key=lambda result: result.throughput_rps), price_per_hour=price_per_hour)
+
+
+def _write(report: Path, html: str, told: Mapping[str, object], tables: Mapping[str, str]) -> Path:
     try:
-        make_directory(directory)
-        _replace(report.with_name("requests.csv"), _requests_csv(result))
-        _replace(report.with_name("result.json"), told)
-        _replace(report, page)
+        make_directory(report.parent)
+        for name, text in tables.items():
+            _replace(report.with_name(name), text)
+        _replace(report.with_name("result.json"), json.dumps(told, indent=2) + "\n")
+        _replace(report, html)
     except OSError as error:
-        raise UsageError(str(directory), "cannot be written to", evidence=str(error), hint="choose another") from error
+        raise UsageError(
+            str(report.parent), "cannot be written to", evidence=str(error), hint="choose another"
+        ) from error
     return report
 
 
@@ -66,74 +132,61 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def _requests_csv(result: LoadResult) -> str:
-    """One row per request, warm-up included; times in seconds since the start of the run time."""
-    stages = list(dict.fromkeys(stage for record in result.records for stage in record.timing_ms or {}))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    fixed = ["phase", "user", "image", "intended_s", "start_s", "latency_ms", "status", "error", "detail"]
-    writer.writerow(fixed + [f"server_{stage}_ms" for stage in stages])
-    for record in result.records:
-        phase = "warmup" if record.start_s < 0 else "run"
-        row: list[object] = [phase, record.user, record.image, record.intended_s, record.start_s]
-        row += [record.latency_ms, record.status, record.error, record.detail]
-        writer.writerow(row + [(record.timing_ms or {}).get(stage, "") for stage in stages])
-    return text.getvalue()
+def _run_page(result: LoadResult, verdicts: Sequence[Verdict], cost: Cost | None, comparison: Comparison | None) -> str:
+    gates = [verdict.gate for verdict in verdicts]
+    return _rendered(
+        "report.html.j2",
+        figures(result, gates=gates),
+        result=result,
+        plan=result.plan,
+        name=result.plan.endpoint or result.plan.url,
+        badge=page.outcome(result, verdicts, comparison),
+        banners=page.banners([result]),
+        cards=page.cards(result, cost),
+        gates=page.gate_rows(verdicts),
+        other_reasons=page.other_reasons(result, verdicts),
+        servers=server_tables(result.server),
+        comparison=comparison,
+        changes=page.change_rows(comparison) if comparison else [],
+        clocks=page.two_clocks(result),
+        targets=page.target_rows(result),
+        served=page.endpoint_facts(result),
+        generator=page.generator_facts(result),
+        cost=cost,
+    )
 
 
-def _page(result: LoadResult, verdicts: Sequence[Verdict]) -> str:
-    drawn = figures(result)
+def _series_page(series: LoadSeries, cost: Cost | None, name: str) -> str:
+    results = [run.result for run in series.runs]
+    first = results[0]
+    return _rendered(
+        "series.html.j2",
+        series_figures(series),
+        series=series,
+        plan=first.plan,
+        first=first,
+        name=name or first.plan.endpoint or first.plan.url,
+        badge=page.series_outcome(series),
+        banners=page.banners(results),
+        cards=page.highest_card(series, cost),
+        gates=[gate.text for gate in gates_of(series)],
+        load_name=load_name(series),
+        rows=page.run_rows(series),
+        errors=[(f"{load_of(series, result):.4g}", error) for result in results for error in result.errors],
+        served=page.endpoint_facts(first),
+        generator=page.generator_facts(first),
+        cost=cost,
+    )
+
+
+def _rendered(template: str, drawn: Iterable[Any], **values: object) -> str:
+    plotly()
     from jinja2 import Environment, PackageLoader
     from plotly.offline import get_plotlyjs
 
     environment = Environment(loader=PackageLoader("tao2serve.loadtest", "."), autoescape=True)
-    template = environment.get_template("report.html.j2")
-    return template.render(
-        result=result,
-        plan=result.plan,
-        name=result.plan.endpoint or result.plan.url,
-        verdicts=verdicts,
-        outcome=_outcome(result, verdicts),
-        cards=_cards(result),
-        warnings=_warnings(result),
-        figures=[_figure(figure) for figure in drawn],
-        environment=[(_ENVIRONMENT_NAMES.get(key, key), value) for key, value in result.environment.items()],
-        plotly_js=get_plotlyjs(),
-    )
-
-
-def _outcome(result: LoadResult, verdicts: Sequence[Verdict]) -> tuple[str, str]:
-    """Return CSS class and words for the badge."""
-    if not passed(result, verdicts):
-        return "bad", "gates missed" if result.successes else "no request succeeded"
-    return ("good", "gates passed") if verdicts else ("plain", "no gates set")
-
-
-def _cards(result: LoadResult) -> list[tuple[str, str, str]]:
-    """Return name, value and unit of the headline numbers."""
-    cards = [("Throughput", _number(result.throughput_rps), "req/s")]
-    if result.latency_ms is not None:
-        latency_ms = result.latency_ms.to_dict()
-        cards += [(name, _number(latency_ms[name]), "ms") for name in ("p50", "p95", "p99", "max")]
-    ratio = result.failure_ratio or 0.0
-    return [*cards, ("Failures", f"{result.failures:,}", f"of {result.requests:,} · {ratio:.2%}")]
-
-
-def _number(value: float) -> str:
-    """Three significant digits below a thousand, whole numbers above."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _warnings(result: LoadResult) -> list[str]:
-    """Return what a reader must know before believing the numbers."""
-    warnings = []
-    if result.client.saturated:
-        warnings.append(f"Client saturated: {result.client.reason}.")
-    if 0 < result.successes < 100:
-        warnings.append(f"{result.successes} successful requests: the 99th percentile is their maximum.")
-    return warnings
+    shown = [_figure(figure) for figure in drawn]
+    return environment.get_template(template).render(figures=shown, plotly_js=get_plotlyjs(), **values)
 
 
 def _figure(figure: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.records import RequestRecord
+from tao2serve.loadtest.servers import ServerSide
 
 __all__ = [
     "ClientLoad",
@@ -51,8 +52,11 @@ class ClientLoad:
 
     saturated: bool
     reason: str  # a sentence, empty if not saturated
-    cpu_ratio: float | None  # CPU of the locust process over the run time, in cores; None if not measured
-    start_lag_p99_ms: float | None  # between a user being free and its next request leaving
+    cpu_ratio: float | None  # of the busiest process over the run time, in cores; None if not measured
+    start_lag_p99_ms: float | None  # from the intended start, or from a user being free, to the request leaving
+    wake_lag_p99_ms: float | None = None  # by how much a process overslept that only had to wake
+    machine_cpu_ratio: float | None = None  # of all cores of this machine, whoever used them
+    warning: str = ""  # a sentence about what else to think of, empty if nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,7 @@ class LoadResult:
     environment: Mapping[str, str]
     records: tuple[RequestRecord, ...] = field(repr=False)
     log: Path | None = None
+    server: ServerSide | None = None  # None: nobody looked
 
     @property
     def successes(self) -> int:
@@ -152,6 +157,7 @@ class LoadResult:
             "errors": [asdict(error) for error in self.errors],
             "stages": [asdict(stage) for stage in self.stages],
             "series": {"interval_s": self.interval_s, "points": [asdict(point) for point in self.series]},
+            "server": self.server.to_dict() if self.server else None,
             "environment": dict(self.environment),
             "log": str(self.log) if self.log else None,
         }

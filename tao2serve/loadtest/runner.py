@@ -1,60 +1,68 @@
 """Run a load test: start locust as a process, watch it, read what it recorded.
 
-The process is ours from start to end: a session of its own (a Ctrl-C at the terminal reaches only us), a hard
-time limit, ended by its id whatever happens here; and it ends itself when nobody reads the progress pipe.
+The processes are ours from start to end: each in a session of its own (a Ctrl-C at the terminal reaches only us),
+with a hard time limit, ended by its id whatever happens here; and each ends itself when we are gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO, Any
 
 import tao2serve
-from tao2serve.errors import InputError, ServiceError, ToolError
-from tao2serve.loadtest.machine import describe_machine
-from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, LoadProgress, images_within, make_directory
-from tao2serve.loadtest.records import RUN_FILE_VARIABLE, read_records
+from tao2serve.errors import ToolError, UsageError
+from tao2serve.loadtest.assignment import Assignment
+from tao2serve.loadtest.locust_process import ended, require_locust, start_locust, tail
+from tao2serve.loadtest.machine import MachineSample, describe_machine, sample_machine
+from tao2serve.loadtest.plan import LoadPlan, LoadProgress, Workers, digest_of, images_within, make_directory
+from tao2serve.loadtest.probe import probe
+from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
-from tao2serve.loadtest.summary import CpuSample, summarise
-from tao2serve.values import IMAGE_MEDIA_TYPES
+from tao2serve.loadtest.servers import watched_servers
+from tao2serve.loadtest.summary import summarise
+from tao2serve.loadtest.worker import worker_options
 
 __all__ = ["run_load_test"]
 
-_INSTALL = "pip install 'tao2serve[loadtest]'"
 _POLL_S = 0.25
 _PROGRESS_EVERY_S = 1.0
 _START_LIMIT_S = 60.0  # to import locust and to spawn users, on a slow and busy machine
-_END_LIMIT_S = 30.0  # to write the records
-_STOP_WAIT_S = 2.0
+_END_LIMIT_S = 30.0  # to gather and write the records
 
 OnProgress = Callable[[LoadProgress], None]
 
 
 def run_load_test(
-    plan: LoadPlan, *, directory: Path | None = None, on_progress: OnProgress | None = None
+    plan: LoadPlan,
+    *,
+    directory: Path | None = None,
+    on_progress: OnProgress | None = None,
+    workers: Workers | None = None,
 ) -> LoadResult:
-    """Run a closed-loop load test to its end and return what it found; no process is left behind.
+    """Run a load test to its end and return what it found; no process is left behind.
 
+    The load comes from `plan.processes` processes on this machine, or instead of them from `workers` that join.
     Locust's log stays in `directory` as locust.log; without one it is kept only if locust failed.
     `on_progress` is called about once per second. Raises InputError (no images), ServiceError (a probe
-    request got no 200, before any load), ToolError (locust is missing, failed or ran over its time).
+    request got no 200, before any load), ToolError (locust is missing, failed or ran over its time; a process
+    that generated load was lost, or not all of its records arrived), UsageError (both kinds of processes).
     """
-    if importlib.util.find_spec("locust") is None:
-        raise ToolError("locust", "is not installed", hint=_INSTALL)
+    require_locust()
+    if workers and plan.processes > 1:
+        raise UsageError("processes", "and workers that join exclude each other", hint="start them as workers too")
     images = images_within(plan.images)
-    _probe(plan, images[0])
+    sent = probe(plan.targets, images, timeout_s=plan.timeout_s)
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-loadtest-"))
     keep = False
     try:
@@ -62,129 +70,103 @@ def run_load_test(
             make_directory(directory)
         log = (directory or scratch).resolve() / "locust.log"
         try:
-            return _run(plan, images, scratch=scratch, log=log, on_progress=on_progress)
+            result = _run(plan, images, workers, scratch=scratch, log=log, on_progress=on_progress)
+            said = {f"sent to {label}": note for label, note in sent.items()}
+            return replace(result, environment={**result.environment, **said})
         except ToolError as error:
             keep = directory is None and error.log is not None
             raise
     finally:
         if keep:
-            for path in (scratch / "run.json", scratch / "records.jsonl"):
-                path.unlink(missing_ok=True)
+            for path in scratch.iterdir():
+                if path != log:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         else:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _probe(plan: LoadPlan, image: Path) -> None:
-    """Send one request, because load on an endpoint that does not answer measures nothing.
-
-    A server error is asked again twice: an endpoint that fails now and then can be measured.
-    """
-    for pause_s in (0.5, 0.5, 0.0):
-        status, text = _post(plan, image)
-        if status < 500:
-            break
-        time.sleep(pause_s)
-    if status == 422:
-        raise InputError(
-            str(image), f"was refused by {plan.url}", evidence=" ".join(text.split())[:300], hint="give other pictures"
-        )
-    if status != 200:
-        raise ServiceError(
-            plan.url,
-            f"answered {status} to a probe request with {image.name}",
-            evidence=" ".join(text.split())[:300],
-            hint="`tao2serve predict` shows the whole answer",
-        )
-
-
-def _post(plan: LoadPlan, image: Path) -> tuple[int, str]:
-    """Return status and text of the answer to one image."""
-    import httpx
-
-    headers = {"Content-Type": IMAGE_MEDIA_TYPES[image.suffix.lower()]}
-    try:
-        # trust_env: locust asks no proxy either
-        response = httpx.post(
-            plan.url, content=image.read_bytes(), headers=headers, timeout=plan.timeout_s, trust_env=False
-        )
-    except httpx.HTTPError as error:
-        evidence = f"{type(error).__name__}: {error}"
-        hint = "is the inference service up, and is this its URL?"
-        raise ServiceError(plan.url, "does not answer", evidence=evidence, hint=hint) from error
-    except OSError as error:
-        raise InputError(str(image), "cannot be read", evidence=str(error)) from error
-    return response.status_code, response.text
 
 
 def _run(
     plan: LoadPlan,
     images: tuple[Path, ...],
+    workers: Workers | None,
     *,
     scratch: Path,
     log: Path,
     on_progress: OnProgress | None,
 ) -> LoadResult:
-    records = scratch / "records.jsonl"
-    with _progress_pipe() as (reader, writer):
-        run_file = scratch / "run.json"
+    records, run_file = scratch / "records.jsonl", scratch / "run.json"
+    count = workers.count if workers else plan.processes if plan.processes > 1 else 0
+    workers_wait_s = workers.wait_s if workers else _START_LIMIT_S
+    assignment = Assignment.of(plan, processes=max(count, 1))
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(watched_servers(plan))
+        reader, writer = stack.enter_context(_progress_pipe())
         run = {
-            "url": plan.url,
+            "assignment": assignment.to_dict(),
             "images": [str(image.resolve()) for image in images],
-            "users": _users(plan),
-            "warmup_s": plan.warmup_s,
-            "run_time_s": plan.run_time_s,
-            "timeout_s": plan.timeout_s,
             "records": str(records),
             "progress_fd": writer,
+            "workers": count,
+            "workers_wait_s": workers_wait_s,
         }
         run_file.write_text(json.dumps(run), encoding="utf-8")
-        with log.open("wb") as log_stream:
-            process = subprocess.Popen(
-                _command(plan),
-                stdin=subprocess.DEVNULL,
-                stdout=log_stream,
-                stderr=subprocess.STDOUT,
-                cwd=scratch,  # locust reads locust.conf and pyproject.toml of the directory it runs in
-                env=_environment(run_file),
-                pass_fds=(writer,),
-                start_new_session=True,
-            )
-        with _ended(process):
-            os.close(writer)
-            cpu = _watch(process, reader, plan, log=log, on_progress=on_progress)
-            code = process.wait(timeout=_END_LIMIT_S)
+        log_stream = stack.enter_context(log.open("wb"))
+        process = start_locust(
+            [*_options(plan, assignment), *(_master_options(workers, count) if count else [])],
+            folder=scratch,
+            variables={RUN_FILE_VARIABLE: str(run_file)},
+            log=log_stream,
+            pass_fds=(writer,),
+        )
+        stack.enter_context(ended(process))
+        os.close(writer)
+        course = _Course(plan=plan, process=process, log=log, on_progress=on_progress)
+        if count and workers is None:
+            course.on_port = lambda port: _start_workers(stack, course, port, folder=scratch, log=log_stream)
+        limit_s = workers_wait_s + plan.warmup_s + plan.run_time_s + plan.timeout_s + 2 * _END_LIMIT_S
+        course.watch(reader, limit_s=limit_s)
+        code = process.wait(timeout=_END_LIMIT_S)
     if code != 0 or not records.exists():
-        raise ToolError("locust", f"ended early with exit code {code}", evidence=_tail(log), log=log)
-    environment = {**describe_machine(), "tao2serve": tao2serve.__version__, "images": str(len(images))}
-    return summarise(plan, read_records(records), cpu=cpu, environment=environment, log=log)
+        raise ToolError("locust", f"ended early with exit code {code}", evidence=tail(log), log=log)
+    recorded = read_records(records)
+    environment = {
+        **describe_machine(),
+        "tao2serve": tao2serve.__version__,
+        "images": str(len(images)),
+        "images_digest": digest_of(images),
+        "load_generators": str(max(count, 1)),
+    }
+    return summarise(
+        plan, recorded, cpu=recorded.samples, machine=course.machine, environment=environment, log=log,
+        server=servers.during(recorded),
+    )  # fmt: skip
 
 
-def _users(plan: LoadPlan) -> int:
-    return plan.shape.users if isinstance(plan.shape, ClosedLoop) else 1
-
-
-def _command(plan: LoadPlan) -> list[str]:
+def _options(plan: LoadPlan, assignment: Assignment) -> list[str]:
     # No --run-time: locust counts it from before the users are there. The locustfile ends the test itself.
+    host = plan.url if "://" in plan.url else f"http://{plan.url}"
     return [
-        *(sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))),
-        *("--headless", "--only-summary", "--host", plan.url),
-        *("--users", str(_users(plan)), "--spawn-rate", str(_users(plan))),
+        *("--headless", "--only-summary", "--host", host),
+        *("--users", str(assignment.users), "--spawn-rate", str(assignment.users)),
         *("--exit-code-on-error", "0"),
     ]
 
 
-def _environment(run_file: Path) -> dict[str, str]:
-    """Return the environment of the process: ours, without options for locust, with this very package."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    package_root = str(Path(tao2serve.__file__).resolve().parent.parent)
-    inherited = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    search = [package_root, *(str(Path(entry).resolve()) for entry in inherited)]
-    return {
-        **environment,
-        "PYTHONPATH": os.pathsep.join(search),
-        "PYTHONSAFEPATH": "1",  # the working directory is no place to import from
-        RUN_FILE_VARIABLE: str(run_file),
-    }
+def _master_options(workers: Workers | None, count: int) -> list[str]:
+    # port 0: any free one, which the master says once it has it
+    host, port = (workers.host, workers.port) if workers else ("127.0.0.1", 0)
+    return [
+        *("--master", "--master-bind-host", host, "--master-bind-port", str(port)),
+        *("--expect-workers", str(count)),
+    ]
+
+
+def _start_workers(stack: contextlib.ExitStack, course: _Course, port: int, *, folder: Path, log: IO[bytes]) -> None:
+    for _ in range(course.plan.processes):
+        worker = start_locust(
+            worker_options("127.0.0.1", port), folder=folder, variables={WORKER_VARIABLE: str(os.getpid())}, log=log
+        )
+        course.workers.append(stack.enter_context(ended(worker)))
 
 
 @contextlib.contextmanager
@@ -198,40 +180,59 @@ def _progress_pipe() -> Iterator[tuple[int, int]]:
             os.close(writer)
 
 
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave no process behind, by its id, whatever ended the block."""
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(timeout=_STOP_WAIT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 @dataclass(slots=True, kw_only=True)
-class _ProgressReader:
-    """Turns the lines of the pipe into calls of `on_progress`, about one per second."""
+class _Course:
+    """A running test: passes on its progress, about once per second, and looks after its processes."""
 
     plan: LoadPlan
+    process: subprocess.Popen[bytes]
+    log: Path
     on_progress: OnProgress | None
-    unread: bytes = b""
-    told_at_s: float = field(default=-math.inf)
+    on_port: Callable[[int], None] | None = None
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    machine: list[MachineSample] = field(default_factory=list)
+    _unread: bytes = b""
+    _told_at_s: float = -math.inf
 
-    def feed(self, chunk: bytes) -> None:
-        *lines, self.unread = (self.unread + chunk).split(b"\n")
+    def watch(self, reader: int, *, limit_s: float) -> None:
+        """Return when the process has closed its end of the pipe; raises ToolError if the test cannot go on."""
+        deadline_s = time.monotonic() + limit_s
+        while True:
+            ready, _, _ = select.select([reader], [], [], _POLL_S)
+            if ready:
+                chunk = os.read(reader, 65536)
+                if not chunk:
+                    return
+                *lines, self._unread = (self._unread + chunk).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+            self.machine.append(sample_machine())
+            self._look_after_workers()
+            if time.monotonic() > deadline_s:
+                fact = f"did not end within {limit_s:.0f} s and was stopped"
+                raise ToolError("locust", fact, evidence=tail(self.log), log=self.log)
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if "failed" in told:
+            raise ToolError("load test", told["failed"], evidence=tail(self.log), log=self.log)
+        if "port" in told:
+            if self.on_port is not None:
+                self.on_port(int(told["port"]))
+            return
         now_s = time.monotonic()
-        if lines and self.on_progress is not None and now_s - self.told_at_s >= _PROGRESS_EVERY_S * 0.9:
-            self.told_at_s = now_s
-            self.on_progress(_progress(self.plan, lines[-1]))
+        if self.on_progress is not None and now_s - self._told_at_s >= _PROGRESS_EVERY_S * 0.9:
+            self._told_at_s = now_s
+            self.on_progress(_progress(self.plan, told))
+
+    def _look_after_workers(self) -> None:
+        """A worker that ends before the master told it to, with 0, was killed or failed."""
+        for number, worker in enumerate(self.workers):
+            if worker.poll():
+                fact = f"process {number} of {len(self.workers)} ended early with exit code {worker.returncode}"
+                raise ToolError("load generator", fact, evidence=tail(self.log), log=self.log)
 
 
-def _progress(plan: LoadPlan, line: bytes) -> LoadProgress:
-    told = json.loads(line)
+def _progress(plan: LoadPlan, told: dict[str, Any]) -> LoadProgress:
     now_s, start_s, end_s = float(told["now_s"]), float(told["window_start_s"]), float(told["window_end_s"])
     total_s = plan.warmup_s + plan.run_time_s
     if not end_s:
@@ -246,41 +247,3 @@ def _progress(plan: LoadPlan, line: bytes) -> LoadProgress:
         requests=int(told["requests"]),
         failures=int(told["failures"]),
     )
-
-
-def _watch(
-    process: subprocess.Popen[bytes],
-    reader: int,
-    plan: LoadPlan,
-    *,
-    log: Path,
-    on_progress: OnProgress | None,
-) -> list[CpuSample]:
-    """Pass on progress and sample the CPU of the process until it closes its end of the pipe."""
-    import psutil
-
-    limit_s = _START_LIMIT_S + plan.warmup_s + plan.run_time_s + plan.timeout_s + _END_LIMIT_S
-    deadline_s = time.monotonic() + limit_s
-    progress = _ProgressReader(plan=plan, on_progress=on_progress)
-    watched = psutil.Process(process.pid)
-    cpu: list[CpuSample] = []
-    while True:
-        ready, _, _ = select.select([reader], [], [], _POLL_S)
-        if ready:
-            chunk = os.read(reader, 65536)
-            if not chunk:
-                return cpu
-            progress.feed(chunk)
-        with contextlib.suppress(psutil.Error):
-            used = watched.cpu_times()
-            cpu.append(CpuSample(at_s=time.monotonic(), used_s=used.user + used.system))
-        if time.monotonic() > deadline_s:
-            fact = f"did not end within {limit_s:.0f} s and was stopped"
-            raise ToolError("locust", fact, evidence=_tail(log), log=log)
-
-
-def _tail(log: Path, lines: int = 5) -> str:
-    try:
-        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""

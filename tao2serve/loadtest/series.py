@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tao2serve.loadtest.gates import Gate, Verdict
+from tao2serve.errors import UsageError
+from tao2serve.loadtest.gates import Gate, Verdict, evaluate, passed
 from tao2serve.loadtest.result import LoadResult
 
-__all__ = ["HighestRate", "LoadSeries", "SeriesRun"]
+__all__ = ["HighestRate", "LoadSeries", "SeriesRun", "judged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +32,65 @@ class HighestRate:
     holds_rps: float | None
     fails_rps: float | None
     confidence: str
+    confirmed: bool = False  # `holds_rps` held in two runs or more, and in most of its runs
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "gates": [gate.text for gate in self.gates],
+            "holds_rps": self.holds_rps,
+            "fails_rps": self.fails_rps,
+            "confirmed": self.confirmed,
+            "confidence": self.confidence,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSeries:
-    """Runs in the order in which they were made."""
+    """Runs in the order in which they were made, at least one.
+
+    A search passes if some rate holds the gates. A sweep passes if every load of it does: who names a load means it.
+    """
 
     runs: tuple[SeriesRun, ...]
     highest: HighestRate | None = None  # of a search
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UsageError("load test", "has no load", hint="--sweep 1,2,4")
+
+    @property
+    def passed(self) -> bool:
+        if self.highest is not None:
+            return self.highest.holds_rps is not None
+        return all(run.passed for run in self.runs)
+
+    @property
+    def decisive(self) -> int:
+        """The index of the run that stands for the series.
+
+        Of a search the last one that held the highest rate, or if none holds, the last at the lowest rate. Of a
+        sweep the first that does not pass, else the one with the highest throughput.
+        """
+        if self.highest is not None:
+            return _decisive_of_search(self.runs, self.highest.holds_rps)
+        for index, run in enumerate(self.runs):
+            if not run.passed:
+                return index
+        return max(range(len(self.runs)), key=lambda index: self.runs[index].result.throughput_rps)
+
+
+def _decisive_of_search(runs: Sequence[SeriesRun], holds_rps: float | None) -> int:
+    rates = [_rate(run) for run in runs]
+    if holds_rps is None:
+        return max(index for index, rate in enumerate(rates) if rate == min(rates))
+    return max(index for index, rate in enumerate(rates) if rate == holds_rps and runs[index].passed)
+
+
+def _rate(run: SeriesRun) -> float:
+    return float(getattr(run.result.plan.shape, "rate_rps", 0.0))
+
+
+def judged(result: LoadResult, gates: Sequence[Gate]) -> SeriesRun:
+    """Hold the gates against a result."""
+    verdicts = evaluate(result, gates)
+    return SeriesRun(result=result, verdicts=verdicts, passed=passed(result, verdicts))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tao2serve.loadtest.machine import MachineSample
 from tao2serve.loadtest.plan import LoadPlan
-from tao2serve.loadtest.records import RequestRecord, RunRecords
+from tao2serve.loadtest.records import CpuSample, RequestRecord, RunRecords
 from tao2serve.loadtest.result import (
-    ClientLoad,
     ErrorKind,
     LatencySummary,
     LoadResult,
@@ -21,21 +19,13 @@ from tao2serve.loadtest.result import (
     StageTiming,
     WarmupSummary,
 )
+from tao2serve.loadtest.saturation import client_load
+from tao2serve.loadtest.servers import ServerSide
 
 __all__ = ["OUTSIDE", "CpuSample", "percentile", "summarise"]
 
-# A process of gevent runs on one core; beyond this part of it, requests wait for the client.
-_SATURATED_CPU_RATIO = 0.9
 _ERRORS_SHOWN = 20
 OUTSIDE = "outside"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CpuSample:
-    """CPU seconds that the locust process had used at a moment of the monotonic clock."""
-
-    at_s: float
-    used_s: float
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:
@@ -55,7 +45,9 @@ def summarise(
     *,
     cpu: Sequence[CpuSample],
     environment: Mapping[str, str],
+    machine: Sequence[MachineSample] = (),
     log: Path | None = None,
+    server: ServerSide | None = None,
 ) -> LoadResult:
     """Return the result of a run; see LoadResult for what each number counts."""
     measured = [record for record in run.requests if 0 <= record.start_s < run.run_time_s]
@@ -72,14 +64,15 @@ def summarise(
         latency_ms=_latency(measured, latency),
         service_ms=_latency(measured, _service_ms),
         warmup=WarmupSummary(requests=len(warmup), failures=_failures(warmup), latency_ms=_latency(warmup, latency)),
-        client=_client(run, measured, cpu),
+        client=client_load(plan, run, measured, cpu=cpu, machine=machine),
         errors=_errors(measured),
         stages=_stages(measured),
         interval_s=interval_s,
-        series=_series(run, interval_s),
+        series=_series(run, interval_s, latency),
         environment={"locust": run.locust, "python": run.python, **environment},
         records=tuple(sorted(run.requests, key=lambda record: record.start_s)),
         log=log,
+        server=server,
     )
 
 
@@ -107,28 +100,6 @@ def _latency(records: Iterable[RequestRecord], latency: Callable[[RequestRecord]
         max=ascending[-1],
         mean=math.fsum(ascending) / len(ascending),
     )
-
-
-def _client(run: RunRecords, measured: Sequence[RequestRecord], cpu: Sequence[CpuSample]) -> ClientLoad:
-    """Call the client saturated if it used 90 % of a core or more for most of the run time."""
-    lags = sorted((record.start_s - record.intended_s) * 1000 for record in measured)
-    lag_p99_ms = percentile(lags, 99) if lags else None
-    end_s = run.window_start_s + run.run_time_s
-    inside = [sample for sample in cpu if run.window_start_s <= sample.at_s <= end_s]
-    if len(inside) < 2:
-        return ClientLoad(saturated=False, reason="", cpu_ratio=None, start_lag_p99_ms=lag_p99_ms)
-    steps = [(after.at_s - before.at_s, after.used_s - before.used_s) for before, after in itertools.pairwise(inside)]
-    total_s = math.fsum(wall for wall, _ in steps)
-    busy_s = math.fsum(wall for wall, used in steps if used >= _SATURATED_CPU_RATIO * wall)
-    saturated = busy_s > total_s / 2
-    reason = (
-        f"the load generator used {_SATURATED_CPU_RATIO:.0%} of a core or more during "
-        f"{busy_s / total_s:.0%} of the run time: latency and throughput are its own, not the endpoint's"
-        if saturated
-        else ""
-    )
-    ratio = (inside[-1].used_s - inside[0].used_s) / total_s
-    return ClientLoad(saturated=saturated, reason=reason, cpu_ratio=round(ratio, 3), start_lag_p99_ms=lag_p99_ms)
 
 
 def _errors(records: Iterable[RequestRecord]) -> tuple[ErrorKind, ...]:
@@ -167,7 +138,7 @@ def _stage(stage: str, ascending: Sequence[float]) -> StageTiming:
     )
 
 
-def _series(run: RunRecords, interval_s: float) -> tuple[SeriesPoint, ...]:
+def _series(run: RunRecords, interval_s: float, latency: Callable[[RequestRecord], float]) -> tuple[SeriesPoint, ...]:
     """Return the intervals from the first request to the end of the run time, empty ones included."""
     bins: dict[int, list[RequestRecord]] = {}
     for record in run.requests:
@@ -175,13 +146,15 @@ def _series(run: RunRecords, interval_s: float) -> tuple[SeriesPoint, ...]:
             bins.setdefault(math.floor(record.end_s / interval_s), []).append(record)
     first = math.floor(min((record.end_s for record in run.requests), default=0.0) / interval_s)
     return tuple(
-        _point(index * interval_s, bins.get(index, ()), min(interval_s, run.run_time_s - index * interval_s))
+        _point(index * interval_s, bins.get(index, ()), min(interval_s, run.run_time_s - index * interval_s), latency)
         for index in range(min(first, 0), math.ceil(run.run_time_s / interval_s))
     )
 
 
-def _point(start_s: float, records: Sequence[RequestRecord], width_s: float) -> SeriesPoint:
-    ascending = sorted(record.latency_ms for record in records if record.ok)
+def _point(
+    start_s: float, records: Sequence[RequestRecord], width_s: float, latency: Callable[[RequestRecord], float]
+) -> SeriesPoint:
+    ascending = sorted(latency(record) for record in records if record.ok)
     return SeriesPoint(
         start_s=start_s,
         throughput_rps=round(len(ascending) / width_s, 3),

@@ -3,7 +3,8 @@
     slow_server.py CONFIG SEEN
 
 CONFIG is JSON: `delay_ms` for each answer, `slow_first` requests that take `slow_ms` instead, `fail_every`
-Nth request that gets 503, `fail_from` the number from which all do, `hang_every` Nth that gets no answer. It
+Nth request that gets 503, `fail_from` the number from which all do, `hang_every` Nth that gets no answer,
+`stall_at` the number of the request at which the whole process stops for `stall_ms`. It
 prints its port, and on SIGTERM writes SEEN: one line `milliseconds status` per request that it answered.
 """
 
@@ -42,6 +43,8 @@ async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
     await reader.readexactly(int(fields[b"content-length"]))
     number, arrivals = arrivals, arrivals + 1
+    if number == CONFIG.get("stall_at"):
+        time.sleep(CONFIG["stall_ms"] / 1000)
     if number and number % CONFIG.get("hang_every", 10**9) == 0:
         await asyncio.sleep(3600)
     slow = number < CONFIG.get("slow_first", 0)

@@ -115,7 +115,10 @@ def test_an_id_that_does_not_exist_exits_3(sandbox: CommandLine) -> None:
 
 
 def test_loadtest_measures_and_judges(sandbox: CommandLine, deployed: dict[str, Any], tmp_path: Path) -> None:
-    """A gate within reach passes, one out of reach exits 8 with the normal document; the report is there."""
+    """A gate within reach passes, one out of reach exits 8 with the normal document; the report is there.
+
+    On a machine that is too busy to generate the load no gate passes, and the document says why.
+    """
     arguments = ("street", "--images", PICTURE.parent, "--run-time", "3s", "--warmup", "1s", "--users", "2")
     outcome = sandbox.tao2serve(
         "loadtest", *arguments, "--slo", "p99=1ms", "--slo", "failure-ratio=0", "-o", tmp_path, "--json"
@@ -123,11 +126,16 @@ def test_loadtest_measures_and_judges(sandbox: CommandLine, deployed: dict[str, 
     document = outcome.document
     assert outcome.code == 8
     assert document["passed"] is False
-    assert [verdict["passed"] for verdict in document["slo"]] == [False, True]
+    missed, reached = document["slo"]
+    assert (missed["passed"], missed["missed_by"]["absolute"] > 0) == (False, True)
+    assert (reached["passed"], reached["missed_by"]) == (not document["client"]["saturated"], None)
+    assert any(reason.startswith("p99=1ms was missed by") for reason in document["reasons"])
     assert document["requests"] > 10
     assert document["failures"] == 0
     assert document["latency_ms"]["p50"] <= document["latency_ms"]["p99"] <= document["latency_ms"]["max"]
     assert "<html" in Path(document["report"]).read_text(encoding="utf-8")
+    assert document["reported_to"] == deployed["deployment_task_id"]
+    assert document["environment"]["precision"] == "fp32"
 
 
 def test_a_second_version_takes_over_the_alias(sandbox: CommandLine, deployed: dict[str, Any]) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import random
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
+from loadtest_servers import noise_images, slow_server
 
 import tao2serve
 from tao2serve.errors import ServiceError
@@ -25,45 +21,12 @@ from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadProgress, LoadResult, T
 
 pytestmark = pytest.mark.integration
 
-SERVER = Path(__file__).with_name("slow_server.py")
 ROOT = Path(tao2serve.__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    url: str
-    process: subprocess.Popen[str]
-    seen: Path
-
-    def stop(self) -> list[tuple[float, int]]:
-        """End the server and return milliseconds and status of each request it answered."""
-        self.process.terminate()
-        self.process.wait(timeout=10)
-        rows = (line.split() for line in self.seen.read_text(encoding="utf-8").splitlines())
-        return [(float(duration), int(status)) for duration, status in rows]
-
-
-@contextlib.contextmanager
-def slow_server(folder: Path, **config: int) -> Iterator[Server]:
-    seen = folder / "seen"
-    command = [sys.executable, str(SERVER), json.dumps(config), str(seen)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = f"http://127.0.0.1:{process.stdout.readline().strip()}/serve/people/4"
-        try:
-            yield Server(url=url, process=process, seen=seen)
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small one and one of 300 KB, noise so that they keep their size."""
-    folder = tmp_path_factory.mktemp("images")
-    noise = random.Random(7).randbytes
-    for name, width in (("a.jpg", 200), ("b.png", 320)):
-        Image.frombytes("RGB", (width, width), noise(width * width * 3)).save(folder / name)
-    return folder
+    return noise_images(tmp_path_factory.mktemp("images"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

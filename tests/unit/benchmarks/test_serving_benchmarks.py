@@ -16,7 +16,6 @@ import stock_path
 from answers import alike
 from detectors import light_detector, sample_detector
 from PIL import Image
-from triton_statistics import between
 
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.execution import open_model
@@ -94,22 +93,6 @@ def test_other_boxes_are_not_alike() -> None:
     assert not are([first, second], [first, moved], 0.01)
     assert not are([first, second], [first], 1.0)
     assert not are([first], [{**first, "label": "blue"}], 1.0)
-
-
-def test_tritons_counters_become_means_of_what_was_between() -> None:
-    """Only what was counted in between, per request; a model that was not asked is left out."""
-    stages = ("queue", "compute_input", "compute_infer", "compute_output", "success")
-    zero = {"inferences": 10, "executions": 10} | {
-        f"{stage}_{kind}": 10 for stage in stages for kind in ("ns", "count")
-    }
-    grown = {"inferences": 18, "executions": 14}
-    grown |= {f"{stage}_count": 18 for stage in stages} | {f"{stage}_ns": 10 + 8_000_000 for stage in stages}
-    grown["compute_infer_ns"] = 10 + 40_000_000
-    found = between({"light_1": zero, "light_1_x": zero}, {"light_1": grown, "light_1_x": zero})
-    assert set(found) == {"light_1"}
-    assert (found["light_1"].requests, found["light_1"].batch_size) == (8, 2.0)
-    assert found["light_1"].infer_ms == pytest.approx(5.0)
-    assert found["light_1"].queue_ms == pytest.approx(1.0)
 
 
 def test_profiles_count_what_is_busy_by_its_innermost_known_place() -> None:

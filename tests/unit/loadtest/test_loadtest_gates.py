@@ -10,7 +10,8 @@ from loadtest_samples import record, result
 
 from tao2serve.errors import UsageError
 from tao2serve.loadtest import Gate, document, evaluate, parse_gate, passed
-from tao2serve.loadtest.gates import FAILURE_LIMIT
+from tao2serve.loadtest.gates import FAILURE_LIMIT, reasons
+from tao2serve.loadtest.summary import CpuSample
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,68 @@ def test_the_document_has_the_members_others_rely_on() -> None:
     assert {"p50", "p90", "p95", "p99", "max"} <= set(told["latency_ms"])
     assert told["client"]["saturated"] is False
     assert told["slo"] == [
-        {"gate": "p99=50ms", "metric": "p99", "limit": 50.0, "unit": "ms", "observed": 80.0, "passed": False}
+        {
+            "gate": "p99=50ms",
+            "metric": "p99",
+            "limit": 50.0,
+            "unit": "ms",
+            "observed": 80.0,
+            "passed": False,
+            "missed_by": {"absolute": 30.0, "percent": 60.0, "text": "30 ms (60 %)"},
+            "reason": "missed by 30 ms (60 %)",
+            "beyond": 3,
+            "bursts": 1,
+            "confidence": 0.0003,
+        }
     ]
+    assert told["reasons"][0] == "p99=50ms was missed by 30 ms (60 %)"
     assert (told["requests"], told["failures"], told["passed"], told["report"]) == (9, 1, False, "r")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("p50=32ms", "8 ms (25 %)"),
+        ("max=20ms", "60 ms (300 %)"),
+        ("p90=79ms", "1 ms (1.27 %)"),
+        ("throughput=1rps", "0.2 rps (20 %)"),
+        ("failure-ratio=0", "11.1 percentage points"),
+        ("failure-ratio=10%", "1.11 percentage points (11.1 %)"),
+    ],
+)
+def test_a_miss_says_by_how_much(text: str, words: str) -> None:
+    """In the gate's own unit and in percent of the limit; of a limit of 0 there is no percentage."""
+    verdict = evaluate(result(RECORDS), [parse_gate(text)])[0]
+    assert verdict.missed_by is not None
+    assert verdict.missed_by.text == words
+    assert verdict.missed_by.absolute > 0
+
+
+def test_what_is_reached_is_missed_by_nothing() -> None:
+    """Neither a miss nor a reason."""
+    verdict = evaluate(result(RECORDS), [parse_gate("p90=80ms")])[0]
+    assert (verdict.passed, verdict.missed_by, verdict.reason) == (True, None, "")
+
+
+def test_a_saturated_load_generator_passes_no_gate() -> None:
+    """Its numbers are its own, also good ones; the reason is said at the gate and for the whole test."""
+    busy = [CpuSample(at_s=100.0 + second, used_s=0.99 * second) for second in range(10)]
+    found = result([record(second, 10) for second in range(9)], cpu=busy)
+    assert found.client.saturated
+    verdicts = evaluate(found, [parse_gate("p99=1s"), parse_gate("failure-ratio=0")])
+    assert [verdict.passed for verdict in verdicts] == [False, False]
+    assert all("load generator" in verdict.reason and verdict.missed_by is None for verdict in verdicts)
+    assert found.client.reason in reasons(found, verdicts)
+    assert not passed(found, verdicts)
+    assert not passed(found, ())
+
+
+def test_a_percentile_says_how_sure_it_is() -> None:
+    """300 requests without one beyond the limit make 95 % of p99; of those beyond it only successful ones count."""
+    many = [record(index / 40, 10) for index in range(300)]
+    verdict = evaluate(result(many), [parse_gate("p99=20ms")])[0]
+    assert verdict.beyond == 0
+    assert verdict.confidence == pytest.approx(1 - 0.99**300)
+    verdict = evaluate(result([*many, record(9, 50), record(9, 90, error="timeout")]), [parse_gate("p99=20ms")])[0]
+    assert verdict.beyond == 1
+    assert evaluate(result(many), [parse_gate("max=20ms")])[0].confidence is None

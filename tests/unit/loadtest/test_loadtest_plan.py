@@ -17,7 +17,7 @@ import tao2serve.loadtest
 from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.loadtest import ClosedLoop, LoadPlan, OpenLoop, Target, images_within, run_load_test
 from tao2serve.loadtest.machine import describe_machine
-from tao2serve.loadtest.records import read_records, write_records
+from tao2serve.loadtest.records import read_records, request_row, write_records
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,9 @@ HEADER = {
     "run_time_s": 10.0,
     "locust": "2.47.0",
     "python": "3.11.7",
+    "requests": 1,
+    "capped": 0,
+    "open_limit": 0,
 }
 
 
@@ -98,11 +101,19 @@ def test_records_survive_the_file(tmp_path: Path) -> None:
         record(-0.5, 12.3456, timing_ms={"total": 9.5}),
         record(1.25, 3.0, error="HTTP 422", detail='not an "image"\n größer'),
     ]
-    write_records(tmp_path / "records", HEADER, records)
+    write_records(tmp_path / "records", {**HEADER, "requests": 2}, map(request_row, records))
     assert read_records(tmp_path / "records") == run(records)
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", '{"format":2}\n', "[1]\n"])
+def test_fewer_rows_than_were_counted_are_a_tool_error(tmp_path: Path) -> None:
+    """A row that got lost on its way is noticed."""
+    write_records(tmp_path / "records", {**HEADER, "requests": 2}, [request_row(record(1, 2))])
+    with pytest.raises(ToolError, match="no complete records") as caught:
+        read_records(tmp_path / "records")
+    assert "1 of 2 requests" in caught.value.evidence
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", '{"format":3}\n', "[1]\n"])
 def test_incomplete_records_are_a_tool_error(tmp_path: Path, text: str) -> None:
     """A file that locust did not finish is never read as a short test."""
     (tmp_path / "records").write_text(text, encoding="utf-8")
@@ -112,7 +123,7 @@ def test_incomplete_records_are_a_tool_error(tmp_path: Path, text: str) -> None:
 
 def test_a_cut_off_row_is_a_tool_error(tmp_path: Path) -> None:
     """Half a row at the end means half a test."""
-    write_records(tmp_path / "records", HEADER, [record(1, 2)])
+    write_records(tmp_path / "records", HEADER, [request_row(record(1, 2))])
     text = (tmp_path / "records").read_text(encoding="utf-8")
     (tmp_path / "records").write_text(text[:-10], encoding="utf-8")
     with pytest.raises(ToolError):

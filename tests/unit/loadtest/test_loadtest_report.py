@@ -42,10 +42,13 @@ def test_three_files_lie_together(written: Path) -> None:
     ]
     told = json.loads((written.parent / "result.json").read_text(encoding="utf-8"))
     assert (told["report"], told["passed"]) == (str(written), False)
+    assert told["slo"][1]["missed_by"]["text"] == "964 rps (96.4 %)"
     rows = list(csv.DictReader((written.parent / "requests.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 401
     assert sum(row["phase"] == "run" for row in rows) == told["requests"]
     assert float(rows[0]["server_infer_ms"]) == 5
+    assert {row["target"] for row in rows} == {"/serve/people/4"}
+    assert all(float(row["response_ms"]) == float(row["latency_ms"]) for row in rows)
 
 
 def own_part(page: str) -> str:
@@ -68,6 +71,7 @@ def test_the_page_says_what_was_measured(written: Path) -> None:
     for text in (
         "people/4",
         "gates missed",
+        "964 rps (96.4 %)",
         "Latency and throughput over time",
         "Distribution of latency",
         "Latency by percentile",

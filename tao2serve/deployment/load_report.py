@@ -1,0 +1,120 @@
+"""Load tests on the ClearML task of the deployment that they tested: figures, numbers, report and JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tao2serve.deployment.candidate import DOCUMENT
+from tao2serve.deployment.reuse import DEPLOY
+from tao2serve.loadtest import Gate, LoadResult, figures
+from tao2serve.loadtest.series import LoadSeries
+from tao2serve.loadtest.series_figures import series_figures
+from tao2serve.registry.operations import OperationRecord, list_operations, read_records
+from tao2serve.registry.session import clearml, translated
+from tao2serve.serving.instances import read_state
+
+__all__ = ["Deployed", "find_deployment", "report_load", "show"]
+
+_FILES: Final = ("report.html", "result.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """The deployment behind an endpoint's version; `environment` is what a load test's report says of it."""
+
+    task_id: str
+    endpoint: str
+    version: int
+    environment: Mapping[str, str]
+
+
+def find_deployment(endpoint: str, version: int | None, *, service_id: str) -> Deployed | None:
+    """Return the deployment that made this version, without one that of the version which the alias routes to.
+
+    None if no deployment of ours made it, or if the alias routes to several: their load is that of none alone.
+    Raises ServiceError if ClearML does not answer.
+    """
+    if version is None:
+        weights = read_state(service_id).weights(endpoint)
+        if len(weights) != 1:
+            return None
+        (version,) = weights
+    record = _made(list_operations(service_id, endpoint=endpoint), version)
+    if record is None:
+        return None
+    document = read_records(record.task_id, DOCUMENT).get(DOCUMENT) or {}
+    return Deployed(
+        task_id=record.task_id, endpoint=endpoint, version=version,
+        environment={**_told(document), "deployment_task": record.task_id},
+    )  # fmt: skip
+
+
+def _made(records: Sequence[OperationRecord], version: int) -> OperationRecord | None:
+    """Return the newest deployment of the version that came to its end."""
+    return next(
+        (record for record in records if record.kind == DEPLOY and record.version == version and record.is_done), None
+    )
+
+
+def _told(document: Mapping[str, Any]) -> dict[str, str]:
+    source, artifact = document.get("source") or {}, document.get("artifact") or {}
+    told = {
+        "precision": artifact.get("precision"),
+        "placement": document.get("placement"),
+        "weights": source.get("weights"),
+        "trained_model": source.get("model_id"),
+    }
+    return {name: str(value) for name, value in told.items() if value}
+
+
+def report_load(
+    deployed: Deployed, load: LoadResult | LoadSeries, *, directory: Path, gates: Sequence[Gate] = ()
+) -> None:
+    """Add figures and numbers of a load test to its deployment's task, and the report's files as debug samples.
+
+    `directory` holds what `write_report` or `write_series_report` wrote. Several tests stay side by side, by when they
+    started; the task's single values are those of the last one. Its status stays as it is.
+    Raises ServiceError if ClearML does not take them.
+    """
+    sdk = clearml()
+    first = load if isinstance(load, LoadResult) else load.runs[0].result
+    moment = f"{first.started_at:%Y-%m-%d %H:%M:%S}"
+    with translated(f"ClearML task {deployed.task_id}", "did not take the load test"):
+        task = sdk.Task.get_task(task_id=deployed.task_id)
+        logger = task.get_logger()
+        show(logger, load, series=moment, gates=gates)
+        for name in _FILES:
+            # An ended task takes events, but no artifacts (tasks.add_or_update_artifacts: "Invalid task status", also
+            # with force), and one that is started again for it would be a running operation to all others.
+            logger.report_media(f"load test {name}", moment, iteration=0, local_path=directory / name)
+        task.flush(wait_for_uploads=True)
+
+
+def show(logger: Any, load: LoadResult | LoadSeries, *, series: str, gates: Sequence[Gate] = ()) -> None:
+    """Report the figures of the HTML page, and the headline numbers, through a task's logger."""
+    drawn = figures(load, gates=gates) if isinstance(load, LoadResult) else series_figures(load)
+    for figure in drawn:
+        logger.report_plotly(f"load test: {figure.layout.title.text}", series, figure, iteration=0)
+    for name, value in _numbers(load).items():
+        logger.report_single_value(f"load test {name}", value)
+
+
+def _numbers(load: LoadResult | LoadSeries) -> dict[str, float]:
+    """Return the single values: of a series those of the run that decides it, and the highest rate."""
+    if isinstance(load, LoadSeries):
+        numbers = _numbers(load.runs[load.decisive].result)
+        if load.highest is not None and load.highest.holds_rps is not None:
+            numbers["highest rate"] = load.highest.holds_rps
+        return numbers
+    latency_ms = load.latency_ms.to_dict() if load.latency_ms else {}
+    service_ms = load.service_ms.to_dict() if load.plan.is_open and load.service_ms else {}
+    return {
+        **{f"{name} ms": value for name, value in latency_ms.items()},
+        **{f"service time {name} ms": value for name, value in service_ms.items()},
+        "requests per second": load.throughput_rps,
+        **({} if load.failure_ratio is None else {"failure ratio": load.failure_ratio}),
+        "client saturated": float(load.client.saturated),
+    }

@@ -1,0 +1,242 @@
+"""The highest rate that holds an SLO: which rate to try next, and what may be claimed in the end.
+
+A p99 of some hundred requests is a matter of luck near the limit, so no rate is judged by one run of it alone:
+one that seems to hold has to hold again before it is the answer, one that seems to miss is tried again (unless the
+answers fell behind the requests, which is no luck), and two of three runs decide. Each run has a seed of its own: with
+one seed all would have the same arrivals but for their scale, and the same luck.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tao2serve.errors import UsageError
+from tao2serve.loadtest.confidence import confidence_in_bursts
+from tao2serve.loadtest.gates import Gate, shortfall
+from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
+from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
+from tao2serve.loadtest.sweep import OnRun, RunOnce
+
+__all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate", "require_gates"]
+
+WITHIN: Final = 0.05
+BUDGET_S: Final = 1800.0
+_GROWTH: Final = 2.0
+_DOUBLINGS: Final = 12  # up or down from the first rate, by a factor of 4,096
+_BEHIND: Final = 0.1  # of the requests, still open at the end: the service did not keep up
+_CHANCE: Final = 10  # so many may be open behind one slow answer
+_FIRST_LOOK_S: Final = 5.0
+_NO_TIME: Final = "The time for the search was over before it was done; give it more: --search-time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What the runs at one rate say."""
+
+    rate_rps: float
+    held: int
+    missed: int
+    fell_behind: bool = False  # in one of them the answers fell behind the requests
+
+    @property
+    def fails(self) -> bool:
+        return self.fell_behind or self.missed >= 2
+
+    @property
+    def holds(self) -> bool:
+        """For now; one run is enough to try a higher rate, not to be the answer."""
+        return not self.fails and self.held > self.missed
+
+    @property
+    def confirmed(self) -> bool:
+        return self.holds and self.held >= 2
+
+
+def next_rate(trials: Sequence[Trial], *, start_rps: float, within: float) -> float | None:
+    """Return the rate to try next, None when the answer is found: doubling, then bisection of the ratio.
+
+    The answer is found when the highest confirmed rate and the lowest that fails are within `within` of each other.
+    """
+    for trial in trials:
+        if not trial.holds and not trial.fails:
+            return trial.rate_rps
+    if not trials:
+        return start_rps
+    low, high = _bracket(trials)
+    if low is None:
+        lowest = min(trial.rate_rps for trial in trials)
+        return None if lowest < start_rps / _GROWTH**_DOUBLINGS else _rounded(lowest / _GROWTH)
+    if high is None:
+        if low.rate_rps < start_rps * _GROWTH**_DOUBLINGS:
+            return _rounded(low.rate_rps * _GROWTH)
+    elif high.rate_rps > low.rate_rps * (1 + within):
+        middle = _rounded(math.sqrt(low.rate_rps * high.rate_rps))
+        if low.rate_rps < middle < high.rate_rps:
+            return middle
+    return None if low.confirmed else low.rate_rps
+
+
+def _bracket(trials: Sequence[Trial]) -> tuple[Trial | None, Trial | None]:
+    """Return the highest trial that holds below all that fail, and the lowest that fails."""
+    high = min((trial for trial in trials if trial.fails), key=lambda trial: trial.rate_rps, default=None)
+    below = [trial for trial in trials if trial.holds and (high is None or trial.rate_rps < high.rate_rps)]
+    return max(below, key=lambda trial: trial.rate_rps, default=None), high
+
+
+def _rounded(rate_rps: float) -> float:
+    """Four digits, so that a rate can be said and typed."""
+    return float(f"{rate_rps:.4g}")
+
+
+def find_max(
+    plan: LoadPlan,
+    gates: Sequence[Gate],
+    *,
+    run: RunOnce,
+    start_rps: float | None = None,
+    arrivals: Arrivals = "poisson",
+    within: float = WITHIN,
+    budget_s: float = BUDGET_S,
+    on_run: OnRun | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> LoadSeries:
+    """Search the highest rate of an open loop at which a run of the plan passes all gates.
+
+    A rate holds only if the client was not saturated and the rate was really offered. Without `start_rps` a short
+    run of one user, which is not among those returned, says where to begin. No run begins that would probably end
+    after `budget_s`; the last ones go to confirming what was found. `on_run` is told of each run as soon as it has
+    ended. Raises UsageError for gates that make no sense of a rate, and what `run` raises.
+    """
+    require_gates(gates)
+    begun_s = clock()
+    first_rps = _first_rate(plan, run) if start_rps is None else start_rps
+    runs: list[SeriesRun] = []
+    in_time = True
+    while (rate_rps := next_rate(_trials(runs), start_rps=first_rps, within=within)) is not None:
+        left_s, each_s = budget_s - (clock() - begun_s), plan.warmup_s + plan.run_time_s
+        if runs:
+            each_s = max(each_s, (clock() - begun_s) / (len(runs) + (start_rps is None)))
+        if in_time and left_s < 2 * each_s and runs:
+            in_time = False
+        if not in_time:
+            best, _ = _bracket(_trials(runs))
+            if left_s < each_s or best is None or best.confirmed:
+                break
+            rate_rps = best.rate_rps
+        shape = OpenLoop(rate_rps=rate_rps, arrivals=arrivals)
+        runs.append(judged(run(replace(plan, shape=shape, seed=plan.seed + len(runs))), gates))
+        if on_run is not None:
+            on_run(runs[-1])
+    return LoadSeries(runs=tuple(runs), highest=highest_of(runs, gates, ended="" if in_time else _NO_TIME))
+
+
+def require_gates(gates: Sequence[Gate]) -> None:
+    """Raise UsageError unless there is a limit of latency, and none of throughput."""
+    if not any(gate.unit == "ms" for gate in gates):
+        raise UsageError("--find-max", "needs a limit of latency", hint="--slo p99=50ms")
+    if any(gate.metric == "throughput" for gate in gates):
+        raise UsageError("--find-max", "searches the throughput itself", hint="leave --slo throughput=… out")
+
+
+def _first_rate(plan: LoadPlan, run: RunOnce) -> float:
+    """Half of what one user gets who waits for each answer: a rate that leaves the service time to spare."""
+    look = run(replace(plan, shape=ClosedLoop(users=1), run_time_s=min(plan.run_time_s, _FIRST_LOOK_S)))
+    return _rounded(look.throughput_rps / 2) if look.successes else 1.0
+
+
+def _rate(run: SeriesRun) -> float:
+    shape = run.result.plan.shape
+    assert isinstance(shape, OpenLoop)
+    return shape.rate_rps
+
+
+def _trials(runs: Sequence[SeriesRun]) -> tuple[Trial, ...]:
+    """Return the rates that were tried, ascending."""
+    ascending = sorted(runs, key=_rate)
+    return tuple(_trial(rate_rps, tuple(group)) for rate_rps, group in itertools.groupby(ascending, key=_rate))
+
+
+def _trial(rate_rps: float, runs: Sequence[SeriesRun]) -> Trial:
+    return Trial(
+        rate_rps=rate_rps,
+        held=sum(run.passed for run in runs),
+        missed=sum(not run.passed for run in runs),
+        fell_behind=any(not run.passed and _fell_behind(run) for run in runs),
+    )
+
+
+def _fell_behind(run: SeriesRun) -> bool:
+    """Whether more of the requests were still open at the end than an answer slow by chance leaves."""
+    result = run.result
+    end_s = result.plan.run_time_s
+    still_open = sum(0 <= record.start_s < end_s <= record.end_s for record in result.records)
+    return not _is_of_client(run) and still_open > max(_BEHIND * result.requests, _CHANCE)
+
+
+def highest_of(runs: Sequence[SeriesRun], gates: Sequence[Gate], *, ended: str = "") -> HighestRate:
+    """Return what the runs of a search say; `ended` is a sentence of why there are no more of them."""
+    low, high = _bracket(_trials(runs))
+    low_runs = [run for run in runs if low is not None and _rate(run) == low.rate_rps]
+    high_runs = [run for run in runs if high is not None and _rate(run) == high.rate_rps]
+    of_client = any(not run.passed and _is_of_client(run) for run in high_runs)
+    sentences = [_base(low_runs, gates) if low is not None else _nothing(runs), _bound(low, high, of_client), ended]
+    return HighestRate(
+        gates=tuple(gates),
+        holds_rps=low.rate_rps if low is not None else None,
+        fails_rps=high.rate_rps if high is not None and not of_client else None,
+        confidence=". ".join(filter(None, sentences)) + ".",
+        confirmed=low is not None and low.confirmed,
+    )
+
+
+def _is_of_client(run: SeriesRun) -> bool:
+    """Whether the load generator was the limit, so that the run says nothing of the service."""
+    return run.result.client.saturated or bool(shortfall(run.result))
+
+
+def _nothing(runs: Sequence[SeriesRun]) -> str:
+    return f"No rate held, down to {min(map(_rate, runs)):g} requests/s"
+
+
+def _base(runs: Sequence[SeriesRun], gates: Sequence[Gate]) -> str:
+    """Say how often the rate was held, by how many requests, and what those say of each percentile."""
+    held = sum(run.passed for run in runs)
+    requests = sum(run.result.successes for run in runs)
+    times = f"{_rate(runs[0]):g} requests/s held in {held} of {len(runs)} run{'' if len(runs) == 1 else 's'}"
+    said = [f"{times} with {requests} answers together"]
+    for gate in gates:
+        late = [verdict.late for run in runs for verdict in run.verdicts if verdict.gate == gate]
+        if gate.quantile is None or None in late or not requests:
+            continue
+        sizes = tuple(size for of_run in late for size in of_run or ())
+        sure = confidence_in_bursts(requests, sizes, quantile=gate.quantile)
+        said.append(
+            f"{sum(sizes)} of them beyond {gate.limit:g} ms, in {len(sizes)} burst{'' if len(sizes) == 1 else 's'}, "
+            f"which makes it at most {_percent(sure)} sure that the true {gate.metric} is within it"
+        )
+    if len(runs) == 1:
+        said.append("it was not confirmed by a second run")
+    return "; ".join(said)
+
+
+def _percent(ratio: float) -> str:
+    """Rounded down: 99.96 % is not 100 %."""
+    return f"{math.floor(1000 * ratio) / 10:g} %"
+
+
+def _bound(low: Trial | None, high: Trial | None, of_client: bool) -> str:
+    if high is None:
+        return "No higher rate was tried"
+    if of_client:
+        return (
+            f"At {high.rate_rps:g} requests/s the load generator was the limit, so a higher rate may hold: "
+            "try more --processes, or another machine"
+        )
+    if low is None:
+        return ""
+    return f"{high.rate_rps:g} requests/s did not hold, {100 * (high.rate_rps / low.rate_rps - 1):.1f} % more"

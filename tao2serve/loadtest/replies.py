@@ -1,0 +1,48 @@
+"""What an endpoint's answer, or what came instead of one, says."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+__all__ = ["AWAY", "refusal", "server_timing", "socket_failure"]
+
+AWAY = ("connection refused", "connection closed")  # kinds of failure of a server that is not there
+_DETAIL_LIMIT = 300  # characters of a server's text that are worth a row in a report
+
+
+def refusal(status: int, text: str) -> tuple[str, str]:
+    """Return kind and detail of an answer other than 200, with the server's own `detail` if it has one."""
+    text = text[: 10 * _DETAIL_LIMIT]
+    try:
+        detail = json.loads(text)["detail"]
+        text = detail if isinstance(detail, str) else json.dumps(detail)
+    except (ValueError, KeyError, TypeError):
+        pass  # not every server answers in JSON
+    return f"HTTP {status}", " ".join(text.split())[:_DETAIL_LIMIT]
+
+
+def socket_failure(exception: BaseException) -> tuple[str, str]:
+    """Name a failure below HTTP; geventhttpclient wraps some, a timeout for one, as `original`."""
+    cause = getattr(exception, "original", None) or exception
+    text = f"{cause}"[:_DETAIL_LIMIT]
+    # gevent's own Timeout is no TimeoutError
+    timed_out = isinstance(cause, TimeoutError) or type(cause).__name__ == "Timeout"
+    if timed_out or getattr(cause, "errno", None) == errno.ETIMEDOUT:
+        return "timeout", ""
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused", ""
+    if isinstance(cause, ConnectionError | BrokenPipeError) or type(cause).__name__ == "HTTPConnectionClosed":
+        return "connection closed", text
+    return type(cause).__name__, text
+
+
+def server_timing(content: bytes) -> dict[str, float] | None:
+    """Return the server's `timing_ms`, None if the answer has none."""
+    if b'"timing_ms"' not in content:
+        return None
+    try:
+        timing_ms = json.loads(content)["timing_ms"]
+        return {str(stage): float(duration) for stage, duration in timing_ms.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,298 @@
+"""Senders for a Triton that is asked directly, over HTTP and gRPC: what an endpoint adds is then no part of it.
+
+Both send raw bytes, prepared before the run, and open as many connections as requests wait at once, so that the two
+compare like with like. In locust's process gevent has replaced the standard library; geventhttpclient, which
+tritonclient itself sends with, lives on that, and gRPC has to be told of it before its first object is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tao2serve.errors import InputError, ServiceError, UsageError
+from tao2serve.loadtest.plan import Target
+from tao2serve.loadtest.sending import Reply
+from tao2serve.loadtest.triton_input import TritonInput, kept, model_input, payloads
+from tao2serve.runtime.triton_client import METHOD, NO_LIMIT, RECONNECT
+
+__all__ = ["GrpcSender", "HttpSender", "Prepared", "prepare", "probe_triton", "triton_sender"]
+
+_DETAIL_LIMIT: Final = 300  # characters of a server's text that are worth a row in a report
+_OPEN_LIMIT: Final = 1024  # requests that wait at once; gRPC under gevent has no more threads to wait in
+_BLOCK_BYTES: Final = 2**16  # read from a socket at a time
+_OK: Final = 200
+_SERVER_ERROR: Final = 500
+_PAUSES_S: Final = (0.5, 0.5, 0.0)  # after errors of the server to a probe
+# What a status of gRPC would be in HTTP, for the records; others are 500.
+_STATUSES: Final = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
+# gRPC says UNAVAILABLE for what a socket says and for what Triton says: only the words tell them apart.
+_CLOSED: Final = ("socket closed", "connection reset", "broken pipe", "goaway", "end of file", "transport closed")
+
+
+def triton_sender(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> HttpSender | GrpcSender:
+    """Ask Triton what the model takes, make it of the images, and return what sends it.
+
+    Image i is sent as the i-th that was kept, and from the first again beyond them; `note` of the sender says what
+    is sent. Senders of one process for the same target and images share what was made. Over gRPC `timeout_s` is the
+    longest wait for the whole answer. Raises UsageError for another target, and as triton_input.model_input and
+    payloads do.
+    """
+    _check(target)
+    if target.protocol == "triton-grpc":
+        _tell_grpc_of_gevent()
+        return GrpcSender(target, _shared(target, images, timeout_s), timeout_s=timeout_s)
+    return HttpSender(target, _shared(target, images, timeout_s), timeout_s=timeout_s)
+
+
+def probe_triton(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> str:
+    """Send the first image once and return what will be sent, in a sentence for the report.
+
+    An error of the server is asked about again twice. Raises ServiceError if the model is absent, not ready or gives
+    an error, InputError if it takes no pictures or refuses this one. No part of gevent is imported here.
+    """
+    _check(target)
+    tensor = model_input(target, timeout_s=timeout_s)
+    prepared = prepare(target, tensor, images[:1])
+    send = _call_once if target.protocol == "triton-grpc" else _post_once
+    for pause_s in _PAUSES_S:
+        reply = send(target, prepared, timeout_s)
+        if reply.status < _SERVER_ERROR:
+            break
+        time.sleep(pause_s)
+    if reply.error:
+        said = f"{reply.error}: {reply.detail}" if reply.detail else reply.error
+        if reply.status == _STATUSES["INVALID_ARGUMENT"]:
+            hint = "give other pictures"
+            raise InputError(str(images[0]), f"was refused by {target.label}", evidence=said, hint=hint)
+        raise ServiceError(
+            f"Triton model {target.model}",
+            f"gave no answer to a probe request with {images[0].name}",
+            evidence=said,
+            hint="Triton's log may say more",
+        )
+    return kept(tensor, images)[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Whole requests, one for each picture that is kept, and the headers that each has over HTTP."""
+
+    requests: tuple[bytes, ...]
+    headers: tuple[Mapping[str, str], ...]  # none over gRPC
+    note: str
+
+
+def prepare(target: Target, tensor: TritonInput, images: tuple[Path, ...]) -> Prepared:
+    """Make the requests; raises InputError for a picture that cannot be read."""
+    made = payloads(tensor, images)
+    if target.protocol == "triton-grpc":
+        requests = tuple(_grpc_request(tensor, content) for content in made.contents)
+        return Prepared(requests=requests, headers=(), note=made.note)
+    pairs = [_http_request(tensor, content) for content in made.contents]
+    bodies, headers = zip(*pairs, strict=True)
+    return Prepared(requests=bodies, headers=headers, note=made.note)
+
+
+@functools.lru_cache(maxsize=8)
+def _shared(target: Target, images: tuple[Path, ...], timeout_s: float) -> Prepared:
+    """Made once a process: each user of a load test has senders of its own."""
+    return prepare(target, model_input(target, timeout_s=timeout_s), images)
+
+
+def _check(target: Target) -> None:
+    if target.protocol == "endpoint" or "/" in target.url:
+        raise UsageError(target.url, "is not the address of a Triton", hint="give HOST:PORT")
+
+
+@functools.cache
+def _tell_grpc_of_gevent() -> None:
+    """Let gRPC wait in gevent's threads, else one waiting greenlet would stop all; nothing without gevent.
+
+    With it 200 greenlets waited at the same time for a server that takes 300 ms, and each got its answer within
+    310 ms (p50).
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        from grpc.experimental.gevent import init_gevent
+
+        init_gevent()
+
+
+class HttpSender:
+    """Posts to one model; made in the process that sends."""
+
+    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float) -> None:
+        from geventhttpclient import HTTPClient
+
+        self.note, self.kept = prepared.note, len(prepared.requests)
+        self._path, self._prepared = _path(target), prepared
+        self._client: Any = HTTPClient.from_url(
+            f"http://{target.url}",
+            concurrency=_OPEN_LIMIT,  # connections are made as they are needed
+            connection_timeout=timeout_s,
+            network_timeout=timeout_s,
+            block_size=_BLOCK_BYTES,
+        )
+
+    def send(self, image: int) -> Reply:
+        index = image % self.kept
+        body, headers = self._prepared.requests[index], self._prepared.headers[index]
+        started_s = time.perf_counter()
+        try:
+            response = self._client.post(self._path, body=body, headers=headers)
+            content = response.read()
+        except Exception as error:  # whatever the client raises is a failed request, and no end of the test
+            latency_ms = (time.perf_counter() - started_s) * 1000
+            kind, detail = _socket_failure(error)
+            return Reply(latency_ms=latency_ms, status=0, error=kind, detail=detail, sent_bytes=len(body))
+        return _http_reply(response.status_code, bytes(content), (time.perf_counter() - started_s) * 1000, len(body))
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class GrpcSender:
+    """Calls one model; under gevent made after `_tell_grpc_of_gevent`, in the process that sends."""
+
+    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float) -> None:
+        self.note, self.kept = prepared.note, len(prepared.requests)
+        self._address, self._timeout_s = target.url, timeout_s
+        self._requests = prepared.requests
+        self._channels: list[Any] = []
+        self._idle: list[Any] = []
+
+    def send(self, image: int) -> Reply:
+        import grpc
+
+        body = self._requests[image % self.kept]
+        started_s = time.perf_counter()
+        call = self._idle.pop() if self._idle else self._connect()
+        try:
+            content = call(body, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            latency_ms = (time.perf_counter() - started_s) * 1000
+            status, kind, detail = _grpc_failure(error)
+            return Reply(latency_ms=latency_ms, status=status, error=kind, detail=detail, sent_bytes=len(body))
+        finally:
+            self._idle.append(call)
+        latency_ms = (time.perf_counter() - started_s) * 1000
+        return Reply(latency_ms=latency_ms, status=_OK, sent_bytes=len(body), received_bytes=len(content))
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
+
+    def _connect(self) -> Any:
+        """Open one more connection; channels would share one, and large tensors queue up on it."""
+        import grpc
+
+        options = [
+            ("grpc.max_send_message_length", NO_LIMIT),
+            ("grpc.max_receive_message_length", NO_LIMIT),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", 0),
+            *RECONNECT,
+        ]
+        channel = grpc.insecure_channel(self._address, options=options)
+        self._channels.append(channel)
+        # Bytes in, bytes out: to build and to parse messages is no part of a measurement of the server.
+        return channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+
+
+def _http_request(tensor: TritonInput, content: bytes) -> tuple[bytes, dict[str, str]]:
+    """Return body and headers of a request by Triton's binary data extension; all outputs come back in binary."""
+    given = {
+        "name": tensor.name,
+        "shape": tensor.shape,
+        "datatype": tensor.datatype,
+        "parameters": {"binary_data_size": len(content)},
+    }
+    head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    return head + content, headers
+
+
+def _grpc_request(tensor: TritonInput, content: bytes) -> bytes:
+    from tritonclient.grpc import service_pb2
+
+    request = service_pb2.ModelInferRequest(model_name=tensor.model, raw_input_contents=[content])
+    request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+    return bytes(request.SerializeToString())
+
+
+def _path(target: Target) -> str:
+    return f"/v2/models/{target.model}/infer"
+
+
+def _call_once(target: Target, prepared: Prepared, timeout_s: float) -> Reply:
+    sender = GrpcSender(target, prepared, timeout_s=timeout_s)
+    try:
+        return sender.send(0)
+    finally:
+        sender.close()
+
+
+def _post_once(target: Target, prepared: Prepared, timeout_s: float) -> Reply:
+    import httpx
+
+    body, headers = prepared.requests[0], dict(prepared.headers[0])
+    url = f"http://{target.url}{_path(target)}"
+    try:
+        response = httpx.post(url, content=body, headers=headers, timeout=timeout_s, trust_env=False)
+    except httpx.HTTPError as error:
+        return Reply(latency_ms=0.0, status=0, error=type(error).__name__, detail=str(error))
+    return _http_reply(response.status_code, response.content, response.elapsed.total_seconds() * 1000, len(body))
+
+
+def _http_reply(status: int, content: bytes, latency_ms: float, sent_bytes: int) -> Reply:
+    error = detail = ""
+    if status != _OK:
+        error, detail = f"HTTP {status}", _server_words(content)
+    return Reply(
+        latency_ms=latency_ms,
+        status=status,
+        error=error,
+        detail=detail,
+        sent_bytes=sent_bytes,
+        received_bytes=len(content),
+    )
+
+
+def _server_words(content: bytes) -> str:
+    text = content[: 10 * _DETAIL_LIMIT].decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # something else than Triton may answer
+        text = str(json.loads(text)["error"])
+    return " ".join(text.split())[:_DETAIL_LIMIT]
+
+
+def _socket_failure(error: Exception) -> tuple[str, str]:
+    """Name a failure below HTTP as for an endpoint."""
+    text = f"{error}"[:_DETAIL_LIMIT]
+    if isinstance(error, TimeoutError) or getattr(error, "errno", None) == errno.ETIMEDOUT:
+        return "timeout", ""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused", ""
+    if isinstance(error, ConnectionError) or type(error).__name__ == "HTTPConnectionClosed":
+        return "connection closed", text
+    return type(error).__name__, text
+
+
+def _grpc_failure(error: Any) -> tuple[int, str, str]:
+    """Return status, kind and detail; the kinds of what is below gRPC are those of HTTP."""
+    code, words = error.code().name, " ".join(str(error.details()).split())[:_DETAIL_LIMIT]
+    if code == "DEADLINE_EXCEEDED":
+        return 0, "timeout", ""
+    if code == "UNAVAILABLE" and "connection refused" in words.lower():
+        return 0, "connection refused", ""
+    if code == "UNAVAILABLE" and any(sign in words.lower() for sign in _CLOSED):
+        return 0, "connection closed", words
+    return _STATUSES.get(code, 500), f"gRPC {code}", words

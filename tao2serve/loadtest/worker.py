@@ -1,0 +1,67 @@
+"""Be one of the load generators of a test that another process, here or on another machine, conducts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from tao2serve.errors import ToolError, UsageError
+from tao2serve.loadtest.locust_process import ended, require_locust, start_locust, tail
+from tao2serve.loadtest.records import WORKER_VARIABLE
+
+__all__ = ["run_worker", "worker_options"]
+
+
+def run_worker(address: str, *, processes: int = 1, runs: int = 1, directory: Path | None = None) -> None:
+    """Join the load test conducted at HOST:PORT with so many processes, and return when it has ended, `runs` times.
+
+    A test of several runs (a sweep) needs its workers again for each. Joining waits 5 minutes for the address to
+    answer. The images come from there. Locust's log stays in `directory` as worker.log. Raises ToolError if
+    locust is missing, is refused, or cannot join.
+    """
+    host, port = _parsed(address)
+    require_locust()
+    with tempfile.TemporaryDirectory(prefix="tao2serve-worker-") as scratch:
+        log = (directory or Path(scratch)).resolve() / "worker.log"
+        for _ in range(runs):
+            _run_once(host, port, processes, folder=Path(scratch), log=log)
+
+
+def _run_once(host: str, port: int, processes: int, *, folder: Path, log: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(log.open("ab"))
+        started = [
+            stack.enter_context(
+                ended(
+                    start_locust(
+                        worker_options(host, port),
+                        folder=folder,
+                        variables={WORKER_VARIABLE: str(os.getpid())},
+                        log=stream,
+                    )
+                )
+            )
+            for _ in range(processes)
+        ]
+        codes = [process.wait() for process in started]
+    if any(codes):
+        raise ToolError(
+            f"worker for {host}:{port}", f"ended with exit code {max(codes, key=abs)}", evidence=tail(log), log=log
+        )
+
+
+def worker_options(host: str, port: int) -> list[str]:
+    """Return locust's options for a worker of the master at that address."""
+    return [
+        *("--worker", "--headless", "--only-summary", "--exit-code-on-error", "0"),
+        *("--master-host", host, "--master-port", str(port)),
+    ]
+
+
+def _parsed(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError("--worker", f"{address!r} is not HOST:PORT", hint="the address that the master listens on")
+    return host.strip("[]"), int(port)

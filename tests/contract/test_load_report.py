@@ -1,0 +1,38 @@
+"""Load tests on the task of the deployment that they tested, through the real SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("plotly")
+pytestmark = pytest.mark.integration
+
+
+def test_a_load_test_is_told_to_its_deployment(
+    flow: Callable[..., dict[str, Any]], server: Any, tmp_path: Path
+) -> None:
+    """Figures, numbers and the report's files come to the ended task of that version, which stays completed.
+
+    A second test stands beside the first; a version, endpoint or alias that no deployment made is told nothing.
+    """
+    seen = flow("load_report.py", str(tmp_path))
+    assert seen["status"] == "completed"
+    assert seen["environment"] == {
+        "precision": "int8", "placement": "ensemble", "weights": "a.hdf5", "deployment_task": seen["task"],
+    }  # fmt: skip
+    one, series = "2026-09-21 14:13:20", "2026-09-21 14:14:20"
+    plots = [tuple(plot) for plot in seen["plots"]]
+    assert ("load test: Latency by percentile", one) in plots
+    assert ("load test: Distribution of latency", one) in plots
+    assert ("load test: Latency over load", series) in plots
+    assert len([plot for plot in plots if plot[1] == one]) == len([plot for plot in plots if plot[1] == series]) == 3
+    assert seen["values"]["load test p99 ms"] == seen["p99"] == 16
+    assert seen["values"]["load test highest rate"] == 20
+    assert len(seen["samples"]) == 4
+    assert seen["samples"][f"{one} report.html"] > 1_000_000
+    assert seen["unknown"] == [None, None, None]
+    server.assert_answered()

@@ -1,0 +1,131 @@
+"""Load on a real Triton, directly: what is sent, how failures are named, and perf_analyzer's word for the figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perf_analyzer import PROTOCOLS, PerfAnalyzer, measure_ours, target_of, write_picture
+from waiting_triton import WaitingTriton, waiting_triton
+
+from tao2serve.errors import InputError, ServiceError
+from tao2serve.loadtest import LoadPlan, Target, run_load_test
+from tao2serve.loadtest.tritons import probe_triton
+
+pytestmark = pytest.mark.integration
+HERE = Path(__file__).parent
+WAIT_MS = 25.0
+NOWHERE = WaitingTriton(http="127.0.0.1:9", grpc="127.0.0.1:9", pid=0)
+
+
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitingTriton]:
+    with waiting_triton(tmp_path_factory.mktemp("triton"), wait_ms=WAIT_MS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_picture(tmp_path_factory.mktemp("picture"))
+
+
+def loop(
+    target: Target, image: Path, *, users: int, run_time_s: float, timeout_s: float = 10.0, kill: int = 0
+) -> dict[str, Any]:
+    """Let greenlets send in a process that gevent has patched, and return what triton_loop.py says."""
+    config = {
+        "target": {"url": target.url, "protocol": target.protocol, "model": target.model},
+        "images": [str(image)], "users": users, "run_time_s": run_time_s, "timeout_s": timeout_s, "kill": kill,
+    }  # fmt: skip
+    command = [sys.executable, str(HERE / "triton_loop.py"), json.dumps(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_each_kind_of_input_gets_what_it_takes(triton: WaitingTriton, picture: Path, protocol: str) -> None:
+    """The server itself checks it: pixels by shape and type, a JPEG by its first bytes, a tensor by its range."""
+    said = {
+        model: probe_triton(target_of(triton, protocol, model), (picture,), timeout_s=10)
+        for model in ("waits", "waits_bytes", "waits_floats")
+    }
+    assert "takes pixels 1×32×48×3" in said["waits"]
+    assert "takes the 1 pictures as they are" in said["waits_bytes"]
+    assert "FP32 tensors in [0, 1] 1×3×32×48" in said["waits_floats"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_cannot_be_measured_is_said_first(triton: WaitingTriton, picture: Path, protocol: str) -> None:
+    """No load goes to a model that is not there (the error names those that are), refuses the picture, or is away."""
+    with pytest.raises(ServiceError, match="not known") as absent:
+        run_load_test(LoadPlan(targets=(target_of(triton, protocol, "street_4"),), images=picture))
+    assert "waits, waits_bytes, waits_floats" in absent.value.evidence
+    png = picture.with_name("no.png")
+    png.write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match="refused") as refused:
+        probe_triton(target_of(triton, protocol, "waits_bytes"), (png,), timeout_s=10)
+    assert "this is no JPEG" in refused.value.evidence
+    png.unlink()
+    away = target_of(NOWHERE, protocol)
+    with pytest.raises(ServiceError, match="does not answer"):
+        probe_triton(away, (picture,), timeout_s=2)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_greenlets_wait_at_the_same_time(picture: Path, protocol: str) -> None:
+    """60 requests to a server that takes 500 ms take little longer than one, and hold up no other greenlet."""
+    command = [sys.executable, str(HERE / "slow_triton.py"), "500"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        http, grpc = process.stdout.readline().split()
+        port = grpc if protocol == "triton-grpc" else http
+        target = Target(url=f"127.0.0.1:{port}", protocol=target_of(NOWHERE, protocol).protocol, model="waits")
+        try:
+            seen = loop(target, picture, users=60, run_time_s=0.1)
+        finally:
+            process.kill()
+    assert Counter(reply["error"] for reply in seen["replies"]) == {"": 60}
+    assert seen["elapsed_s"] < 1.5
+    assert min(reply["latency_ms"] for reply in seen["replies"]) > 490
+    assert seen["ticks"] > 20
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_late_answer_is_a_timeout(triton: WaitingTriton, picture: Path, protocol: str) -> None:
+    """Forty users of four instances wait 250 ms; with a limit of 150 ms some time out, and are told apart."""
+    seen = loop(target_of(triton, protocol), picture, users=40, run_time_s=0.5, timeout_s=0.15)
+    kinds = Counter(reply["error"] for reply in seen["replies"])
+    assert set(kinds) == {"", "timeout"}
+    assert all(reply["status"] == (0 if reply["error"] else 200) for reply in seen["replies"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_server_that_dies_is_named(picture: Path, tmp_path: Path, protocol: str) -> None:
+    """Requests that it had are closed connections, those after are refused ones, as for an endpoint."""
+    with waiting_triton(tmp_path, wait_ms=WAIT_MS) as dying:
+        seen = loop(target_of(dying, protocol), picture, users=3, run_time_s=1.4, timeout_s=2.0, kill=dying.pid)
+    kinds = Counter(reply["error"] for reply in seen["replies"])
+    assert set(kinds) == {"", "connection closed", "connection refused"}
+    assert kinds[""] > 10
+    assert kinds["connection refused"] > 10
+
+
+def test_perf_analyzer_says_the_same(triton: WaitingTriton, picture: Path, tmp_path: Path) -> None:
+    """At concurrency 1, 2 and 4 p50 and throughput of NVIDIA's own tool and of ours are within 10 %, in one run."""
+    analyzer = PerfAnalyzer(tmp_path / "perf_analyzer")
+    ratios = {}
+    for concurrency in (1, 2, 4):
+        ours = measure_ours(target_of(triton, "triton-grpc"), picture, concurrency=concurrency, run_time_s=2.0)
+        theirs = analyzer.measure(triton, "triton-grpc", concurrency=concurrency, window_s=0.7)
+        assert theirs.p50_ms > WAIT_MS
+        ratios[f"p50 at {concurrency}"] = ours.p50_ms / theirs.p50_ms
+        ratios[f"throughput at {concurrency}"] = ours.throughput_rps / theirs.throughput_rps
+    assert ratios == {name: pytest.approx(1.0, abs=0.1) for name in ratios}
