@@ -10,6 +10,7 @@ This is the only module that imports locust: gevent patches the standard library
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -42,6 +43,7 @@ _PROGRESS_INTERVAL_S = 0.5
 _AWAY_PAUSE_S = 0.1  # a server that is away refuses within microseconds: failures would count the client's speed
 _PROBE_S, _PROBES = 0.02, 12  # how often this process looks whether it wakes in time, and how many make a sample
 _WORKER_REPORT_INTERVAL_S = 1.0  # locust's own 3 s would be waited for at the end of each test
+_BURST = 8  # requests that are due already and start together
 _ENDED_EXIT = 4  # nobody is there who wants to know
 
 
@@ -178,12 +180,14 @@ def _keep_schedule(user: Any) -> None:
     assignment: Assignment = user.load.assignment
     tally: Tally = user.load.tally
     limit, begun_s, end_s = user.open_limit, tally.begun_s, tally.window_end_s
-    for after_s in assignment.starts_s():
+    for number, after_s in enumerate(assignment.starts_s()):
         intended_s = begun_s + after_s
         if intended_s >= end_s:
             break
-        # also when late: answers are read, and requests spawned before are sent, while this greenlet sleeps
-        gevent.sleep(max(intended_s - time.monotonic(), 0))
+        ahead_s = intended_s - time.monotonic()
+        # Also when late: answers are read, and requests spawned before are sent, while this greenlet sleeps.
+        if ahead_s > 0 or number % _BURST == 0:
+            gevent.sleep(max(ahead_s, 0))
         if user.open_requests >= limit:
             tally.capped += 1
             while user.open_requests >= limit:
@@ -267,8 +271,21 @@ def _add_arguments(parser: Any) -> None:
     )
 
 
+class _Resolver:
+    """Asks for each host once: gevent asks in a thread for each connection, which takes longer than a request."""
+
+    def __init__(self, resolver: Any) -> None:
+        self.resolver = resolver
+        self.getaddrinfo = functools.cache(resolver.getaddrinfo)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.resolver, name)
+
+
 def _prepare(environment: Any, **_: object) -> None:
     """Give the users what they share, as soon as locust knows its options."""
+    hub = gevent.get_hub()
+    hub.resolver = _Resolver(hub.resolver)
     environment.image_load = _Load(tally=Tally(keep_rows=True))
     if path := os.environ.get(RUN_FILE_VARIABLE):
         run = json.loads(Path(path).read_text(encoding="utf-8"))
