@@ -27,6 +27,7 @@ import gevent
 import locust
 from gevent.event import Event
 from locust import FastHttpUser, constant, events, runners
+from locust.contrib.fasthttp import FAILURE_EXCEPTIONS
 from locust.exception import StopUser
 
 from tao2serve.errors import InputError
@@ -77,42 +78,60 @@ class _Load:
 
 @dataclass(frozen=True, slots=True)
 class _EndpointSender:
-    """Posts images to an endpoint through a session of locust's, which tells locust's statistics."""
+    """Posts images to an endpoint through the agent of a locust session, and tells locust's statistics.
 
-    session: Any
+    What the session does around its agent for each request (names, contexts, checks of the answer) is done once here,
+    or by us: measured, it took a fifth of a request's processor time.
+    """
+
+    agent: Any
     url: str
     label: str
     images: tuple[_Image, ...]
+    request_event: Any
 
     def send(self, image: int) -> Reply:
         """Post an image; any answer but 200 is a failure with the server's `detail`."""
         sent = self.images[image]
-        with self.session.post(
-            self.url, data=sent.body, headers=sent.headers, name=self.label, catch_response=True
-        ) as response:
-            latency_ms = response.request_meta["response_time"]
-            exception, status = response.request_meta["exception"], response.status_code
-            content: bytes = response.content or b""
-            if exception is not None:
-                error, detail = socket_failure(exception)
-            elif status != 200:
-                error, detail = refusal(status, response.text or "")
-            else:
-                error = detail = ""
-            if error:
-                response.failure(f"{error}: {detail}" if detail else error)
+        start_time, start_s = time.time(), time.perf_counter()
+        response, exception, content = None, None, b""
+        try:
+            response = self.agent.urlopen(self.url, method="POST", payload=sent.body, headers=dict(sent.headers))
+            content = response.content or b""
+        except FAILURE_EXCEPTIONS as raised:
+            exception = raised
+            response = response or getattr(raised, "response", None)
+        latency_ms = (time.perf_counter() - start_s) * 1000
+        status = response.status_code if response is not None else 0
+        error = detail = ""
+        if exception is not None:
+            error, detail = socket_failure(exception)
+        elif status != 200:
+            error, detail = refusal(status, content.decode("utf-8", "replace"))
+        self.request_event.fire(
+            request_type="POST",
+            name=self.label,
+            response_time=latency_ms,
+            response_length=len(content),
+            exception=RuntimeError(f"{error}: {detail}" if detail else error) if error else None,
+            context={},
+            start_time=start_time,
+            url=self.url,
+            response=response,
+        )
+        timing_ms = None if error else server_timing(content)
         return Reply(
             latency_ms=latency_ms,
             status=status,
             error=error,
             detail=detail,
-            timing_ms=None if error else server_timing(content),
+            timing_ms=timing_ms,
             sent_bytes=len(sent.body),
             received_bytes=len(content),
         )
 
     def close(self) -> None:
-        self.session.client.clientpool.close()
+        self.agent.clientpool.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +246,8 @@ class ImageUser(FastHttpUser):  # type: ignore[misc]
 
     def _sender(self, target: Target, timeout_s: float) -> Sender:
         if target.protocol == "endpoint":
-            return _EndpointSender(self.client, target.url, target.label, self.load.images)
+            event = self.environment.events.request
+            return _EndpointSender(self.client.client, target.url, target.label, self.load.images, event)
         from tao2serve.loadtest.tritons import triton_sender
 
         paths = tuple(image.path for image in self.load.images if image.path is not None)
@@ -248,11 +268,12 @@ def _within_files(wanted: int) -> int:
     return wanted if files == resource.RLIM_INFINITY else min(wanted, max(files - 100, 1))
 
 
+def _headers(suffix: str) -> dict[str, str]:
+    return {"Content-Type": IMAGE_MEDIA_TYPES[suffix.lower()], "Accept-Encoding": "gzip, deflate, br"}
+
+
 def _load_images(paths: tuple[Path, ...]) -> tuple[_Image, ...]:
-    return tuple(
-        _Image(path=path, body=path.read_bytes(), headers={"Content-Type": IMAGE_MEDIA_TYPES[path.suffix.lower()]})
-        for path in paths
-    )
+    return tuple(_Image(path=path, body=path.read_bytes(), headers=_headers(path.suffix)) for path in paths)
 
 
 def _add_arguments(parser: Any) -> None:
@@ -313,7 +334,7 @@ def _chosen_images(source: str) -> tuple[_Image, ...]:
 
     picture = io.BytesIO()
     Image.linear_gradient("L").resize((960, 544)).convert("RGB").save(picture, "JPEG")
-    return (_Image(path=None, body=picture.getvalue(), headers={"Content-Type": IMAGE_MEDIA_TYPES[".jpg"]}),)
+    return (_Image(path=None, body=picture.getvalue(), headers=_headers(".jpg")),)
 
 
 def _start_by_hand(environment: Any, images: tuple[_Image, ...]) -> None:

@@ -69,8 +69,8 @@ class Tally:
             zero_s = self.window_start_s
             self.rows.append(
                 [
-                    *(user, image, round(intended_s - zero_s, 6), round(start_s - zero_s, 6)),
-                    *(round(reply.latency_ms, 4), reply.status, reply.error, reply.detail),
+                    *(user, image, intended_s - zero_s, start_s - zero_s),
+                    *(reply.latency_ms, reply.status, reply.error, reply.detail),
                     *(reply.timing_ms, target),
                 ]
             )
