@@ -15,10 +15,11 @@ __all__ = ["LAG_LIMIT_MS", "client_load"]
 
 # A process of gevent runs on one core; beyond this part of it, requests wait for the client.
 _BUSY_RATIO = 0.9
-# Well, the 99th percentile of lags is 1 to 3 ms, and of a generator that has too little CPU 30 ms and more
-# (docs/loadtest.md); where answers take long, a tenth of them is bearable.
-LAG_LIMIT_MS = 10.0
-_LAG_LIMIT_RATIO = 0.1
+# Well, the 99th percentile of lags is 1 to 3 ms, beside a busy server on two shared cores 5 to 17 ms, of a generator
+# that has too little CPU 30 ms and more (docs/loadtest.md); where answers take long, a fifth of them is bearable.
+LAG_LIMIT_MS = 20.0
+_LAG_LIMIT_RATIO = 0.2
+_LAG_NOTED_MS = 10.0
 _FULL_MACHINE_RATIO = 0.95
 _LOCAL = ("127.", "localhost", "[::1]")
 
@@ -34,8 +35,8 @@ def client_load(
     """Return how the load generator was over the run time, and why its numbers are its own if they are.
 
     It was the limit if one of its processes wanted 90 % of a core or more (used it, or waited for it) for most of
-    the run time; if 1 % of the requests started late, or 1 % of its wake-ups came late, by more than 10 ms and
-    more than a tenth of the median latency; or if it held requests back because too many were open.
+    the run time; if 1 % of the requests started late, or 1 % of its wake-ups came late, by more than 20 ms and
+    more than a fifth of the median latency; or if it held requests back because too many were open.
     """
     end_s = run.window_start_s + run.run_time_s
     by_process: dict[int, list[CpuSample]] = {}
@@ -59,7 +60,7 @@ def client_load(
         start_lag_p99_ms=_p99(lags_ms),
         wake_lag_p99_ms=_p99(late_ms),
         machine_cpu_ratio=full,
-        warning=_crowded(plan, full),
+        warning="; ".join(filter(None, (_somewhat_late(lags_ms, late_ms), _crowded(plan, full)))),
     )
 
 
@@ -98,6 +99,12 @@ def _late(lags_ms: Sequence[float], late_ms: Sequence[float], limit_ms: float) -
     if wake_ms > limit_ms:
         return f"the load generator woke {wake_ms:.0f} ms late or more 1 % of the time, {limit_ms:.0f} ms are bearable"
     return ""
+
+
+def _somewhat_late(lags_ms: Sequence[float], late_ms: Sequence[float]) -> str:
+    """Say of a lag that does not make a run worthless that it is in the figures."""
+    most = max(_p99(lags_ms) or 0.0, _p99(late_ms) or 0.0)
+    return f"the load generator was {most:.0f} ms late or more 1 % of the time" if most > _LAG_NOTED_MS else ""
 
 
 def _held_back(run: RunRecords) -> str:
