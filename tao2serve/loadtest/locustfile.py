@@ -34,11 +34,11 @@ from tao2serve.errors import InputError
 from tao2serve.loadtest.assignment import Assignment
 from tao2serve.loadtest.cluster import LOST_EXIT, Gathering, Part
 from tao2serve.loadtest.plan import ClosedLoop, Target, images_within
+from tao2serve.loadtest.posting import EndpointSender, Image, ToldSender, headers, load_images
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, write_records
-from tao2serve.loadtest.replies import AWAY, refusal, server_timing, socket_failure
+from tao2serve.loadtest.replies import AWAY
 from tao2serve.loadtest.sending import Reply, Sender
 from tao2serve.loadtest.tally import Tally
-from tao2serve.values import IMAGE_MEDIA_TYPES
 
 _PROGRESS_INTERVAL_S = 0.5
 _AWAY_PAUSE_S = 0.1  # a server that is away refuses within microseconds: failures would count the client's speed
@@ -48,25 +48,18 @@ _BURST = 8  # requests that are due already and start together
 _ENDED_EXIT = 4  # nobody is there who wants to know
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
-    path: Path | None
-    body: bytes
-    headers: dict[str, str]
-
-
 @dataclass(slots=True, kw_only=True)
 class _Load:
     """What the users of this process share."""
 
     tally: Tally
     assignment: Assignment | None = None
-    images: tuple[_Image, ...] = ()
+    images: tuple[Image, ...] = ()
     numbers: Iterator[int] = field(default_factory=itertools.count)
     ready: Event = field(default_factory=Event)  # assignment and images are there
     begun: Event = field(default_factory=Event)
 
-    def take(self, assignment: Assignment, images: tuple[_Image, ...]) -> None:
+    def take(self, assignment: Assignment, images: tuple[Image, ...]) -> None:
         self.assignment, self.images, self.numbers = assignment, images, itertools.count()
         self.ready.set()
 
@@ -74,94 +67,6 @@ class _Load:
         assert self.assignment is not None
         self.tally.begin(warmup_s=self.assignment.warmup_s, run_time_s=self.assignment.run_time_s)
         self.begun.set()
-
-
-@dataclass(frozen=True, slots=True)
-class _EndpointSender:
-    """Posts images to an endpoint through the agent of a locust session, and tells locust's statistics.
-
-    What the session does around its agent for each request (names, contexts, checks of the answer) is done once here,
-    or by us: measured, it took a fifth of a request's processor time.
-    """
-
-    agent: Any
-    url: str
-    label: str
-    images: tuple[_Image, ...]
-    request_event: Any
-
-    def send(self, image: int) -> Reply:
-        """Post an image; any answer but 200 is a failure with the server's `detail`."""
-        sent = self.images[image]
-        start_time, start_s = time.time(), time.perf_counter()
-        response, exception, content = None, None, b""
-        try:
-            response = self.agent.urlopen(self.url, method="POST", payload=sent.body, headers=dict(sent.headers))
-            content = response.content or b""
-        except FAILURE_EXCEPTIONS as raised:
-            exception = raised
-            response = response or getattr(raised, "response", None)
-        latency_ms = (time.perf_counter() - start_s) * 1000
-        status = response.status_code if response is not None else 0
-        error = detail = ""
-        if exception is not None:
-            error, detail = socket_failure(exception)
-        elif status != 200:
-            error, detail = refusal(status, content.decode("utf-8", "replace"))
-        self.request_event.fire(
-            request_type="POST",
-            name=self.label,
-            response_time=latency_ms,
-            response_length=len(content),
-            exception=RuntimeError(f"{error}: {detail}" if detail else error) if error else None,
-            context={},
-            start_time=start_time,
-            url=self.url,
-            response=response,
-        )
-        timing_ms = None if error else server_timing(content)
-        return Reply(
-            latency_ms=latency_ms,
-            status=status,
-            error=error,
-            detail=detail,
-            timing_ms=timing_ms,
-            sent_bytes=len(sent.body),
-            received_bytes=len(content),
-        )
-
-    def close(self) -> None:
-        self.agent.clientpool.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _ToldSender:
-    """Tells locust's statistics what another sender did."""
-
-    sender: Sender
-    method: str
-    label: str
-    url: str
-    request_event: Any
-
-    def send(self, image: int) -> Reply:
-        start_time = time.time()
-        reply = self.sender.send(image)
-        self.request_event.fire(
-            request_type=self.method,
-            name=self.label,
-            response_time=reply.latency_ms,
-            response_length=reply.received_bytes,
-            exception=RuntimeError(f"{reply.error}: {reply.detail}") if reply.error else None,
-            context={},
-            start_time=start_time,
-            url=self.url,
-            response=None,
-        )
-        return reply
-
-    def close(self) -> None:
-        self.sender.close()
 
 
 def _work(user: Any) -> None:
@@ -247,13 +152,15 @@ class ImageUser(FastHttpUser):  # type: ignore[misc]
     def _sender(self, target: Target, timeout_s: float) -> Sender:
         if target.protocol == "endpoint":
             event = self.environment.events.request
-            return _EndpointSender(self.client.client, target.url, target.label, self.load.images, event)
+            return EndpointSender(
+                self.client.client, target.url, target.label, self.load.images, event, FAILURE_EXCEPTIONS
+            )
         from tao2serve.loadtest.tritons import triton_sender
 
         paths = tuple(image.path for image in self.load.images if image.path is not None)
         sender = triton_sender(target, paths, timeout_s=timeout_s)
         method = "POST" if target.protocol == "triton-http" else "gRPC"
-        return _ToldSender(sender, method, target.label, target.url, self.environment.events.request)
+        return ToldSender(sender, method, target.label, target.url, self.environment.events.request)
 
     def on_stop(self) -> None:
         for sender in self.senders:
@@ -266,14 +173,6 @@ def _within_files(wanted: int) -> int:
 
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if files == resource.RLIM_INFINITY else min(wanted, max(files - 100, 1))
-
-
-def _headers(suffix: str) -> dict[str, str]:
-    return {"Content-Type": IMAGE_MEDIA_TYPES[suffix.lower()], "Accept-Encoding": "gzip, deflate, br"}
-
-
-def _load_images(paths: tuple[Path, ...]) -> tuple[_Image, ...]:
-    return tuple(_Image(path=path, body=path.read_bytes(), headers=_headers(path.suffix)) for path in paths)
 
 
 def _add_arguments(parser: Any) -> None:
@@ -324,20 +223,20 @@ def _in_background(work: Callable[[], None]) -> None:
     gevent.spawn(work).link_exception(lambda _: os._exit(LOST_EXIT))
 
 
-def _chosen_images(source: str) -> tuple[_Image, ...]:
+def _chosen_images(source: str) -> tuple[Image, ...]:
     if source:
         try:
-            return _load_images(images_within(Path(source)))
+            return load_images(images_within(Path(source)))
         except InputError as error:
             raise SystemExit(f"{error}") from error
-    from PIL import Image
+    from PIL import Image as Picture
 
     picture = io.BytesIO()
-    Image.linear_gradient("L").resize((960, 544)).convert("RGB").save(picture, "JPEG")
-    return (_Image(path=None, body=picture.getvalue(), headers=_headers(".jpg")),)
+    Picture.linear_gradient("L").resize((960, 544)).convert("RGB").save(picture, "JPEG")
+    return (Image(path=None, body=picture.getvalue(), headers=headers(".jpg")),)
 
 
-def _start_by_hand(environment: Any, images: tuple[_Image, ...]) -> None:
+def _start_by_hand(environment: Any, images: tuple[Image, ...]) -> None:
     """Start a test from locust's own page or command line; the host may differ from the test before."""
     host = (environment.host or "").rstrip("/")
     url = host if urlsplit(host).path else f"{host}/serve/{environment.parsed_options.endpoint}"
@@ -360,7 +259,7 @@ def _conduct_alone(environment: Any, run: dict[str, Any]) -> None:
     load: _Load = environment.image_load
     spawned = Event()
     environment.events.spawning_complete.add_listener(lambda **_: spawned.set())
-    load.take(Assignment.from_dict(run["assignment"]), _load_images(tuple(Path(name) for name in run["images"])))
+    load.take(Assignment.from_dict(run["assignment"]), load_images(tuple(Path(name) for name in run["images"])))
     gevent.spawn(_report_progress, load.tally, run["progress_fd"])
     spawned.wait()
     load.begin()
@@ -443,7 +342,7 @@ def _take_part(environment: Any, *, parent: int) -> None:
         runner=environment.runner,
         tally=load.tally,
         folder=Path(f"images-{os.getpid()}").resolve(),
-        on_ready=lambda assignment, paths: load.take(assignment, _load_images(paths)),
+        on_ready=lambda assignment, paths: load.take(assignment, load_images(paths)),
         on_begin=load.begin,
     )
     part.join(environment.events.report_to_master)
