@@ -86,6 +86,7 @@ def one_core_busy(core: int) -> Iterator[None]:
             loop.kill()
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the server needs a core of its own")
 def test_a_starved_client_is_caught(images: Path, tmp_path: Path) -> None:
     """With another process on its core the generator cannot keep the rate: it says so and passes no gate."""
@@ -110,6 +111,7 @@ def test_a_starved_client_is_caught(images: Path, tmp_path: Path) -> None:
     assert not passed(result, verdicts)
 
 
+@pytest.mark.alone
 def test_a_client_with_time_to_spare_is_not_accused(images: Path, tmp_path: Path) -> None:
     """Most of 400 requests start within a few milliseconds, evenly spaced, and their latency is the server's."""
     with slow_server(tmp_path, delay_ms=20) as server:

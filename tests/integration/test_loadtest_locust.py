@@ -56,6 +56,7 @@ def outcome(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome(result=result, seen=seen, progress=progress, directory=folder)
 
 
+@pytest.mark.alone
 def test_p50_agrees_with_the_server(outcome: Outcome) -> None:
     """The median is that of the server's own clock, within 10 % and 2 ms for the way there and back."""
     server_p50 = statistics.median(duration for duration, _ in outcome.seen)

@@ -31,6 +31,7 @@ def queue_server(milliseconds: int) -> Iterator[str]:
             process.kill()
 
 
+@pytest.mark.alone
 def test_the_command_finds_what_a_server_can_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_server_that_dies_is_named(picture: Path, tmp_path: Path, protocol: st
     assert kinds["connection refused"] > 10
 
 
+@pytest.mark.alone
 def test_perf_analyzer_says_the_same(triton: WaitingTriton, picture: Path, tmp_path: Path) -> None:
     """At concurrency 1, 2 and 4 p50 and throughput of NVIDIA's own tool and of ours are within 10 %, in one run."""
     analyzer = PerfAnalyzer(tmp_path / "perf_analyzer")
