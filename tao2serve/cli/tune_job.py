@@ -130,19 +130,26 @@ def tuning_text(outcome: Outcome) -> str:
 
 
 def _survey_row(found: Measurement, *, is_present: bool) -> tuple[str, ...]:
-    words = [*(["present"] if is_present else []), *(["does not hold: " + found.reasons[0]] if found.reasons else [])]
+    words = [*(["present"] if is_present else []), _verdict(found.holds, found.reasons)]
     return (
         str(found.candidate), f"{found.throughput_rps:.1f}", _number(found.p50_ms), _number(found.p99_ms),
-        _number(found.memory_bytes, 2**20), "; ".join(words),
+        _number(found.memory_bytes, 2**20), "; ".join(filter(None, words)),
     )  # fmt: skip
 
 
 def _final_row(finalist: Finalist) -> tuple[str, ...]:
     row = finalist.to_dict()
+    verdict = _verdict(finalist.holds, [reason for block in finalist.blocks for reason in block.reasons])
     return (
         str(finalist.candidate), f"{row['throughput_rps']:.1f}", _number(row["p50_ms"]), _number(row["p99_ms"]),
-        _number(row["memory_bytes"], 2**20), "" if finalist.holds else "does not hold: " + row["reasons"][0],
+        _number(row["memory_bytes"], 2**20), verdict,
     )  # fmt: skip
+
+
+def _verdict(holds: bool, reasons: Sequence[str]) -> str:
+    if holds:
+        return ""
+    return f"does not hold: {reasons[0]}" if reasons else "not judged: the client was saturated"
 
 
 def _number(value: float | None, unit: float = 1.0) -> str:

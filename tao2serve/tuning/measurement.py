@@ -19,7 +19,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one block of load said; `reasons` say why it does not hold, none if it does."""
+    """What one block of load said; `reasons` say why it does not hold, none if it does.
+
+    Where the load generator was the bottleneck, which `saturated` says, it says nothing of the candidate.
+    """
 
     candidate: Candidate
     block: int  # 0: the survey; from 1: the finals
@@ -31,10 +34,16 @@ class Measurement:
     memory_bytes: int | None = None  # resident, of Triton's processes together; None: they are not on this machine
     gpu_memory_bytes: int | None = None  # of the fullest GPU, whoever uses it
     reasons: tuple[str, ...] = ()
+    saturated: str = ""  # a sentence
 
     @property
     def holds(self) -> bool:
-        return not self.reasons
+        return not self.reasons and not self.saturated
+
+    @property
+    def why_not(self) -> tuple[str, ...]:
+        """All that keeps it from being proposed."""
+        return (*self.reasons, *filter(None, [self.saturated]))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

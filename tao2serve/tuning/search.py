@@ -38,6 +38,11 @@ class Finalist:
         return all(block.holds for block in self.blocks)
 
     @property
+    def is_judged(self) -> bool:
+        """Whether the blocks say something of the candidate, and not only of the load generator."""
+        return self.holds or any(block.reasons for block in self.blocks)
+
+    @property
     def values(self) -> tuple[float, ...]:
         """The blocks' numbers, as more is better; of a block without an answer the worst."""
         return tuple(_value(block, self.objective) for block in self.blocks)
@@ -59,7 +64,7 @@ class Finalist:
         return {
             "candidate": self.candidate.settings(),
             "holds": self.holds,
-            "reasons": list(dict.fromkeys(reason for block in blocks for reason in block.reasons)),
+            "reasons": list(dict.fromkeys(reason for block in blocks for reason in block.why_not)),
             "throughput_rps": round(statistics.median(block.throughput_rps for block in blocks), 3),
             "p50_ms": _median([block.p50_ms for block in blocks]),
             "p99_ms": _median([block.p99_ms for block in blocks]),
@@ -173,8 +178,13 @@ def _finals(
 
 def _choice(finals: Sequence[Finalist]) -> tuple[Candidate | None, str]:
     present, holding = finals[0], [finalist for finalist in finals if finalist.holds]
+    if not present.is_judged:
+        return None, (
+            "Nothing is proposed, since the load generator was the bottleneck when the present settings were measured: "
+            "take fewer --users or a lower --rate, or more --processes."
+        )
     if not holding:
-        reasons = dict.fromkeys(reason for finalist in finals for block in finalist.blocks for reason in block.reasons)
+        reasons = dict.fromkeys(reason for finalist in finals for block in finalist.blocks for reason in block.why_not)
         return None, f"No settings held in the finals: {'; '.join(list(reasons)[:3])}."
     best = max(holding, key=lambda finalist: finalist.median)
     near = [finalist for finalist in holding if not best.beats(finalist)]

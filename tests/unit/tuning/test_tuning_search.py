@@ -43,6 +43,7 @@ class Bench:
     surface: Callable[[Candidate], float] = throughput
     noise: Callable[[Candidate, int], float] = lambda candidate, block: 0.0
     reasons: Callable[[Candidate, int], tuple[str, ...]] = lambda candidate, block: ()
+    saturated: Callable[[Candidate, int], str] = lambda candidate, block: ""
     asked: list[tuple[Candidate, int]] = field(default_factory=list)
 
     def __call__(self, candidate: Candidate, block: int) -> Measurement:
@@ -51,6 +52,7 @@ class Bench:
         return Measurement(
             candidate=candidate, block=block, throughput_rps=rate, p50_ms=500 / rate, p99_ms=1000 / rate,
             requests=100, reasons=self.reasons(candidate, block),
+            saturated=self.saturated(candidate, block),
         )  # fmt: skip
 
     def tune(self, grid: Grid = GRID, present: Candidate = PRESENT, objective: Objective = "throughput") -> Tuning:
@@ -118,6 +120,16 @@ def test_without_any_that_holds_nothing_is_proposed() -> None:
     assert "p99=1ms was missed by 9 ms" in found.reason
 
 
+def test_where_the_client_was_the_bottleneck_nothing_is_proposed() -> None:
+    """Numbers of the load generator's own say nothing against the present settings, nor for another candidate."""
+    bench = Bench(saturated=lambda one, block: "it woke late" if (one, block) == (PRESENT, 2) else "")
+    found = bench.tune()
+    assert found.proposed is None
+    assert "load generator" in found.reason
+    other = Bench(saturated=lambda one, block: "it woke late" if (one, block) == (HILL, 2) else "").tune()
+    assert other.proposed not in (None, HILL)
+
+
 def test_a_slower_candidate_is_proposed_where_the_present_one_does_not_hold() -> None:
     """The SLO comes before the throughput."""
 
@@ -172,7 +184,7 @@ def test_pure_noise_hardly_ever_changes_settings(seed: int) -> None:
 
 
 def test_how_often_noise_alone_changes_settings() -> None:
-    """Less than one tuning in five of 400, where taking the highest median would do so in two of three."""
+    """Less than 15 % of 400 tunings, where taking the highest median would do so in two of three."""
     changed = 0
     for seed in range(400):
         dice = random.Random(seed)
@@ -182,4 +194,4 @@ def test_how_often_noise_alone_changes_settings() -> None:
 
         changed += Bench(surface=lambda _: 100.0, noise=noise).tune().changes
     print(f"{changed} of 400")
-    assert changed < 80
+    assert changed < 60
