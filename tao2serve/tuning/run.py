@@ -133,6 +133,8 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
         except BaseException as error:
             _tell_kept(error, journal)
             raise
+        if bench.begun:  # else all was measured before, and nothing was changed
+            bench.trials.keep(tuning.to_dict())
     return _written(Outcome(request=request, deployed=deployed, tuning=tuning, tuned=None, reused=found))
 
 
@@ -148,7 +150,7 @@ class _Bench:
     steps: Steps
     stack: ExitStack
     run: RunLoad
-    _begun: bool = False
+    begun: bool = False
 
     def measure(self, candidate: Candidate, block: int) -> Measurement:
         known = self.journal.get(candidate, block)
@@ -156,9 +158,9 @@ class _Bench:
             return known
         turn = f", turn {block}" if block else ""
         with self.steps.step(f"measure {candidate}{turn}") as step:
-            if not self._begun:
+            if not self.begun:
                 self.stack.enter_context(self.trials)
-                self._begun = True
+                self.begun = True
             found = self._measured(candidate, block, step)
             self.journal.add(found)
             step.note(_said(found))

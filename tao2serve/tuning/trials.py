@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tao2serve.config import PlacementKind, Settings
 from tao2serve.deployment.site import Site
@@ -125,6 +125,11 @@ class Trials:
         )
         check_boxes(self._expected(), answer, subject=trial.endpoint.url)
         return trial.endpoint
+
+    def keep(self, document: Mapping[str, Any]) -> None:
+        """Keep what came of the tuning with its operation in ClearML."""
+        assert self._operation is not None
+        self._operation.record("tuning", document)
 
     def _expected(self) -> Detections:
         return ask(self.deployed.endpoint.url, self.image, media_type="image/jpeg").detections

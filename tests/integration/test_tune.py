@@ -79,6 +79,8 @@ def test_tuning_leaves_nothing_but_settings_that_deploy_uses(
     assert look(sandbox) == before
     states = [(one["status"], one["stage"]) for one in ClearML(sandbox).operations("street") if one["kind"] == "tune"]
     assert states == [("failed", "taken back"), ("completed", "taken back")]
+    (task,) = ClearML(sandbox).tasks(id=[ClearML(sandbox).operations("street")[-1]["id"]])
+    assert json.loads(task["configuration"]["tuning"]["value"])["proposed"] == PROPOSED
 
     document = sandbox.tao2serve(
         "deploy", "--project", "street-detector", "--endpoint", "tuned", "--tuned", told["tuned"],

@@ -322,7 +322,7 @@ def test_only_a_number_is_a_version(text: str) -> None:
 
 
 def test_what_a_tuning_left_is_ours_and_what_one_serves_with_is_busy() -> None:
-    """All versions that it noted, not only its first: those of one that ended are left over, of one that runs in use."""
+    """All versions that it noted, not only the first: of one that ended they are left over, of one that runs in use."""
 
     def tuning(*, running: bool) -> Inventory:
         record = replace(deploy_of(4, running=running), kind="tune", properties={
