@@ -140,6 +140,9 @@ def _survey_row(found: Measurement, *, is_present: bool) -> tuple[str, ...]:
 def _final_row(finalist: Finalist) -> tuple[str, ...]:
     row = finalist.to_dict()
     verdict = _verdict(finalist.holds, [reason for block in finalist.blocks for reason in block.reasons])
+    if finalist.is_judged and len(finalist.judged) < len(finalist.blocks):
+        count = f"{len(finalist.judged)} of {len(finalist.blocks)} blocks: else the client was saturated"
+        verdict = f"{verdict}; {count}" if verdict else count
     return (
         str(finalist.candidate), f"{row['throughput_rps']:.1f}", _number(row["p50_ms"]), _number(row["p99_ms"]),
         _number(row["memory_bytes"], 2**20), verdict,

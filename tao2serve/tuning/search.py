@@ -22,6 +22,7 @@ BLOCKS: Final = 3
 _WHOLE: Final = 8  # candidates that are few enough to measure all of them
 _CHALLENGERS: Final = 2  # beside the present settings in the finals
 _ROUNDS: Final = 2
+_FEWEST: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +34,27 @@ class Finalist:
     objective: Objective
 
     @property
-    def holds(self) -> bool:
-        """Whether every block held; one that is broken now and then is no proposal."""
-        return all(block.holds for block in self.blocks)
+    def judged(self) -> tuple[Measurement, ...]:
+        """The blocks that say something of the candidate, and not of a load generator that was the bottleneck.
+
+        What it does not hold then is its own all the same: memory, for one.
+        """
+        return tuple(block for block in self.blocks if block.reasons or not block.saturated)
 
     @property
     def is_judged(self) -> bool:
-        """Whether the blocks say something of the candidate, and not only of the load generator."""
-        return self.holds or any(block.reasons for block in self.blocks)
+        """Whether there are such blocks enough to tell noise: two."""
+        return len(self.judged) >= _FEWEST
+
+    @property
+    def holds(self) -> bool:
+        """Whether every block that is judged held; one that is broken now and then is no proposal."""
+        return self.is_judged and all(block.holds for block in self.judged)
 
     @property
     def values(self) -> tuple[float, ...]:
         """The blocks' numbers, as more is better; of a block without an answer the worst."""
-        return tuple(_value(block, self.objective) for block in self.blocks)
+        return tuple(_value(block, self.objective) for block in self.judged or self.blocks)
 
     @property
     def median(self) -> float:
@@ -60,16 +69,17 @@ class Finalist:
         return self.median - other.median > max(self.spread, other.spread)
 
     def to_dict(self) -> dict[str, Any]:
-        blocks = self.blocks
+        blocks = self.judged or self.blocks
         return {
             "candidate": self.candidate.settings(),
             "holds": self.holds,
-            "reasons": list(dict.fromkeys(reason for block in blocks for reason in block.why_not)),
+            "reasons": list(dict.fromkeys(reason for block in self.blocks for reason in block.why_not)),
             "throughput_rps": round(statistics.median(block.throughput_rps for block in blocks), 3),
             "p50_ms": _median([block.p50_ms for block in blocks]),
             "p99_ms": _median([block.p99_ms for block in blocks]),
             "memory_bytes": max((block.memory_bytes or 0 for block in blocks), default=0) or None,
-            "blocks": [block.to_dict() for block in blocks],
+            "judged_blocks": len(self.judged),
+            "blocks": [block.to_dict() for block in self.blocks],
         }
 
 
@@ -150,10 +160,13 @@ def _descent(grid: Grid, present: Candidate, measure: Measure, objective: Object
 def _ranked(
     candidates: Sequence[Candidate], found: dict[Candidate, Measurement], objective: Objective
 ) -> list[Candidate]:
-    """The best first: those that hold before those that do not, then by the objective."""
+    """The best first: those that nothing speaks against before the others, then by the objective.
+
+    That the load generator was the bottleneck speaks against no candidate: the finals may tell.
+    """
 
     def rank(candidate: Candidate) -> tuple[bool, float]:
-        return found[candidate].holds, _value(found[candidate], objective)
+        return not found[candidate].reasons, _value(found[candidate], objective)
 
     return sorted(candidates, key=rank, reverse=True)
 
@@ -164,7 +177,7 @@ def _finals(
     challengers = [
         candidate
         for candidate in _ranked(list(found), found, objective)
-        if candidate != present and found[candidate].holds
+        if candidate != present and not found[candidate].reasons
     ]
     those = [present, *challengers[:_CHALLENGERS]]
     measured: dict[Candidate, list[Measurement]] = {candidate: [] for candidate in those}

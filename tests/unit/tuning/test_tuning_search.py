@@ -120,14 +120,30 @@ def test_without_any_that_holds_nothing_is_proposed() -> None:
     assert "p99=1ms was missed by 9 ms" in found.reason
 
 
-def test_where_the_client_was_the_bottleneck_nothing_is_proposed() -> None:
-    """Numbers of the load generator's own say nothing against the present settings, nor for another candidate."""
-    bench = Bench(saturated=lambda one, block: "it woke late" if (one, block) == (PRESENT, 2) else "")
-    found = bench.tune()
+def saturated_in(who: Candidate, *blocks: int) -> Bench:
+    return Bench(saturated=lambda one, block: "it woke late" if one == who and block in blocks else "")
+
+
+def test_blocks_in_which_the_client_was_the_bottleneck_say_nothing() -> None:
+    """Neither against a candidate in the survey, nor in one of three blocks: two others are judged without it."""
+    assert saturated_in(HILL, 0).tune().proposed == HILL
+    once = saturated_in(PRESENT, 2)
+    once.noise = lambda one, block: 500.0 if (one, block) == (PRESENT, 2) else 0.0
+    found = once.tune()
+    assert found.proposed == HILL
+    assert found.finals[0].to_dict()["judged_blocks"] == 2
+    assert saturated_in(HILL, 1).tune().proposed == HILL
+
+
+def test_where_nothing_is_judged_nothing_is_proposed() -> None:
+    """With one block left noise cannot be told: no word against the present settings, nor for another candidate."""
+    found = saturated_in(PRESENT, 1, 2).tune()
     assert found.proposed is None
     assert "load generator" in found.reason
-    other = Bench(saturated=lambda one, block: "it woke late" if (one, block) == (HILL, 2) else "").tune()
-    assert other.proposed not in (None, HILL)
+    assert saturated_in(HILL, 1, 3).tune().proposed not in (None, HILL)
+    large = saturated_in(HILL, 1)
+    large.reasons = lambda one, block: ("too much memory",) if (one, block) == (HILL, 1) else ()
+    assert large.tune().proposed not in (None, HILL)
 
 
 def test_a_slower_candidate_is_proposed_where_the_present_one_does_not_hold() -> None:
