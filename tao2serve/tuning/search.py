@@ -203,7 +203,7 @@ def _choice(finals: Sequence[Finalist]) -> tuple[Candidate | None, str]:
     near = [finalist for finalist in holding if not best.beats(finalist)]
     if present in near:
         if best is present:
-            return present.candidate, "The present settings are the best that were measured."
+            return present.candidate, "The present settings are the best of those that were judged and hold."
         return present.candidate, (
             f"The present settings stay: {best.candidate} gave {_said(best)} instead of {_said(present)}, "
             "which is within what the blocks differ among themselves."
