@@ -68,11 +68,14 @@ def test_tuning_leaves_nothing_but_settings_that_deploy_uses(
     assert look(sandbox).endpoints != before.endpoints
     *seen, outcome = made_up(sandbox, output, tmp_path)
     assert look(sandbox) == before
-    assert (outcome["proposed"], outcome["reused_measurements"], len(seen)) == (PROPOSED, 1, 1 + 2 * 2)
+    first = json.loads((output / "measurements.jsonl").read_text(encoding="utf-8").splitlines()[0])["measurement"]
+    again = bool(first["saturated"])  # on a busy machine: then it is measured again
+    assert (outcome["proposed"], outcome["reused_measurements"]) == (PROPOSED, 1)
+    assert len(seen) == 1 + 2 * 2 + again
     served = {tuple(one["served"].values()) for one in seen}
     assert served == {("endpoint", 1, 8), ("ensemble", 2, 4)}
     assert all(one["boxes"] and f"street/{one['version']}" not in before.endpoints for one in seen)
-    assert all(found["memory_bytes"] > 50e6 for found in outcome["survey"])
+    assert first["memory_bytes"] > 50e6  # of a load test that was a real one
 
     told = sandbox.tao2serve(*TUNE, "-o", output).assert_success().document
     assert (told["proposed"], told["reused_measurements"], told["passed"]) == (PROPOSED, 6, True)
