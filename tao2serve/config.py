@@ -1,4 +1,4 @@
-"""Settings, and where each value came from: flag > TAO2SERVE_* > tao2serve.toml > default."""
+"""Settings, and where each value came from: flag > TAO2SERVE_* > file of tuned settings > tao2serve.toml > default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tao2serve.runtime.resize import ResizeMode
 
 __all__ = ["Origin", "PlacementKind", "Settings", "VersionPolicy", "home", "load_settings", "origins"]
 
-Origin: TypeAlias = Literal["flag", "environment", "tao2serve.toml", "default"]
+Origin: TypeAlias = Literal["flag", "environment", "tuned file", "tao2serve.toml", "default"]
 PlacementKind: TypeAlias = Literal["endpoint", "ensemble"]
 VersionPolicy: TypeAlias = Literal["latest", "all", "specific"]
 FILE: Final = "tao2serve.toml"
@@ -119,9 +119,13 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
-def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Read the effective settings; flags that are None count as not given. Raises UsageError naming the setting."""
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+def load_settings(flags: Mapping[str, Any] | None = None, *, tuned: Mapping[str, Any] | None = None) -> Settings:
+    """Read the effective settings; flags that are None count as not given. Raises UsageError naming the setting.
+
+    `tuned` are those of a file that `loadtest --tune` wrote (tuned.py): they count for more than tao2serve.toml, and
+    less than the environment and flags.
+    """
+    given = _from_tuned(tuned) | {name: value for name, value in (flags or {}).items() if value is not None}
     try:
         _check_names(TomlConfigSettingsSource(Settings)())
         settings = Settings(**given)
@@ -131,7 +135,9 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         raise UsageError(
             f"setting {name}",
             f"is {first['input']!r}: {first['msg']}",
-            hint=f"mend the flag, {PREFIX}{name.upper()} or {FILE}",
+            hint=f"mend the flag, {PREFIX}{name.upper()}, {FILE} or the file of tuned settings"
+            if tuned
+            else f"mend the flag, {PREFIX}{name.upper()} or {FILE}",
         ) from error
     except (ValueError, OSError) as error:  # tomllib's error is a ValueError
         raise UsageError(FILE, "cannot be read as TOML", evidence=str(error)) from error
@@ -139,6 +145,11 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     if not settings.service and os.environ.get(SERVICE_VARIABLE):
         return settings.model_copy(update={"service": os.environ[SERVICE_VARIABLE]})
     return settings
+
+
+def _from_tuned(tuned: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the environment does not say otherwise; an empty variable says nothing."""
+    return {name: value for name, value in (tuned or {}).items() if not os.environ.get(PREFIX + name.upper())}
 
 
 def _check_names(in_file: Mapping[str, Any]) -> None:
@@ -160,7 +171,7 @@ def _check_names(in_file: Mapping[str, Any]) -> None:
                 log.warning("%s is no setting; is %s meant?", name, nearest[0])
 
 
-def origins(flags: Mapping[str, Any] | None = None) -> dict[str, Origin]:
+def origins(flags: Mapping[str, Any] | None = None, *, tuned: Mapping[str, Any] | None = None) -> dict[str, Origin]:
     """Say for each setting where its value comes from."""
     given = {name for name, value in (flags or {}).items() if value is not None}
     in_file = set(TomlConfigSettingsSource(Settings)())
@@ -168,10 +179,12 @@ def origins(flags: Mapping[str, Any] | None = None) -> dict[str, Origin]:
     def origin(name: str) -> Origin:
         if name in given:
             return "flag"
-        if PREFIX + name.upper() in os.environ:
+        if os.environ.get(PREFIX + name.upper()):  # an empty one says nothing
             return "environment"
         if name == "service" and "service" not in in_file and os.environ.get(SERVICE_VARIABLE):
             return "environment"
+        if name in (tuned or {}):
+            return "tuned file"
         return "tao2serve.toml" if name in in_file else "default"
 
     return {name: origin(name) for name in Settings.model_fields}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tao2serve.cli.options import Json
+from tao2serve.cli.options import Json, TunedFile
 from tao2serve.cli.output import print_json, print_text
 
 app = typer.Typer(
@@ -15,15 +15,17 @@ app = typer.Typer(
 
 
 @app.command()
-def show(json_output: Json = False) -> None:
+def show(tuned: TunedFile = None, json_output: Json = False) -> None:
     """Say each setting's value, and where it comes from.
 
     Example: tao2serve config show
     """
     from tao2serve.config import load_settings, origins
+    from tao2serve.tuned import read_tuned
 
-    settings = load_settings().model_dump(mode="json")
-    where = origins()
+    proposed = read_tuned(tuned).settings if tuned is not None else None
+    settings = load_settings(tuned=proposed).model_dump(mode="json")
+    where = origins(tuned=proposed)
     if json_output:
         print_json({"settings": {name: {"value": value, "origin": where[name]} for name, value in settings.items()}})
         return

@@ -29,6 +29,7 @@ from tao2serve.cli.options import (
     Spec,
     Tags,
     Task,
+    TunedFile,
     artifact_request,
     percent,
     seconds,
@@ -62,6 +63,7 @@ def deploy(
     absolute_boxes: ServeBoxes = None,
     max_batch_size: MaxBatchSize = None,
     instances: Instances = None,
+    tuned: TunedFile = None,
     precision: Precision = None,
     calibration_images: CalibrationImages = None,
     calibration_cache: CalibrationCache = None,
@@ -114,7 +116,9 @@ def deploy(
     from tao2serve.errors import GateError
     from tao2serve.images import read_image
     from tao2serve.registry.source import Source
+    from tao2serve.tuned import read_tuned
 
+    proposed = read_tuned(tuned) if tuned is not None else None
     share = percent(canary, option="--canary") if canary is not None else None
     settings = load_settings(
         {
@@ -126,7 +130,8 @@ def deploy(
             "absolute_boxes": absolute_boxes,
             "max_batch_size": max_batch_size,
             "instances": instances,
-        }
+        },
+        tuned=proposed.settings if proposed is not None else None,
     )
     request = DeployRequest(
         source=Source(
@@ -150,7 +155,8 @@ def deploy(
             must_be_judged=True,
         ),
     )
-    request = replace(request, canary=share, gate=load_gate(slo, gate_images, gate_time), force=force)
+    gate = load_gate(slo, gate_images, gate_time)
+    request = replace(request, canary=share, gate=gate, force=force, tuned=proposed)
     with quiet(home() / "logs" / "deploy.log") as terminal, shown_steps(terminal) as steps:
         try:
             outcome = plan_deployment(request, settings, steps=steps) if plan else run(request, settings, steps=steps)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tao2serve.loadtest.layers import LayerCosts
     from tao2serve.loadtest.series import HighestRate, LoadSeries
 
-__all__ = ["layers_text", "more_text", "run_text", "series_text"]
+__all__ = ["layers_text", "more_text", "run_text", "series_text", "table"]
 
 PERCENTILES = ("p50", "p90", "p95", "p99", "max")
 
@@ -55,7 +55,7 @@ def series_text(series: LoadSeries) -> str:
             *(f"{latency_ms[name]:.1f}" if latency_ms else "-" for name in PERCENTILES),
             _outcome(run.passed, run.verdicts, result),
         ))  # fmt: skip
-    lines = _table(rows)
+    lines = table(rows)
     if any(run.result.plan.is_open for run in series.runs):
         lines.append("latencies in ms, from the intended start of each request")
     else:
@@ -78,10 +78,11 @@ def layers_text(costs: LayerCosts) -> str:
             f"{layer.failures}/{layer.requests}",
             "client saturated" if layer.saturated else "",
         ))  # fmt: skip
-    return "\n".join([*_table(rows), "ms; added: beyond the p50 of the last one"])
+    return "\n".join([*table(rows), "ms; added: beyond the p50 of the last one"])
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table; the first row is its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(_cells(row, widths)).rstrip() for row in rows]
 

@@ -16,6 +16,7 @@ from tao2serve.cli.load_told import deployment_of
 from tao2serve.cli.options import Json, Service, one_of, seconds
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
+from tao2serve.cli.tune_job import tune_job
 from tao2serve.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -118,6 +119,30 @@ def loadtest(
     force: Annotated[
         bool, typer.Option("--force", help="--cold-start also for a version that gets requests: they fail meanwhile.")
     ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Try settings of Triton and placements beside what serves, and propose the best."),
+    ] = False,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar="KNOB=VALUES",
+            help="What --tune varies: max_batch_size=1,4,8, queue_delay_us, instances, placement; several times.",
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option("--memory-limit", metavar="SIZE", help="Of --tune: most memory of Triton's processes; 2GiB."),
+    ] = None,
+    gpu_memory_limit: Annotated[
+        str | None,
+        typer.Option("--gpu-memory-limit", metavar="SIZE", help="Of --tune: most memory in use on a GPU; 4GiB."),
+    ] = None,
+    blocks: Annotated[
+        int | None,
+        typer.Option("--blocks", metavar="N", help="Of --tune: how often the best are measured again, in turns; 3."),
+    ] = None,
     processes: Annotated[
         int, typer.Option("--processes", metavar="N", help="Processes that generate the load, one core each.")
     ] = 1,
@@ -158,6 +183,8 @@ def loadtest(
 
     Example of layers: tao2serve loadtest street/4 triton-grpc://127.0.0.1:8001/street_4 --images pictures --layers
 
+    Example of a tuning: tao2serve loadtest street --images pictures --users 4 --tune --slo p99=250ms
+
     Example of a comparison: tao2serve loadtest street --images pictures --compare old/result.json --tolerance 10%
     """
     from tao2serve.config import home, load_settings
@@ -180,6 +207,15 @@ def loadtest(
     load = chosen_load(
         users=users, rate=rate, sweep=sweep, scenario=scenario, arrivals=arrivals, find_max=find_max,
         within=within, search_time=search_time, gates=gates,
+    )  # fmt: skip
+    tuning = tune_job(
+        tune=tune, load=load, endpoints=endpoint, gates=gates, values=values, memory_limit=memory_limit,
+        gpu_memory_limit=gpu_memory_limit, blocks=blocks, output=output,
+        others={
+            "--layers": layers, "--compare": compare is not None, "--cold-start": cold_start,
+            "--price-per-hour": price_per_hour is not None, "--master": master is not None,
+            "--triton": triton is not None, "--protocol": protocol != "endpoint",
+        },
     )  # fmt: skip
     _check_layers(layers, endpoint, load, gates, compare)
     job = Job(
@@ -237,7 +273,10 @@ def loadtest(
             job = replace(job, deployed=deployment_of(named[0].text, steps, service=settings.service))
         cold = _cold_start(plan, settings, steps, force=force) if cold_start else None
         ways = {"run": job.one, "sweep": job.several, "search": job.several}
-        told, text = (job.layers if layers else ways[load.kind])(plan, steps)
+        if tuning is not None:
+            told, text = tuning.run(plan, load, settings, steps)
+        else:
+            told, text = (job.layers if layers else ways[load.kind])(plan, steps)
     if cold is not None:
         told["cold_start"] = cold.to_dict()
     if json_output:

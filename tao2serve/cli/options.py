@@ -94,6 +94,9 @@ ServeBoxes = Annotated[
 MaxBatchSize = Annotated[
     int | None, typer.Option("--max-batch-size", metavar="N", help="Largest batch that Triton forms.")
 ]
+TunedFile = Annotated[
+    Path | None, typer.Option("--tuned", metavar="FILE", help="Settings that loadtest --tune has proposed.")
+]
 Instances = Annotated[int | None, typer.Option("--instances", metavar="N", help="Instances of the detector.")]
 
 

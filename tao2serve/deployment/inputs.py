@@ -25,7 +25,7 @@ from tao2serve.tao.reading import read_experiment
 from tao2serve.tao.source import sha256_of
 from tao2serve.tao.spec import ExperimentSpec
 
-__all__ = ["Chosen", "Inputs", "choose", "digest_of", "runtime_sha256"]
+__all__ = ["Chosen", "Inputs", "choose", "digest_of", "runtime_sha256", "weights_sha256"]
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _made_of(request: DeployRequest, settings: Settings, source: ResolvedSource)
     return {
         "tao2serve": __version__,
         "runtime": runtime_sha256(),
-        "weights": _weights_sha256(source),
+        "weights": weights_sha256(source),
         "spec": source.spec_sha256,
         "clustering": _file_sha256(request.clustering),
         "precision": wish.precision,
@@ -159,7 +159,7 @@ def _tree_sha256(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _weights_sha256(source: ResolvedSource) -> str:
+def weights_sha256(source: ResolvedSource) -> str:
     """The file's digest, and with it that of the files in which an ONNX model keeps its weights.
 
     Raises InputError, as accepting the model would, if they are none that may be read.

@@ -9,12 +9,15 @@ from typing import Final
 
 from tao2serve.config import Settings
 from tao2serve.deployment.course import Course
-from tao2serve.deployment.inputs import Chosen, choose
+from tao2serve.deployment.inputs import Chosen, choose, weights_sha256
 from tao2serve.deployment.request import DeployRequest, check_request
 from tao2serve.deployment.site import Site, open_site
+from tao2serve.errors import UsageError
+from tao2serve.loadtest.machine import describe_machine
 from tao2serve.registry.source import give_to_clearml
 from tao2serve.serving.managed import check_manageable
 from tao2serve.steps import Steps
+from tao2serve.tuned import Tuned
 
 __all__ = ["GIVE_WEIGHTS", "Job", "give_weights", "open_job"]
 
@@ -57,6 +60,9 @@ def open_job(
     with steps.step("choose the trained model") as step:
         chosen = choose(request, settings, folder=folder, on_news=step.news)
         step.note(f"{chosen.source.weights.name}: {chosen.source.reason}")
+    if request.tuned is not None:
+        with steps.step("see what was tuned") as step:
+            step.note(check_tuned(request.tuned, chosen, request))
     with steps.step("find the serving service") as step:
         site = open_site(request.endpoint, settings, stack)
         step.note(site.service.id)
@@ -64,6 +70,24 @@ def open_job(
         request=request, settings=settings, chosen=chosen, site=site, folder=folder, steps=steps,
         course=course or Course(),
     )  # fmt: skip
+
+
+def check_tuned(tuned: Tuned, chosen: Chosen, request: DeployRequest) -> str:
+    """Say what tuned settings were made for; raises UsageError if that is another model than the chosen one.
+
+    Other hardware is told and no error: it may be a server's, that is seen from elsewhere.
+    """
+    weights, precision = weights_sha256(chosen.source), request.artifacts.precision
+    hint = f"tune this model: tao2serve loadtest {request.endpoint} --tune; or copy what fits into tao2serve.toml"
+    if weights != tuned.source_sha256:
+        evidence = f"SHA-256 {tuned.source_sha256}, and {chosen.source.weights.name} has {weights}"
+        raise UsageError(str(tuned.path), "was made for other weights", evidence=evidence, hint=hint)
+    if precision is not None and tuned.precision and precision != tuned.precision:
+        evidence = f"{tuned.precision}, and --precision says {precision}"
+        raise UsageError(str(tuned.path), "was made for another precision", evidence=evidence, hint=hint)
+    said = ", ".join(f"{name} {value}" for name, value in tuned.settings.items())
+    other = tuned.other_hardware(describe_machine())
+    return f"{said}{'; warning: tuned on other hardware: ' + other if other else ''}"
 
 
 def give_weights(job: Job) -> Job:

@@ -12,6 +12,7 @@ from tao2serve.loadtest import Gate
 from tao2serve.registry.source import Source
 from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.rollout import with_canary
+from tao2serve.tuned import Tuned
 
 __all__ = ["DeployRequest", "LoadGate", "check_request"]
 
@@ -46,6 +47,7 @@ class DeployRequest:
     canary: float | None = None
     gate: LoadGate | None = None
     force: bool = False
+    tuned: Tuned | None = None  # where some of the settings come from: another model is refused
 
 
 def check_request(request: DeployRequest) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "SILENCE_S",
     "TAG",
     "TRAINED",
+    "TRIED",
     "TURN",
     "VERSION",
     "OperationRecord",
@@ -42,6 +43,7 @@ KIND, ENDPOINT, SERVICE, HOLDER, CLAIM, TURN = "kind", "endpoint", "service", "h
 # An operation that gave no sign for so long, and whose process cannot be looked for, is taken to have ended.
 SILENCE_S: Final = 60.0
 VERSION: Final = "version"  # what an operation notes as soon as it knows which one it is about
+TRIED: Final = "tried"  # what a tuning notes: the versions, as 5,6, that it serves its candidates under
 MANAGED: Final = "managed"  # what a deployment for ClearML Serving's own Triton controller notes: "true"
 TRAINED: Final = "trained model"  # as what a deployment shows the model that it was made from among its input models
 DONE: Final = ("completed", "published", "closed")
@@ -78,6 +80,12 @@ class OperationRecord:
         """The version of the endpoint that it is about; None if it names none, or did not get so far."""
         text = self.properties.get(VERSION, "")
         return int(text) if text.isdigit() else None
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All versions of the endpoint that it is about: a tuning may be about several."""
+        tried = tuple(int(text) for text in self.properties.get(TRIED, "").split(",") if text.isdigit())
+        return tried or (() if self.version is None else (self.version,))
 
     @property
     def is_done(self) -> bool:

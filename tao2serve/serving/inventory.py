@@ -74,8 +74,8 @@ class Inventory:
         found: dict[tuple[str, int], str] = {}
         for record in self.operations:
             model = record.properties.get("model", "")
-            if record.kind == "deploy" and record.version is not None and model:
-                found.setdefault((record.endpoint, record.version), model)
+            for version in record.versions if record.kind in ("deploy", "tune") and model else ():
+                found.setdefault((record.endpoint, version), model)
         return found
 
     def maker(self, endpoint: str, version: int) -> OperationRecord | None:
@@ -106,9 +106,10 @@ class Inventory:
     def busy(self) -> frozenset[tuple[str, int]]:
         """Return the versions that running operations, other than the one that asks, are about."""
         return frozenset(
-            (record.endpoint, record.version)
+            (record.endpoint, version)
             for record in self.operations
-            if record.goes_on(self.now) and record.task_id != self.own_task and record.version is not None
+            if record.goes_on(self.now) and record.task_id != self.own_task
+            for version in record.versions
         )
 
     def orphans(self) -> tuple[ModelName, ...]:
@@ -175,7 +176,7 @@ def read_elsewhere(service_id: str) -> frozenset[str]:
         for service in others:
             pairs += [split_url(url) for url in state_of(service).urls]
             running = list_operations(service.id, running=True, api=api)
-            pairs += [(record.endpoint, record.version) for record in running]
+            pairs += [(record.endpoint, version) for record in running for version in record.versions]
     return frozenset(triton_model_name(name, version) for name, version in pairs if version is not None)
 
 

@@ -319,3 +319,19 @@ def test_only_a_number_is_a_version(text: str) -> None:
     with pytest.raises(UsageError):
         endpoint_and_version(text)
     assert endpoint_and_version("street/12") == ("street", 12)
+
+
+def test_what_a_tuning_left_is_ours_and_what_one_serves_with_is_busy() -> None:
+    """All versions that it noted, not only the first: of one that ended they are left over, of one that runs in use."""
+
+    def tuning(*, running: bool) -> Inventory:
+        record = replace(deploy_of(4, running=running), kind="tune", properties={
+            "version": "4", "tried": "4,5", "model": "model-1",
+        })  # fmt: skip
+        folders = ("street_1", "street_4", "street_5_detector", "street_6")
+        return replace(inventory_of(registered=(1,), deployed=(1,), folders=folders), operations=[record])
+
+    assert {name.version for name in tuning(running=False).orphans()} == {4, 5}
+    assert {name.version for name in tuning(running=False).strangers()} == {6}
+    assert tuning(running=True).busy() == {("street", 4), ("street", 5)}
+    assert not tuning(running=True).orphans()

@@ -1,0 +1,305 @@
+"""A tuning from start to end: what is deployed, the candidates, the measurements, and what is left in the folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from tao2serve import __version__
+from tao2serve.config import Settings
+from tao2serve.deployment.inputs import ELSEWHERE, digest_of, runtime_sha256
+from tao2serve.deployment.site import open_site
+from tao2serve.errors import Tao2ServeError, UsageError
+from tao2serve.loadtest import Gate, LoadPlan, LoadResult, evaluate, images_within, run_load_test
+from tao2serve.loadtest.gates import reasons
+from tao2serve.loadtest.machine import describe_machine
+from tao2serve.loadtest.plan import make_directory
+from tao2serve.serving.names import endpoint_and_version
+from tao2serve.steps import Step, Steps
+from tao2serve.tao.source import sha256_of
+from tao2serve.tuned import Tuned, render_tuned
+from tao2serve.tuning.candidate import Candidate, default_grid, parse_values
+from tao2serve.tuning.deployed import Deployed, read_deployed, version_to_tune
+from tao2serve.tuning.measurement import Journal, Measurement
+from tao2serve.tuning.search import BLOCKS, Objective, Tuning, tune
+from tao2serve.tuning.trials import RefusedError, Trials
+
+__all__ = ["Limits", "Outcome", "TuneRequest", "objective_of", "run_tuning"]
+
+JOURNAL: Final = "measurements.jsonl"
+TUNED_FILE: Final = "tuned.toml"
+DOCUMENT: Final = "tuning.json"
+_TRIES: Final = 2
+_HARDWARE: Final = ("cpu_model", "cpu_count")
+
+RunLoad = Callable[[LoadPlan, Callable[[str], None]], LoadResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a candidate must hold besides the load test's own demands."""
+
+    gates: tuple[Gate, ...] = ()
+    memory_bytes: int | None = None  # resident, of Triton's processes together, other models included
+    gpu_memory_bytes: int | None = None  # of each GPU, whoever uses it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest:
+    """What to tune, and under which load; the plan's targets are put in by the tuning."""
+
+    endpoint: str  # NAME or NAME/VERSION
+    plan: LoadPlan
+    limits: Limits
+    values: tuple[str, ...] = ()  # knob=1,2,4 in place of the default grid's
+    blocks: int = BLOCKS
+    directory: Path = Path("tao2serve-loadtest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a tuning; `tuned` is the file of the proposed settings, None if nothing holds."""
+
+    request: TuneRequest
+    deployed: Deployed
+    tuning: Tuning
+    tuned: Path | None
+    reused: int  # measurements that were there already
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `loadtest --tune`."""
+        endpoint = self.deployed.endpoint
+        return {
+            "endpoint": f"{endpoint.name}/{endpoint.version}",
+            "model_sha256": self.deployed.artifact.sha256,
+            "precision": self.deployed.artifact.precision,
+            "shape": str(self.request.plan.shape),
+            "hardware": _hardware(),
+            "slo": [gate.text for gate in self.request.limits.gates],
+            "memory_limit_bytes": self.request.limits.memory_bytes,
+            "gpu_memory_limit_bytes": self.request.limits.gpu_memory_bytes,
+            **self.tuning.to_dict(),
+            "reused_measurements": self.reused,
+            "tuned": str(self.tuned) if self.tuned else None,
+            "passed": self.tuning.proposed is not None,
+        }
+
+
+def objective_of(plan: LoadPlan) -> Objective:
+    """At a given rate the throughput is given, so the latency counts; users in a loop show what can be had."""
+    return "p99" if plan.is_open else "throughput"
+
+
+def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: RunLoad | None = None) -> Outcome:
+    """Measure candidates on versions that no alias routes to, propose settings, and leave nothing but files.
+
+    Measurements of an earlier run of the same in the folder are taken from there. Raises UsageError where Triton is not
+    ours to control, and as `Trials.put` and the load test do; what was measured until then is kept, which the
+    error says.
+    """
+    if settings.managed:
+        raise UsageError("--tune", "needs a Triton of ours: ClearML Serving's own controller owns this one")
+    name, _ = endpoint_and_version(request.endpoint)
+    make_directory(request.directory)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-tune-")))
+        with steps.step("read what is deployed") as step:
+            site = open_site(name, settings, stack)
+            deployed = read_deployed(version_to_tune(request.endpoint, site), site, settings)
+            step.note(f"{name}/{deployed.endpoint.version}: {deployed.present}")
+        images = images_within(request.plan.images)
+        journal = Journal(path=request.directory / JOURNAL, work=_work(request, deployed, images))
+        bench = _Bench(
+            request=request, deployed=deployed, journal=journal, steps=steps, stack=stack, run=run or _run,
+            trials=Trials(
+                deployed=deployed, site=site, settings=settings, image=images[0].read_bytes(), folder=folder
+            ),
+            triton=site.host.control.address,
+        )  # fmt: skip
+        grid = parse_values(request.values, default_grid(
+            deployed.present, cpus=int(_hardware().get("cpu_count", "1")),
+            largest_batch=deployed.artifact.batches[1] if deployed.artifact.batches else None,
+        ))  # fmt: skip
+        found = len(journal)
+        try:
+            tuning = tune(
+                grid, deployed.present, bench.measure, objective=objective_of(request.plan), blocks=request.blocks
+            )
+        except BaseException as error:
+            _tell_kept(error, journal)
+            raise
+        if bench.begun:  # else all was measured before, and nothing was changed
+            bench.trials.keep(tuning.to_dict())
+    return _written(Outcome(request=request, deployed=deployed, tuning=tuning, tuned=None, reused=found))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bench:
+    """Measures a candidate, or recalls what was measured; the trials are begun by the first that has to be."""
+
+    request: TuneRequest
+    deployed: Deployed
+    journal: Journal
+    trials: Trials
+    triton: str
+    steps: Steps
+    stack: ExitStack
+    run: RunLoad
+    begun: bool = False
+
+    def measure(self, candidate: Candidate, block: int) -> Measurement:
+        known = self.journal.get(candidate, block)
+        if known is not None and not known.saturated:
+            return known
+        turn = f", turn {block}" if block else ""
+        with self.steps.step(f"measure {candidate}{turn}") as step:
+            if not self.begun:
+                self.stack.enter_context(self.trials)
+                self.begun = True
+            found = self._measured(candidate, block, step)
+            self.journal.add(found)
+            step.note(_said(found))
+        return found
+
+    def _measured(self, candidate: Candidate, block: int, step: Step) -> Measurement:
+        try:
+            endpoint = self.trials.put(candidate, on_news=step.news)
+        except RefusedError as error:
+            return Measurement(
+                candidate=candidate, block=block, throughput_rps=0.0, p50_ms=None, p99_ms=None,
+                reasons=(f"it does not load: {error}",),
+            )  # fmt: skip
+        plan = self.request.plan
+        target = replace(plan.targets[0], url=endpoint.url)
+        asked = replace(
+            plan, targets=(target,), seed=plan.seed + block, endpoint=f"{endpoint.name}/{endpoint.version}",
+            triton=self.triton, triton_model=endpoint.triton_model,
+        )  # fmt: skip
+        for _ in range(_TRIES):  # something else on the machine may have kept the load generator from its work
+            result = self.run(asked, step.news)
+            if not result.client.saturated:
+                break
+        return measurement_of(candidate, block, result, self.request.limits)
+
+
+def measurement_of(candidate: Candidate, block: int, result: LoadResult, limits: Limits) -> Measurement:
+    """Hold a load test against gates and limits; what was not measured does not hold its limit."""
+    side, latency = result.server, result.latency_ms
+    processes = [process.rss_max_bytes for process in side.processes if process.role == "Triton"] if side else []
+    gpus = [gpu.memory_used_bytes_max for gpu in side.gpus if gpu.memory_used_bytes_max is not None] if side else []
+    memory = int(max(processes)) if processes else None
+    gpu_memory = int(max(gpus)) if gpus else None
+    saturated = result.client.reason if result.client.saturated else ""
+    # Gates on numbers of the load generator's own are not judged.
+    found = [] if saturated else [*reasons(result, evaluate(result, limits.gates))]
+    found += _beyond("memory of Triton", memory, limits.memory_bytes)
+    found += _beyond("GPU memory", gpu_memory, limits.gpu_memory_bytes)
+    return Measurement(
+        candidate=candidate,
+        block=block,
+        throughput_rps=result.throughput_rps,
+        p50_ms=latency.p50 if latency else None,
+        p99_ms=latency.p99 if latency else None,
+        requests=result.requests,
+        failures=result.failures,
+        memory_bytes=memory,
+        gpu_memory_bytes=gpu_memory,
+        reasons=tuple(found),
+        saturated=saturated,
+    )
+
+
+def _beyond(what: str, used: int | None, limit: int | None) -> list[str]:
+    if limit is None or (used is not None and used <= limit):
+        return []
+    if used is None:
+        return [f"{what} is not known, so its limit is not judged"]
+    return [f"{what} is {used / 2**20:.0f} MiB, {(used - limit) / 2**20:.0f} MiB beyond its limit"]
+
+
+def _said(found: Measurement) -> str:
+    p99 = f", p99 {found.p99_ms:.1f} ms" if found.p99_ms is not None else ""
+    return f"{found.throughput_rps:.1f} answers/s{p99}{'' if found.holds else '; ' + found.why_not[0]}"
+
+
+def _run(plan: LoadPlan, on_news: Callable[[str], None]) -> LoadResult:
+    return run_load_test(plan, on_progress=lambda now: on_news(str(now)))
+
+
+def _hardware() -> dict[str, str]:
+    described = describe_machine()
+    return {name: described[name] for name in _HARDWARE if name in described}
+
+
+def _work(request: TuneRequest, deployed: Deployed, images: Sequence[Path]) -> str:
+    """Return the digest of all that makes two measurements comparable."""
+    plan, limits, settings = request.plan, request.limits, deployed.settings.model_dump(mode="json")
+    return digest_of({
+        "tao2serve": __version__,
+        "runtime": runtime_sha256(),
+        "model": deployed.artifact.sha256,
+        "params": deployed.params.to_dict(),
+        "settings": {name: value for name, value in settings.items() if name not in ELSEWHERE},
+        "load": [str(plan.shape), plan.order, plan.seed, plan.processes],
+        "times_s": [plan.run_time_s, plan.warmup_s, plan.timeout_s],
+        "images": [(image.name, sha256_of(image)) for image in images],
+        "limits": [[gate.text for gate in limits.gates], limits.memory_bytes, limits.gpu_memory_bytes],
+        "hardware": _hardware(),
+    })  # fmt: skip
+
+
+def _tell_kept(error: BaseException, journal: Journal) -> None:
+    if not len(journal):
+        return
+    count = f"{len(journal)} measurement{'' if len(journal) == 1 else 's'}"
+    kept = f"{count} kept in {journal.path}: the same command goes on from there"
+    if isinstance(error, Tao2ServeError):
+        error.aftermath = error.aftermath or kept
+    else:
+        error.add_note(f"aftermath: {kept}")
+
+
+def _written(outcome: Outcome) -> Outcome:
+    """Write the files; a proposal of an earlier run does not stay beside the word that nothing holds."""
+    path = (outcome.request.directory / TUNED_FILE).resolve()
+    path.unlink(missing_ok=True)
+    if outcome.tuning.proposed is not None:
+        artifact = outcome.deployed.artifact
+        tuned = Tuned(
+            settings=outcome.tuning.proposed.settings(), source_sha256=artifact.source_sha256,
+            precision=artifact.precision, model_sha256=artifact.sha256, hardware=_hardware(),
+        )  # fmt: skip
+        path.write_text(render_tuned(tuned, comment=_basis(outcome)), encoding="utf-8")
+        outcome = replace(outcome, tuned=path)
+    document = json.dumps(outcome.to_dict(), indent=2) + "\n"
+    (outcome.request.directory / DOCUMENT).write_text(document, encoding="utf-8")
+    return outcome
+
+
+def _basis(outcome: Outcome) -> list[str]:
+    """Say in a few lines what the settings rest on."""
+    endpoint, tuning, request = outcome.deployed.endpoint, outcome.tuning, outcome.request
+    lines = [
+        f"Settings proposed by tao2serve {__version__} for {endpoint.name}/{endpoint.version}.",
+        f"Use them: tao2serve deploy … --endpoint {endpoint.name} --tuned FILE",
+        "",
+        tuning.reason,
+        f"Load: {request.plan.shape}, {request.plan.run_time_s:g} s a block, {request.blocks} blocks in the finals;",
+        f"limits: {', '.join(gate.text for gate in request.limits.gates) or 'none'}"
+        + (f", memory of Triton {request.limits.memory_bytes / 2**20:.0f} MiB" if request.limits.memory_bytes else ""),
+        f"{len(tuning.survey)} of {tuning.of_grid} candidates measured"
+        + ("." if tuning.is_whole else " by a local search, which may miss a better one."),
+    ]
+    for finalist in tuning.finals:
+        row = finalist.to_dict()
+        p99 = f"{row['p99_ms']:.1f} ms" if row["p99_ms"] is not None else "-"
+        lines.append(
+            f"  {finalist.candidate}: {row['throughput_rps']:.1f} answers/s, p99 {p99}"
+            + ("" if finalist.holds else "; does not hold")
+        )
+    return lines

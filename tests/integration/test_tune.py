@@ -1,0 +1,96 @@
+"""Tuning on the real Triton and the real ClearML Serving: nothing of it stays but settings, which `deploy` uses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clearml_state import ClearML
+from command_line import CommandLine
+from killed_runs import kill_in_step
+
+from tao2serve.sandbox.samples import pictures
+from tao2serve.triton.config import CONFIG_FILE, parse_config
+from tao2serve.triton.control import TritonControl
+
+pytestmark = pytest.mark.integration
+MADE_UP = Path(__file__).with_name("tuning_made_up.py")
+TUNE = (
+    "loadtest", "street", "--images", pictures()[0].parent, "--users", "1", "--run-time", "1s", "--warmup", "0.1s",
+    "--tune", "--try", "placement=ensemble", "--try", "instances=2", "--try", "max_batch_size=4",
+    "--try", "queue_delay_us=250", "--blocks", "2", "--json",
+)  # fmt: skip
+PROPOSED = {"placement": "ensemble", "instances": 2, "max_batch_size": 4, "queue_delay_us": 250}
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a tuning must leave as it was."""
+
+    folders: tuple[tuple[str, str], ...]
+    ready: frozenset[str]
+    endpoints: str
+    routes: str
+
+
+def look(sandbox: CommandLine) -> Around:
+    clearml, repository = ClearML(sandbox), Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])
+    with TritonControl(sandbox.environment["TAO2SERVE_TRITON_GRPC"]) as control:
+        ready = frozenset(name for name, is_ready in control.models().items() if is_ready)
+    return Around(
+        folders=tuple((path.name, (path / CONFIG_FILE).read_text()) for path in sorted(repository.iterdir())),
+        ready=ready, endpoints=clearml.configured("endpoints"), routes=clearml.configured("canary"),
+    )  # fmt: skip
+
+
+def made_up(sandbox: CommandLine, folder: Path, scratch: Path) -> list[dict[str, Any]]:
+    script = scratch / "run.py"
+    script.write_text(
+        f"import runpy, sys\nsys.argv[1:] = [{str(folder)!r}]\nrunpy.run_path({str(MADE_UP)!r}, run_name='__main__')\n"
+    )
+    lines = sandbox.python(script).assert_success().stdout.splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def test_tuning_leaves_nothing_but_settings_that_deploy_uses(
+    sandbox: CommandLine, deployed: dict[str, Any], tmp_path: Path
+) -> None:
+    """After one that was killed too: every trial is gone, and the deployed version was never touched.
+
+    The candidates were really served, and answered by boxes. Whoever comes next goes on from the measurements, the
+    command at last from all of them. A version that is deployed with the file has its settings.
+    """
+    before, output = look(sandbox), tmp_path / "tune"
+    kill_in_step(sandbox, "measure ensemble, 2 instances, batch 4, 250 us", *TUNE, "-o", output)
+    assert look(sandbox).endpoints != before.endpoints
+    *seen, outcome = made_up(sandbox, output, tmp_path)
+    assert look(sandbox) == before
+    first = json.loads((output / "measurements.jsonl").read_text(encoding="utf-8").splitlines()[0])["measurement"]
+    again = bool(first["saturated"])  # on a busy machine: then it is measured again
+    assert (outcome["proposed"], outcome["reused_measurements"]) == (PROPOSED, 1)
+    assert len(seen) == 1 + 2 * 2 + again
+    served = {tuple(one["served"].values()) for one in seen}
+    assert served == {("endpoint", 1, 8), ("ensemble", 2, 4)}
+    assert all(one["boxes"] and f"street/{one['version']}" not in before.endpoints for one in seen)
+    assert first["memory_bytes"] > 50e6  # of a load test that was a real one
+
+    told = sandbox.tao2serve(*TUNE, "-o", output).assert_success().document
+    assert (told["proposed"], told["reused_measurements"], told["passed"]) == (PROPOSED, 6, True)
+    assert look(sandbox) == before
+    states = [(one["status"], one["stage"]) for one in ClearML(sandbox).operations("street") if one["kind"] == "tune"]
+    assert states == [("failed", "taken back"), ("completed", "taken back")]
+    (task,) = ClearML(sandbox).tasks(id=[ClearML(sandbox).operations("street")[-1]["id"]])
+    assert json.loads(task["configuration"]["tuning"]["value"])["proposed"] == PROPOSED
+
+    document = sandbox.tao2serve(
+        "deploy", "--project", "street-detector", "--endpoint", "tuned", "--tuned", told["tuned"],
+        "--image", pictures()[0], "--json",
+    ).assert_success().document  # fmt: skip
+    assert document["endpoint"]["version"] == "1"
+    folder = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"]) / "tuned_1_detector"
+    config = parse_config((folder / CONFIG_FILE).read_text(encoding="utf-8"), source=folder)
+    assert (config.instance_group[0].count, config.max_batch_size) == (2, 4)
+    assert config.dynamic_batching.max_queue_delay_microseconds == 250
