@@ -162,6 +162,7 @@ def loadtest(
     """
     from tao2serve.config import home, load_settings
     from tao2serve.loadtest import parse_gate
+    from tao2serve.loadtest.addresses import shown_url
     from tao2serve.loadtest.earlier import read_earlier
     from tao2serve.loadtest.plan import LoadPlan, Target
 
@@ -217,7 +218,7 @@ def loadtest(
         run_time_s=times_s["run-time"],
         warmup_s=times_s["warmup"],
         timeout_s=timeout_s,
-        endpoint=", ".join(one.text for one in named),
+        endpoint=", ".join(shown_url(one.text) for one in named),
     )
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
         with steps.step("find the endpoint") as step:
@@ -226,7 +227,9 @@ def loadtest(
                 for one, there in zip(named, on_triton, strict=True)
             ]
             targets = tuple(one.target for one in found)
-            step.note(", ".join(target.url if target.protocol == "endpoint" else target.label for target in targets))
+            step.note(
+                ", ".join(target.shown_url if target.protocol == "endpoint" else target.label for target in targets)
+            )
         plan = replace(
             plan,
             targets=targets,

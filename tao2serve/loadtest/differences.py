@@ -112,4 +112,6 @@ def _versions(document: Mapping[str, Any]) -> str:
 
 
 def _addresses(document: Mapping[str, Any]) -> str:
-    return ", ".join(urlsplit(target["url"]).netloc or target["url"] for target in document["targets"])
+    return ", ".join(
+        urlsplit(target["url"]).netloc.rpartition("@")[2] or target["url"] for target in document["targets"]
+    )

@@ -249,7 +249,7 @@ def target_rows(result: LoadResult) -> list[list[str]]:
         ascending = sorted(latency(record) for record in within if record.ok)
         percents = [f"{percentile(ascending, nth):,.1f}" if ascending else "–" for nth in (50, 95, 99)]
         failures = sum(1 for record in within if not record.ok)
-        name = f"{target.label} at {target.url}" if target.model else target.label
+        name = f"{target.label} at {target.shown_url}" if target.model else target.label
         rows.append([name, f"{target.weight:g}", f"{len(within):,}", f"{failures:,}",
                      f"{answered / plan.run_time_s:.1f}", *percents])  # fmt: skip
     return rows
@@ -285,7 +285,7 @@ def endpoint_facts(result: LoadResult) -> Facts:
     """Return what served: names, model, precision, hardware and versions, as far as they are known."""
     plan = result.plan
     facts = [("Endpoint", plan.endpoint)] if plan.endpoint else []
-    facts += [("Address" if len(plan.targets) == 1 else "Target", f"{target.url} {_model(target)}".strip())
+    facts += [("Address" if len(plan.targets) == 1 else "Target", f"{target.shown_url} {_model(target)}".strip())
               for target in plan.targets]  # fmt: skip
     facts += [("Model", plan.model)] if plan.model else []
     held = result.environment

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import tao2serve
 from tao2serve.errors import ToolError, UsageError
@@ -144,7 +145,9 @@ def _run(
 
 def _options(plan: LoadPlan, assignment: Assignment) -> list[str]:
     # No --run-time: locust counts it from before the users are there. The locustfile ends the test itself.
-    host = plan.url if "://" in plan.url else f"http://{plan.url}"
+    # Without path and query: everybody on this machine can read them in the list of processes.
+    parts = urlsplit(address if "://" in (address := plan.targets[0].url) else f"http://{address}")
+    host = f"{parts.scheme}://{parts.netloc}"
     return [
         *("--headless", "--only-summary", "--host", host),
         *("--users", str(assignment.users), "--spawn-rate", str(assignment.users)),
