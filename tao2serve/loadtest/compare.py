@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.errors import UsageError
-from tao2serve.loadtest.differences import Difference, differences
+from tao2serve.loadtest.differences import Difference, differences, unknown
 from tao2serve.loadtest.earlier import Measured, measured_of, read_earlier
 from tao2serve.loadtest.gates import FAILURE_LIMIT
 from tao2serve.loadtest.noise import Interval, percentile_change, throughput_change
@@ -72,6 +72,7 @@ class Comparison:
     changes: tuple[Change, ...]
     noise: str  # a sentence: what the intervals rest on, or why there are none
     source: str = ""  # the file of the earlier run
+    unknown: tuple[str, ...] = ()  # what of the servers is not known of both runs
 
     @property
     def is_comparable(self) -> bool:
@@ -90,6 +91,7 @@ class Comparison:
             "source": self.source,
             "comparable": self.is_comparable,
             "differences": [difference.to_dict() for difference in self.differences],
+            "unknown": list(self.unknown),
             "old_started_at": self.old_started_at,
             "new_started_at": self.new_started_at,
             "tolerance_ratio": self.tolerance_ratio,
@@ -155,6 +157,7 @@ def compare(
         changes=changes,
         noise=noise,
         source=source,
+        unknown=unknown(old_document, new_document),
     )
 
 

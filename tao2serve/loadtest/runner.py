@@ -31,6 +31,7 @@ from tao2serve.loadtest.probe import probe
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.servers import watched_servers
+from tao2serve.loadtest.serving_facts import describe_servers
 from tao2serve.loadtest.summary import summarise
 from tao2serve.loadtest.worker import worker_options
 
@@ -99,6 +100,8 @@ def _run(
     count = workers.count if workers else plan.processes if plan.processes > 1 else 0
     workers_wait_s = workers.wait_s if workers else _START_LIMIT_S
     assignment = Assignment.of(plan, processes=max(count, 1))
+    machine = describe_machine()
+    serving = describe_servers(plan, cpu_model=machine.get("cpu_model", ""))
     with contextlib.ExitStack() as stack:
         servers = stack.enter_context(watched_servers(plan))
         reader, writer = stack.enter_context(_progress_pipe())
@@ -131,7 +134,8 @@ def _run(
         raise ToolError("locust", f"ended early with exit code {code}", evidence=tail(log), log=log)
     recorded = read_records(records)
     environment = {
-        **describe_machine(),
+        **machine,
+        **serving,
         "tao2serve": tao2serve.__version__,
         "images": str(len(images)),
         "images_digest": digest_of(images),

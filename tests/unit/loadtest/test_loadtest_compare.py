@@ -96,11 +96,23 @@ def test_what_makes_two_runs_incomparable(change: dict[str, Any], name: str) -> 
     assert f"differ in {name}" in str(found)
 
 
-@pytest.mark.parametrize("name", ["images", "images_digest", "cpu_model", "cpu_count", "gpu"])
+@pytest.mark.parametrize("name", ["images", "images_digest", "cpu_model", "cpu_count", "serving_cpu", "gpu"])
 def test_other_hardware_or_images_are_incomparable(name: str) -> None:
     """What the environment says of images and hardware must be the same."""
     old = replace(measured(), environment={name: "one"})
     assert not judged(old, replace(old, environment={name: "two"})).is_comparable
+
+
+def test_what_is_not_known_is_not_called_alike(tmp_path: Path) -> None:
+    """Hardware and versions that only one run knows, or none, may differ: document and page say which."""
+    told = {"serving_cpu": "EPYC", "gpu": "NVIDIA A10", "triton": "2.51.0"}
+    bare, known = measured(), replace(measured(), environment=told)
+    assert judged(known, known).unknown == ()
+    assert judged(bare, known).unknown == judged(bare, bare).unknown == ("CPU that serves", "GPU", "version of Triton")
+    assert judged(known, replace(known, environment={**told, "gpu": ""})).to_dict()["unknown"] == ["GPU"]
+    page = write_report(bare, directory=tmp_path, comparison=judged(bare, known)).read_text(encoding="utf-8")
+    assert "so it may differ: CPU that serves, GPU, version of Triton." in page
+    assert judged(known, replace(known, environment={**told, "triton": "2.60.0"})).passed
 
 
 def test_images_are_known_by_their_content(tmp_path: Path) -> None:
