@@ -205,6 +205,8 @@ def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
             "interval": f"{percent(change.interval[0])} … {percent(change.interval[1])}" if change.interval else "–",
             "noise": change.noise,
             "regression": change.is_regression,
+            "doubtful": change.is_doubtful,
+            "judged_by": change.judged_by or "shown only",
         }
         for change in comparison.changes
     ]

@@ -56,6 +56,31 @@ def test_a_slower_service_is_a_regression() -> None:
     assert judged(measured(), measured(1.2, seed=2), tolerance=0.3).passed
 
 
+def tailed(seed: int, factor: float = 1.0, count: int = 600) -> LoadResult:
+    """Latencies with a long tail, which a p99 of some hundred requests feels."""
+    draw = random.Random(seed)
+    return result([record(index * 10 / count, factor * 20 * draw.lognormvariate(0, 0.3)) for index in range(count)])
+
+
+def test_equal_servers_rarely_regress() -> None:
+    """Of 40 pairs of runs of the same server, some p99 are worse by more than 10 %, and hardly any is a regression."""
+    pairs = [judged(tailed(seed), tailed(seed + 1000)) for seed in range(40)]
+    doubtful = [found for found in pairs if any(change.is_doubtful for change in found.changes)]
+    assert doubtful
+    assert all(found.passed and "worse, but may be noise: p99 +" in str(found) for found in doubtful)
+    assert sum(not found.passed for found in pairs) <= 2
+    assert not judged(tailed(1), tailed(2, 1.5)).passed
+
+
+def test_what_a_verdict_rests_on_is_said() -> None:
+    """With too few requests for an interval the number alone judges, and that is in document and text."""
+    few = judged(tailed(1, count=300), tailed(2, 1.5, count=300))
+    told = {change["metric"]: change for change in few.to_dict()["changes"]}  # type: ignore[attr-defined]
+    assert [told[name]["judged_by"] for name in ("p50", "p99", "p95")] == ["number and noise", "number alone", ""]
+    assert told["p99"]["regression"]
+    assert "judged by the number alone, its noise is not known" in str(few)
+
+
 def test_a_faster_service_is_none() -> None:
     """A change for the better is no regression, however large."""
     assert judged(measured(), measured(0.5)).passed
