@@ -313,4 +313,6 @@ def generator_facts(result: LoadResult) -> Facts:
         facts.append(("Overslept, p99", f"{client.wake_lag_p99_ms:.2f} ms"))
     if client.machine_cpu_ratio is not None:
         facts.append(("CPU of the machine", f"{100 * client.machine_cpu_ratio:.0f} % of all cores"))
-    return [*facts, ("Warm-up", told), ("Timeout", f"{result.plan.timeout_s:g} s")]
+    plan = result.plan
+    return [*facts, ("Warm-up", told), ("Timeout", f"{plan.timeout_s:g} s"), ("Order of the images", plan.order),
+            ("Seed", str(plan.seed))]  # fmt: skip

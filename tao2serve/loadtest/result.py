@@ -122,6 +122,11 @@ class LoadResult:
     server: ServerSide | None = None  # None: nobody looked
 
     @property
+    def processes(self) -> int:
+        """How many generated the load, those of other machines included."""
+        return int(self.environment.get("load_generators") or self.plan.processes)
+
+    @property
     def successes(self) -> int:
         return self.requests - self.failures
 
@@ -140,6 +145,9 @@ class LoadResult:
             "users": self.plan.shape.users if isinstance(self.plan.shape, ClosedLoop) else None,
             "rate_rps": self.plan.shape.rate_rps if isinstance(self.plan.shape, OpenLoop) else None,
             "targets": [{**asdict(target), "url": target.shown_url} for target in self.plan.targets],
+            "order": self.plan.order,
+            "seed": self.plan.seed,
+            "processes": self.processes,
             "run_time_s": self.plan.run_time_s,
             "warmup_s": self.plan.warmup_s,
             "timeout_s": self.plan.timeout_s,

@@ -140,6 +140,22 @@ def test_what_is_not_known_is_not_called_alike(tmp_path: Path) -> None:
     assert judged(known, replace(known, environment={**told, "triton": "2.60.0"})).passed
 
 
+def test_what_is_random_is_in_the_document(tmp_path: Path) -> None:
+    """Seed, order and processes can be repeated from a report, and another one is a difference that is shown."""
+    old = measured()
+    new = replace(
+        old, plan=replace(old.plan, order="sample", seed=7), environment={**old.environment, "load_generators": "3"}
+    )
+    page = write_report(new, directory=tmp_path)
+    told = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (told["order"], told["seed"], told["processes"]) == ("sample", 7, 3)
+    assert "<dt>Seed</dt><dd>7</dd>" in "".join(page.read_text(encoding="utf-8").split())
+    found = {difference.name: (difference.old, difference.new) for difference in judged(old, new).differences}
+    assert found["seed"] == ("1", "7")
+    assert found["order of the images"] == ("cycle", "sample")
+    assert found["processes"] == ("1", "3")
+
+
 def test_images_are_known_by_their_content(tmp_path: Path) -> None:
     """Other bytes or another order give another digest, another name for the same does not."""
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
