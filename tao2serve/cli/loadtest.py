@@ -238,11 +238,10 @@ def loadtest(
         )
         if not (no_clearml or layers) and len(named) == 1 and on_triton[0] is None:
             job = replace(job, deployed=deployment_of(named[0].text, steps, service=settings.service))
-        cold = _cold_start(plan, settings, steps, force=force) if cold_start else None
+        if cold_start:
+            job = replace(job, cold=_cold_start(plan, settings, steps, force=force))
         ways = {"run": job.one, "sweep": job.several, "search": job.several}
         told, text = (job.layers if layers else ways[load.kind])(plan, steps)
-    if cold is not None:
-        told["cold_start"] = cold.to_dict()
     if json_output:
         print_json(told)
     else:

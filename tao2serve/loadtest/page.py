@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ __all__ = [
     "generator_facts",
     "highest_card",
     "missed_by",
+    "more_facts",
     "number",
     "other_reasons",
     "outcome",
@@ -292,6 +293,20 @@ def endpoint_facts(result: LoadResult) -> Facts:
     facts += [("Model", plan.model)] if plan.model else []
     held = result.environment
     return facts + [(name, held[key]) for key, name in _ENDPOINT_NAMES.items() if held.get(key)]
+
+
+def more_facts(more: Mapping[str, Any]) -> Facts:
+    """Return what the command knows beside the run: scenario, cold start, and the ClearML task that was told."""
+    facts = []
+    if scenario := more.get("scenario"):
+        value = "not measured" if scenario["value"] is None else f"{scenario['value']:.4g} {scenario['unit']}"
+        facts.append(("Scenario", f"MLPerf {scenario['name']}: {scenario['metric']} {value}"))
+    if cold := more.get("cold_start"):
+        first = ", ".join(f"{request_ms:.0f}" for request_ms in cold["requests_ms"])
+        facts.append(("Cold start", f"loaded in {cold['load_s']:.1f} s; first answers {first} ms"))
+    if more.get("reported_to"):
+        facts.append(("Reported to", f"ClearML task {more['reported_to']}"))
+    return facts
 
 
 def _model(target: Any) -> str:
