@@ -36,6 +36,7 @@ class Job:
     price_per_hour: float | None
     workers: Workers | None = None
     deployed: Deployed | None = None  # whose ClearML task is told
+    triton_grpc: str = ""  # the setting
     cold: ColdStart | None = None  # what was measured before the load
     done: list[SeriesRun] = field(default_factory=list)  # of several, as they end
 
@@ -163,7 +164,11 @@ class Job:
         from tao2serve.loadtest import run_load_test
 
         result = run_load_test(
-            plan, directory=directory, on_progress=lambda now: step.news(str(now)), workers=self.workers
+            plan,
+            directory=directory,
+            on_progress=lambda now: step.news(str(now)),
+            workers=self.workers,
+            triton_grpc=self.triton_grpc,
         )
         known = self.deployed.environment if self.deployed else {}
         return replace(result, environment={**result.environment, **known})

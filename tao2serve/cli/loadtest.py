@@ -202,6 +202,7 @@ def loadtest(
     if compare is not None:
         read_earlier(compare)  # what cannot be compared with is said before the load, not after it
     settings = load_settings({"service": service})
+    job = replace(job, triton_grpc=settings.triton_grpc)
     named = named_targets(endpoint)
     if cold_start and (len(named) > 1 or chosen != "endpoint" or "://" in named[0].text):
         raise UsageError("--cold-start", "takes one version of an endpoint, by its name", hint="for example: street/3")

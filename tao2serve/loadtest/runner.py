@@ -30,7 +30,7 @@ from tao2serve.loadtest.plan import LoadPlan, LoadProgress, Workers, digest_of, 
 from tao2serve.loadtest.probe import probe
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
-from tao2serve.loadtest.servers import watched_servers
+from tao2serve.loadtest.servers import watched_servers, with_triton
 from tao2serve.loadtest.serving_facts import describe_servers
 from tao2serve.loadtest.summary import summarise
 from tao2serve.loadtest.worker import worker_options
@@ -51,11 +51,13 @@ def run_load_test(
     directory: Path | None = None,
     on_progress: OnProgress | None = None,
     workers: Workers | None = None,
+    triton_grpc: str = "",
 ) -> LoadResult:
     """Run a load test to its end and return what it found; no process is left behind.
 
     The load comes from `plan.processes` processes on this machine, or instead of them from `workers` that join.
     Locust's log stays in `directory` as locust.log; without one it is kept only if locust failed.
+    `triton_grpc` is HOST:PORT of a Triton that may be the plan's, to read its statistics if it is.
     `on_progress` is called about once per second. Raises InputError (no images), ServiceError (a probe
     request got no 200, before any load), ToolError (locust is missing, failed or ran over its time; a process
     that generated load was lost, or not all of its records arrived), UsageError (both kinds of processes).
@@ -64,6 +66,7 @@ def run_load_test(
     if workers and plan.processes > 1:
         raise UsageError("processes", "and workers that join exclude each other", hint="start them as workers too")
     images = images_within(plan.images)
+    plan = with_triton(plan, configured=triton_grpc)
     sent = probe(plan.targets, images, timeout_s=plan.timeout_s)
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-loadtest-"))
     keep = False

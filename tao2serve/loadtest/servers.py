@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -38,9 +38,11 @@ __all__ = [
     "place_of",
     "triton_grpc",
     "watched_servers",
+    "with_triton",
 ]
 
 _EVERY_S: Final = (0.1, 0.5)  # at least and at most, between two readings
+_ASK_S: Final = 2.0
 _METRICS_PORT: Final = 8002  # Triton's own default
 _SLACK_S: Final = 0.1  # between a request's end here and on Triton, and for the time that a reading takes
 
@@ -165,6 +167,37 @@ def watched_servers(plan: LoadPlan) -> Iterator[ServerWatch]:
         _watch_gpus(watch, stack, every_s)
         _watch_processes(watch, stack, every_s)
         yield watch
+
+
+def with_triton(plan: LoadPlan, *, configured: str = "") -> LoadPlan:
+    """Return the plan with the gRPC address of its triton-http target, which alone tells statistics, if it is found.
+
+    That is the configured one if it is of the same host, else the port after the HTTP one, as Triton's own defaults
+    are; either only if the model is ready there: another Triton's counters would be taken for this one's.
+    """
+    over_http = next((target for target in plan.targets if target.protocol == "triton-http"), None)
+    if over_http is None or triton_grpc(plan):
+        return plan
+    host, port = place_of(over_http.url)
+    theirs = place_of(configured)[0]
+    is_same = theirs == host or (is_loopback(theirs) and is_loopback(host))
+    for address in (configured if is_same else "", f"{_bracketed(host)}:{port + 1}"):
+        if address and _serves(address, over_http.model):
+            return replace(plan, triton=address)
+    return plan
+
+
+def _serves(address: str, model: str) -> bool:
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    client: Any = InferenceServerClient(address)
+    try:
+        return bool(client.is_model_ready(model, client_timeout=_ASK_S))
+    except InferenceServerException:
+        return False
+    finally:
+        client.close()
 
 
 def _watch_triton(watch: ServerWatch, stack: contextlib.ExitStack, every_s: float) -> None:
