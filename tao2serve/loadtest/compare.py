@@ -222,8 +222,11 @@ def _intervals(old: Measured | None, new: Measured | None) -> tuple[dict[str, In
 
 
 def _rates(document: Mapping[str, Any]) -> Sequence[float]:
-    points = (document.get("series") or {}).get("points") or ()
-    return [float(point["throughput_rps"]) for point in points if point["start_s"] >= 0]
+    """Return the throughput of each whole interval of the run time: a shorter last one would weigh too much."""
+    series = document.get("series") or {}
+    points, width_s = series.get("points") or (), series.get("interval_s") or 0.0
+    end_s = document["run_time_s"] + 1e-9
+    return [float(at["throughput_rps"]) for at in points if at["start_s"] >= 0 and at["start_s"] + width_s <= end_s]
 
 
 def _told(change: Change) -> str:

@@ -233,6 +233,26 @@ def test_throughput_needs_some_intervals() -> None:
     assert 0.8 < interval[0] <= 1 <= interval[1] < 1.2
 
 
+def test_a_stalls_seconds_are_drawn_together() -> None:
+    """Slow seconds side by side are one event: the throughput's interval is wider than if they lay apart."""
+    apart = [5.0 if index % 5 == 0 else 20.0 for index in range(50)]
+    calm = [20.0] * 50
+    wide, narrow = throughput_change(calm, sorted(apart)), throughput_change(calm, apart)
+    assert wide is not None
+    assert narrow is not None
+    assert wide[1] - wide[0] > 1.5 * (narrow[1] - narrow[0])
+
+
+def test_a_part_of_a_second_weighs_nothing() -> None:
+    """The last interval of 5.5 s is half a one: it does not pull the interval of the throughput."""
+    old = measured().to_dict() | {"run_time_s": 5.5}
+    points = [{"start_s": float(second), "throughput_rps": 100.0} for second in range(5)]
+    steady = old | {"series": {"interval_s": 1.0, "points": points}}
+    cut = old | {"series": {"interval_s": 1.0, "points": [*points, {"start_s": 5.0, "throughput_rps": 1.0}]}}
+    throughput = next(change for change in compare(steady, cut).changes if change.metric == "throughput")
+    assert throughput.interval == (0, 0)
+
+
 def test_files_are_compared_as_they_were_written(tmp_path: Path) -> None:
     """result.json and requests.csv of a report give the same as the results themselves; open loops by response time."""
     late = [record(index / 100, 20 + index % 7, lag_s=0.1 if index % 10 == 0 else 0.0) for index in range(1000)]
@@ -268,6 +288,9 @@ def test_requests_of_another_run_are_not_used(tmp_path: Path) -> None:
         assert found.passed
 
 
+TARGET = {"url": "http://h/serve/x", "protocol": "endpoint", "model": ""}
+
+
 def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in measured(count=20).to_dict().items() if key != name}
 
@@ -286,6 +309,9 @@ def without(name: str) -> dict[str, Any]:
         (json.dumps({**without(""), "throughput_rps": float("nan")}), "throughput_rps is nan"),
         (json.dumps({**without(""), "failures": 10**6}), "more failures"),
         (json.dumps({**without(""), "targets": [{}]}), "it lacks url"),
+        (json.dumps({**without(""), "targets": [TARGET | {"weight": "x"}]}), "weight of a target is 'x'"),
+        (json.dumps({**without(""), "targets": [TARGET | {"url": "http://[h"}]}), "Invalid IPv6 URL"),
+        (json.dumps({**without(""), "run_time_s": 10**400}), "run_time_s is a number beyond"),
         (json.dumps({**without(""), "client": {"saturated": "no"}}), "neither true nor false"),
         (json.dumps({**without(""), "series": {"points": [{"throughput_rps": 1}]}}), "it lacks start_s"),
     ],
@@ -298,6 +324,15 @@ def test_other_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
         read_earlier(path)
     assert said in f"{caught.value} {caught.value.evidence}"
     assert str(path) in str(caught.value)
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
+    """What is larger than any result is refused before it is in memory."""
+    path = tmp_path / "result.json"
+    with path.open("wb") as stream:
+        stream.truncate(2**31)  # sparse: no disk is filled
+    with pytest.raises(InputError, match="larger than 64 MiB"):
+        read_earlier(path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
