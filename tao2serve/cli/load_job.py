@@ -46,6 +46,7 @@ class Job:
         from tao2serve.loadtest.compare import compare_with
         from tao2serve.loadtest.cost import cost_of
         from tao2serve.loadtest.report import run_document
+        from tao2serve.loadtest.sweep import forget_series
 
         with steps.step("load test") as step:
             result = self._run(replace(plan, shape=self.load.loads[0]), self.output, step)
@@ -63,6 +64,7 @@ class Job:
             )
 
         with steps.step("write the report") as step:
+            forget_series(self.output, keep=self.compare)
             report = write()
             step.note(str(report))
         cost = None if price is None else cost_of(result, price_per_hour=price)
@@ -99,7 +101,9 @@ class Job:
     def several(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
         """Sweep or search; return document and text. Interrupted, it leaves the report of the runs that were made."""
         from tao2serve.loadtest.report import series_cost, series_document, write_series_report
+        from tao2serve.loadtest.sweep import forget_series
 
+        forget_series(self.output)
         try:
             series = self._runs(plan, steps)
         except BaseException as error:
@@ -143,7 +147,8 @@ class Job:
         from tao2serve.loadtest.sweep import load_of, run_name
 
         with steps.step(f"load test with {load_of(plan.shape)}") as step:
-            folder = self.output / run_name(len(self.done) + 1, plan.shape)
+            is_first_look = self.load.search is not None and not plan.is_open
+            folder = self.output / run_name(0 if is_first_look else len(self.done) + 1, plan.shape)
             result = self._run(plan, folder, step)
             verdicts = evaluate(result, self.gates)
             write_report(result, verdicts=verdicts, directory=folder)

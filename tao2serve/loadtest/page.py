@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -77,6 +78,8 @@ class GateRow:
     measured: str
     missed_by: str
     passed: bool
+    beyond: str = "–"  # requests that took longer than the limit of a percentile
+    sure: str = "–"  # that the true percentile is within it
 
 
 def number(value: float) -> str:
@@ -176,6 +179,9 @@ def gate_rows(verdicts: Iterable[Verdict]) -> list[GateRow]:
             measured="–" if verdict.observed is None else f"{verdict.observed:.4g} {verdict.gate.unit}",
             missed_by=missed_by(verdict),
             passed=verdict.passed,
+            beyond="–" if verdict.beyond is None else f"{verdict.beyond:,}",
+            # rounded down: 99.96 % is not 100 %
+            sure="–" if verdict.confidence is None else f"at most {math.floor(1000 * verdict.confidence) / 10:g} %",
         )
         for verdict in verdicts
     ]
