@@ -242,7 +242,8 @@ def gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | No
             if plan.triton_metrics:
                 notes.append(f"{error.subject} {error.fact} ({error.evidence})")
         else:
-            ours = bool(plan.triton_metrics) or any(f'model="{name}' in page for name in _prefixes(plan))
+            named = (f'model="{name}{end}' for name in _prefixes(plan) for end in '"_')
+            ours = bool(plan.triton_metrics) or any(words in page for words in named)
             if ours and gpus_on_page(page):
                 return metrics.read, "Triton's metrics", []
     if is_loopback(host) and (read := nvml_reader()) is not None:
