@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from tao2serve.errors import InputError
 from tao2serve.loadtest.result import LoadResult
@@ -17,6 +17,8 @@ __all__ = ["Measured", "measured_of", "read_earlier"]
 
 _HINT: Final = "give the result.json that `tao2serve loadtest` wrote; one of an older version must be measured again"
 _LARGEST_BYTES: Final = 256 * 2**20
+_LARGEST_DOCUMENT_BYTES: Final = 64 * 2**20
+_LARGEST_NUMBER: Final = 1e15  # beyond it integers of any length, which float() refuses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ def read_earlier(path: Path) -> tuple[dict[str, Any], Measured]:
     Raises InputError if it is not the document of one run, or lacks what is compared.
     """
     try:
+        if path.stat().st_size > _LARGEST_DOCUMENT_BYTES:
+            raise InputError(str(path), "is larger than 64 MiB, so no result of one load test", hint=_HINT)
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error), hint=_HINT) from error
@@ -87,7 +91,11 @@ def _require_run(document: object) -> None:
         for name in ("url", "protocol", "model"):
             if not isinstance(_mapping(target, "a target")[name], str):
                 raise TypeError(f"{name} of a target is no text")
-    for point in _mapping(held.get("series") or {}, "series").get("points") or ():
+        _number(target.get("weight", 1.0), "weight of a target")
+        urlsplit(target["url"])
+    series = _mapping(held.get("series") or {}, "series")
+    _number(series.get("interval_s") or 0.0, "interval_s")
+    for point in series.get("points") or ():
         _number(_mapping(point, "a point of series")["throughput_rps"], "throughput_rps")
         _number(abs(point["start_s"]), "start_s")
 
@@ -99,9 +107,16 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST_NUMBER:
+        raise ValueError(f"{name} is {_short(value)}")
     return value
+
+
+def _short(value: object) -> str:
+    """Return a value as it is written, not a whole page of it."""
+    if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:  # text of 10**5000 is refused by Python itself
+        return "a number beyond all use"
+    return repr(value)[:40]
 
 
 def _measured(path: Path, document: Mapping[str, Any]) -> Measured:

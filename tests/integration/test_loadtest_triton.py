@@ -16,6 +16,7 @@ from waiting_triton import WaitingTriton, waiting_triton
 
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.loadtest import LoadPlan, Target, run_load_test
+from tao2serve.loadtest.servers import with_triton
 from tao2serve.loadtest.tritons import probe_triton
 
 pytestmark = pytest.mark.integration
@@ -130,3 +131,17 @@ def test_perf_analyzer_says_the_same(triton: WaitingTriton, picture: Path, tmp_p
         ratios[f"p50 at {concurrency}"] = ours.p50_ms / theirs.p50_ms
         ratios[f"throughput at {concurrency}"] = ours.throughput_rps / theirs.throughput_rps
     assert ratios == {name: pytest.approx(1.0, abs=0.1) for name in ratios}
+
+
+def test_over_http_the_servers_part_is_told_too(triton: WaitingTriton, picture: Path) -> None:
+    """Through the gRPC port of the very Triton: the configured one if the model is there, else nothing is told."""
+    plan = LoadPlan(targets=(target_of(triton, "triton-http", "waits"),), images=picture, run_time_s=1.5, warmup_s=0.2)
+    found = run_load_test(plan, triton_grpc=triton.grpc)
+    assert found.server is not None
+    (model,) = found.server.models
+    assert model.name == "waits"
+    assert model.total_ms >= WAIT_MS
+    assert found.environment["triton"][0].isdigit()
+    assert with_triton(plan, configured="127.0.0.1:9").triton != "127.0.0.1:9"
+    strange = LoadPlan(targets=(target_of(triton, "triton-http", "another"),), images=picture)
+    assert with_triton(strange, configured=triton.grpc).triton == ""
