@@ -21,6 +21,7 @@ from tao2serve.loadtest.gates import Gate, shortfall
 from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
 from tao2serve.loadtest.sweep import OnRun, RunOnce
+from tao2serve.loadtest.window import is_measured
 
 __all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate", "require_gates"]
 
@@ -174,7 +175,7 @@ def _fell_behind(run: SeriesRun) -> bool:
     """Whether more of the requests were still open at the end than an answer slow by chance leaves."""
     result = run.result
     end_s = result.plan.run_time_s
-    still_open = sum(0 <= record.start_s < end_s <= record.end_s for record in result.records)
+    still_open = sum(is_measured(result.plan, record) and end_s <= record.end_s for record in result.records)
     return not _is_of_client(run) and still_open > max(_BEHIND * result.requests, _CHANCE)
 
 
