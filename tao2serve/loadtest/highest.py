@@ -119,7 +119,8 @@ def find_max(
     run of one user, which is not among those returned, says where to begin. No run begins that would probably end
     after `budget_s`; the last ones go to confirming what was found. `on_run` is told of each run as soon as it has
     ended. A run is longer than the plan says where two of them would else have too few requests for the percentiles
-    of the gates, up to a quarter of `budget_s`; without enough of them a rate is not confirmed. Raises UsageError for gates that make no sense of a rate, and what `run` raises.
+    of the gates, up to a quarter of `budget_s`; without enough of them a rate is not confirmed. Raises UsageError
+    for gates that make no sense of a rate, and what `run` raises.
     """
     require_gates(gates)
     begun_s = clock()

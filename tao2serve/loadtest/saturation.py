@@ -38,7 +38,8 @@ def client_load(
 
     It was the limit if one of its processes wanted 90 % of a core or more (used it, or waited for it) for most of
     the run time; if 1 % of the requests started late, or 1 % of its wake-ups came late, by more than 20 ms and
-    more than a fifth of the median latency, or by more than 100 ms; or if it held requests back because too many were open.
+    more than a fifth of the median latency, or by more than 100 ms; or if it held requests back because too many were
+    open.
     """
     end_s = run.window_start_s + run.run_time_s
     by_process: dict[int, list[CpuSample]] = {}

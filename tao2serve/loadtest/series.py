@@ -49,7 +49,8 @@ class HighestRate:
 class LoadSeries:
     """Runs in the order in which they were made, at least one.
 
-    A search passes if some rate holds the gates, confirmed. A sweep passes if every load of it does: who names a load means it.
+    A search passes if some rate holds the gates, confirmed. A sweep passes if every load of it does: who names a load
+    means it.
     """
 
     runs: tuple[SeriesRun, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -168,6 +169,37 @@ def test_workers_join_from_elsewhere(images: Path, tmp_path: Path) -> None:
     assert not joining.is_alive()
     assert len(result.records) == seen > 200
     assert {record.user for record in result.records} == {0, 1, 2, 3}
+
+
+def test_a_worker_too_many_is_turned_away(images: Path, tmp_path: Path) -> None:
+    """Three join a test for two: it goes on with two, each sends its part, and the third has a log that says why."""
+    (port,) = free_ports(1)
+    errors: list[ToolError] = []
+
+    def join() -> None:
+        try:
+            run_worker(f"127.0.0.1:{port}", processes=3)
+        except ToolError as error:
+            errors.append(error)
+
+    with slow_server(tmp_path, delay_ms=20) as server:
+        plan = LoadPlan(
+            targets=(Target(url=server.url),), images=images, shape=OpenLoop(rate_rps=40), run_time_s=2, warmup_s=0.5
+        )
+        joining = threading.Thread(target=join)
+        joining.start()
+        result = run_load_test(plan, workers=Workers(count=2, port=port, wait_s=20))
+        joining.join(timeout=20)
+        seen = len(server.stop()) - 1
+    assert not joining.is_alive()
+    assert {record.user for record in result.records} == {0, 1}
+    assert len(result.records) == seen
+    assert result.requests == pytest.approx(80, rel=0.4)
+    (error,) = errors
+    assert error.fact == "was refused by the master"
+    assert error.log is not None
+    assert "the test has its 2 workers" in error.log.read_text(encoding="utf-8")
+    shutil.rmtree(error.log.parent)
 
 
 def test_a_worker_that_is_killed_is_noticed(images: Path, tmp_path: Path) -> None:

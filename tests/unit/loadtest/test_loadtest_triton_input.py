@@ -153,3 +153,10 @@ def test_an_address_is_a_host_and_a_port(photo: Path) -> None:
     ):
         with pytest.raises(UsageError, match="not the address of a Triton"):
             probe_triton(target, (photo,), timeout_s=1)
+
+
+def test_others_may_run_between_two_pictures(photo: Path) -> None:
+    """A process that makes many large tensors still answers who waits for a sign of life."""
+    calls: list[None] = []
+    made = payloads(input_of(GRPC, config("UINT8", [32, 48, 3])), (photo,) * 3, between=lambda: calls.append(None))
+    assert len(calls) == len(made.contents) == 3
