@@ -333,6 +333,8 @@ def _conduct_workers(environment: Any, run: dict[str, Any]) -> None:
         count=run["workers"],
     )
     master.listen(environment.events.worker_report)
+    # Locust waits for so many that are ready; those of ours may be at work by the time it looks.
+    environment.parsed_options.expect_workers = 0
     _tell(run["progress_fd"], {"port": environment.runner.server.port})
     gevent.spawn(_report_progress, master, run["progress_fd"])
     started_at: list[float] = []
