@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ from tao2serve.loadtest import (
     ClosedLoop,
     LoadPlan,
     LoadProgress,
+    LoadResult,
     OpenLoop,
     Target,
     Workers,
@@ -73,6 +75,17 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(images: Path, tmp_p
     assert hidden.latency_ms.p99 < 200
 
 
+def not_accused(plan: LoadPlan) -> LoadResult:
+    """Run until the generator is not said to be the limit, three times at most: others may use the machine."""
+    reasons = []
+    for _ in range(3):
+        result = run_load_test(plan)
+        if not result.client.saturated:
+            return result
+        reasons.append(result.client.reason)
+    pytest.fail(f"accused each time: {reasons}")
+
+
 @contextlib.contextmanager
 def one_core_busy(core: int) -> Iterator[None]:
     """A loop that never waits on that core, to which what this process starts is bound too."""
@@ -89,7 +102,10 @@ def one_core_busy(core: int) -> Iterator[None]:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the server needs a core of its own")
 def test_a_starved_client_is_caught(images: Path, tmp_path: Path) -> None:
-    """With another process on its core the generator cannot keep the rate: it says so and passes no gate."""
+    """With another process on its core the generator cannot keep the rate: it says so and passes no gate.
+
+    The control is the same without the other process, at a tenth of the rate: it is not accused.
+    """
     first, *others = sorted(os.sched_getaffinity(0))
     with slow_server(tmp_path, delay_ms=20) as server:
         os.sched_setaffinity(server.process.pid, others)
@@ -102,10 +118,13 @@ def test_a_starved_client_is_caught(images: Path, tmp_path: Path) -> None:
         )
         with one_core_busy(first):
             result = run_load_test(plan)
-    print(result.client)
+        control = not_accused(replace(plan, shape=OpenLoop(rate_rps=200)))
+    print(result.client, control.client)
     assert result.client.saturated
     assert result.client.start_lag_p99_ms is not None
-    assert result.client.start_lag_p99_ms > 10
+    assert result.client.start_lag_p99_ms > 20
+    assert control.client.start_lag_p99_ms is not None
+    assert result.client.start_lag_p99_ms > 3 * control.client.start_lag_p99_ms
     verdicts = evaluate(result, [parse_gate("max=1000s")])
     assert not any(verdict.passed for verdict in verdicts)
     assert not passed(result, verdicts)
@@ -116,7 +135,8 @@ def test_a_client_with_time_to_spare_is_not_accused(images: Path, tmp_path: Path
     with slow_server(tmp_path, delay_ms=20) as server:
         shape = OpenLoop(rate_rps=200, arrivals="constant")
         plan = LoadPlan(targets=(Target(url=server.url),), images=images, shape=shape, run_time_s=2, warmup_s=0.5)
-        result = run_load_test(plan)
+        result = not_accused(plan)
+    assert result.client.reason == ""
     assert result.requests == pytest.approx(400, abs=1)
     intended = [record.intended_s for record in result.records]
     gaps_ms = {round((after - before) * 1000, 1) for before, after in itertools.pairwise(intended)}
