@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tao2serve.errors import InputError
 from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.window import is_measured, phase_at
 
 __all__ = ["Measured", "measured_of", "read_earlier"]
 
@@ -31,7 +32,7 @@ class Measured:
 
 def measured_of(result: LoadResult) -> Measured:
     """Return what a result holds of single requests; in an open loop from the intended start."""
-    within = (record for record in result.records if record.ok and 0 <= record.start_s < result.plan.run_time_s)
+    within = (record for record in result.records if record.ok and is_measured(result.plan, record))
     is_open = result.plan.is_open
     return Measured(latencies_ms=tuple(record.response_ms if is_open else record.latency_ms for record in within))
 
@@ -127,7 +128,7 @@ def _measured(path: Path, document: Mapping[str, Any]) -> Measured:
             return Measured(latencies_ms=None, why_not=f"{path} is larger than 256 MiB")
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-        within = [row for row in rows if 0 <= float(row["start_s"]) < document["run_time_s"] and not row["error"]]
+        within = [row for row in rows if _is_measured(row, document) and not row["error"]]
         latencies_ms = tuple(_number(float(row[column]), column) for row in within)
     except OSError as error:
         return Measured(latencies_ms=None, why_not=f"{path}: {error.strerror or error}")
@@ -136,3 +137,13 @@ def _measured(path: Path, document: Mapping[str, Any]) -> Measured:
     if len(latencies_ms) != document["requests"] - document["failures"]:
         return Measured(latencies_ms=None, why_not=f"{path} is not of the same run")
     return Measured(latencies_ms=latencies_ms)
+
+
+def _is_measured(row: Mapping[str, str], document: Mapping[str, Any]) -> bool:
+    at = phase_at(
+        intended_s=float(row["intended_s"]),
+        start_s=float(row["start_s"]),
+        is_open=document["rate_rps"] is not None,
+        run_time_s=document["run_time_s"],
+    )
+    return at == "run"

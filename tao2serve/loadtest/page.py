@@ -15,6 +15,7 @@ from tao2serve.loadtest.result import LatencySummary, LoadResult
 from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import load_name, load_of
 from tao2serve.loadtest.summary import percentile
+from tao2serve.loadtest.window import is_measured
 
 __all__ = [
     "Badge",
@@ -253,7 +254,7 @@ def target_rows(result: LoadResult) -> list[list[str]]:
     latency, rows = latency_of(result), []
     for index, target in enumerate(plan.targets):
         mine = [record for record in result.records if record.target == index]
-        within = [record for record in mine if 0 <= record.start_s < plan.run_time_s]
+        within = [record for record in mine if is_measured(plan, record)]
         answered = sum(1 for record in mine if record.ok and 0 <= record.end_s < plan.run_time_s)
         ascending = sorted(latency(record) for record in within if record.ok)
         percents = [f"{percentile(ascending, nth):,.1f}" if ascending else "–" for nth in (50, 95, 99)]

@@ -98,9 +98,10 @@ class SeriesPoint:
 class LoadResult:
     """A finished load test.
 
-    `requests` started within the run time; those still open at its end were waited for, because dropping
-    them would drop the slowest. `latency_ms` is of successful ones only (a fast failure is no fast answer),
-    None if there were none. `throughput_rps` counts successful answers that arrived within the run time.
+    `requests` started within the run time, or in an open loop were due in it (window.py); those still open at its
+    end were waited for, because dropping them would drop the slowest. `latency_ms` is of successful ones only (a
+    fast failure is no fast answer), None if there were none. `throughput_rps` counts successful answers that arrived
+    within the run time.
     """
 
     plan: LoadPlan

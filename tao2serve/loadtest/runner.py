@@ -11,7 +11,6 @@ import json
 import math
 import os
 import select
-import shutil
 import subprocess
 import tempfile
 import time
@@ -24,7 +23,7 @@ from urllib.parse import urlsplit
 import tao2serve
 from tao2serve.errors import ToolError, UsageError
 from tao2serve.loadtest.assignment import Assignment
-from tao2serve.loadtest.locust_process import ended, require_locust, start_locust, tail
+from tao2serve.loadtest.locust_process import ended, remove_scratch, require_locust, start_locust, tail
 from tao2serve.loadtest.machine import MachineSample, describe_machine, sample_machine
 from tao2serve.loadtest.plan import LoadPlan, LoadProgress, Workers, digest_of, images_within, make_directory
 from tao2serve.loadtest.probe import probe
@@ -82,12 +81,7 @@ def run_load_test(
             keep = directory is None and error.log is not None
             raise
     finally:
-        if keep:
-            for path in scratch.iterdir():
-                if path != log:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        else:
-            shutil.rmtree(scratch, ignore_errors=True)
+        remove_scratch(scratch, but=log if keep else None)
 
 
 def _run(
@@ -119,7 +113,7 @@ def _run(
         run_file.write_text(json.dumps(run), encoding="utf-8")
         log_stream = stack.enter_context(log.open("wb"))
         process = start_locust(
-            [*_options(plan, assignment), *(_master_options(workers, count) if count else [])],
+            [*_options(plan, assignment), *(_master_options(workers) if count else [])],
             folder=scratch,
             variables={RUN_FILE_VARIABLE: str(run_file)},
             log=log_stream,
@@ -162,12 +156,12 @@ def _options(plan: LoadPlan, assignment: Assignment) -> list[str]:
     ]
 
 
-def _master_options(workers: Workers | None, count: int) -> list[str]:
+def _master_options(workers: Workers | None) -> list[str]:
     # port 0: any free one, which the master says once it has it
     host, port = (workers.host, workers.port) if workers else ("127.0.0.1", 0)
     return [
         *("--master", "--master-bind-host", host, "--master-bind-port", str(port)),
-        *("--expect-workers", str(count)),
+        *("--expect-workers", "1"),  # users start when Gathering says so
     ]
 
 

@@ -255,7 +255,8 @@ def test_a_part_of_a_second_weighs_nothing() -> None:
 
 def test_files_are_compared_as_they_were_written(tmp_path: Path) -> None:
     """result.json and requests.csv of a report give the same as the results themselves; open loops by response time."""
-    late = [record(index / 100, 20 + index % 7, lag_s=0.1 if index % 10 == 0 else 0.0) for index in range(1000)]
+    lags_s = [0.1 if index % 10 == 0 else 0.0 for index in range(1000)]
+    late = [record(index * 0.0098 + lag, 20 + index % 7, lag_s=lag) for index, lag in enumerate(lags_s)]
     closed = measured()
     opened = replace(
         result(late), plan=replace(closed.plan, shape=OpenLoop(rate_rps=100)), client=closed.client
