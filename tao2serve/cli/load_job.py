@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from tao2serve.errors import Tao2ServeError
 if TYPE_CHECKING:
     from tao2serve.deployment.load_report import Deployed
     from tao2serve.loadtest import Gate, LoadPlan, LoadResult, Workers
+    from tao2serve.loadtest.cold_start import ColdStart
     from tao2serve.loadtest.plan import Target
     from tao2serve.loadtest.series import LoadSeries, SeriesRun
     from tao2serve.steps import Step, Steps
@@ -35,6 +36,8 @@ class Job:
     price_per_hour: float | None
     workers: Workers | None = None
     deployed: Deployed | None = None  # whose ClearML task is told
+    triton_grpc: str = ""  # the setting
+    cold: ColdStart | None = None  # what was measured before the load
     done: list[SeriesRun] = field(default_factory=list)  # of several, as they end
 
     def one(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
@@ -43,7 +46,7 @@ class Job:
         from tao2serve.loadtest.compare import compare_with
         from tao2serve.loadtest.cost import cost_of
         from tao2serve.loadtest.report import run_document
-        from tao2serve.loadtest.scenarios import headline
+        from tao2serve.loadtest.sweep import forget_series
 
         with steps.step("load test") as step:
             result = self._run(replace(plan, shape=self.load.loads[0]), self.output, step)
@@ -53,16 +56,20 @@ class Job:
             compare_with(self.compare, result, tolerance=self.tolerance_ratio) if self.compare is not None else None
         )
         price = self.price_per_hour
-        with steps.step("write the report") as step:
-            report = write_report(
-                result, verdicts=verdicts, directory=self.output, comparison=comparison, price_per_hour=price
+        more = self._more(result)
+
+        def write() -> Path:
+            return write_report(
+                result, verdicts=verdicts, directory=self.output, comparison=comparison, price_per_hour=price, more=more
             )
+
+        with steps.step("write the report") as step:
+            forget_series(self.output, keep=self.compare)
+            report = write()
             step.note(str(report))
         cost = None if price is None else cost_of(result, price_per_hour=price)
-        told = run_document(result, verdicts, report=report, cost=cost, comparison=comparison)
-        if self.load.scenario is not None:
-            told["scenario"] = headline(self.load.scenario, result)
-        self._tell(result, told, steps)
+        self._tell(result, more, steps, write)
+        told = {**run_document(result, verdicts, report=report, cost=cost, comparison=comparison), **more}
         return told, run_text(result, verdicts, told, comparison=comparison)
 
     def layers(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
@@ -94,22 +101,29 @@ class Job:
     def several(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
         """Sweep or search; return document and text. Interrupted, it leaves the report of the runs that were made."""
         from tao2serve.loadtest.report import series_cost, series_document, write_series_report
-        from tao2serve.loadtest.scenarios import headline
+        from tao2serve.loadtest.sweep import forget_series
 
+        forget_series(self.output)
         try:
             series = self._runs(plan, steps)
         except BaseException as error:
             if self.done:
-                kept = write_series_report(self._so_far(), directory=self.output, price_per_hour=self.price_per_hour)
+                more = {**self._more(self.done[-1].result), "reported_to": None}
+                kept = write_series_report(
+                    self._so_far(), directory=self.output, price_per_hour=self.price_per_hour, more=more
+                )
                 _note(error, f"the runs that were made are kept: {kept}")
             raise
+        more = self._more(series.runs[series.decisive].result)
+
+        def write() -> Path:
+            return write_series_report(series, directory=self.output, price_per_hour=self.price_per_hour, more=more)
+
         with steps.step("write the report") as step:
-            report = write_series_report(series, directory=self.output, price_per_hour=self.price_per_hour)
+            report = write()
             step.note(str(report))
-        told = series_document(series, report=report, cost=series_cost(series, self.price_per_hour))
-        if self.load.scenario is not None:
-            told["scenario"] = headline(self.load.scenario, series.runs[series.decisive].result)
-        self._tell(series, told, steps)
+        self._tell(series, more, steps, write)
+        told = {**series_document(series, report=report, cost=series_cost(series, self.price_per_hour)), **more}
         return told, series_text(series)
 
     def _runs(self, plan: LoadPlan, steps: Steps) -> LoadSeries:
@@ -133,7 +147,8 @@ class Job:
         from tao2serve.loadtest.sweep import load_of, run_name
 
         with steps.step(f"load test with {load_of(plan.shape)}") as step:
-            folder = self.output / run_name(len(self.done) + 1, plan.shape)
+            is_first_look = self.load.search is not None and not plan.is_open
+            folder = self.output / run_name(0 if is_first_look else len(self.done) + 1, plan.shape)
             result = self._run(plan, folder, step)
             verdicts = evaluate(result, self.gates)
             write_report(result, verdicts=verdicts, directory=folder)
@@ -154,16 +169,34 @@ class Job:
         from tao2serve.loadtest import run_load_test
 
         result = run_load_test(
-            plan, directory=directory, on_progress=lambda now: step.news(str(now)), workers=self.workers
+            plan,
+            directory=directory,
+            on_progress=lambda now: step.news(str(now)),
+            workers=self.workers,
+            triton_grpc=self.triton_grpc,
         )
         known = self.deployed.environment if self.deployed else {}
         return replace(result, environment={**result.environment, **known})
 
-    def _tell(self, load: LoadResult | LoadSeries, told: dict[str, Any], steps: Steps) -> None:
-        """Report to the deployment's ClearML task, and name that in the document."""
+    def _more(self, result: LoadResult) -> dict[str, Any]:
+        """Return the members that the run itself does not know, as if ClearML will take it."""
+        from tao2serve.loadtest.scenarios import headline
+
+        more: dict[str, Any] = {}
+        if self.load.scenario is not None:
+            more["scenario"] = headline(self.load.scenario, result)
+        if self.cold is not None:
+            more["cold_start"] = self.cold.to_dict()
+        return {**more, "reported_to": self.deployed.task_id if self.deployed else None}
+
+    def _tell(
+        self, load: LoadResult | LoadSeries, more: dict[str, Any], steps: Steps, write: Callable[[], object]
+    ) -> None:
+        """Report to the deployment's ClearML task; if that does not take it, the report is written anew to say so."""
         deployed = self.deployed
-        taken = deployed is not None and tell(deployed, load, steps, directory=self.output, gates=self.gates)
-        told["reported_to"] = deployed.task_id if deployed and taken else None
+        if deployed is not None and not tell(deployed, load, steps, directory=self.output, gates=self.gates):
+            more["reported_to"] = None
+            write()
 
 
 def _note(error: BaseException, aftermath: str) -> None:

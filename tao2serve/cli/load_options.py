@@ -179,10 +179,13 @@ def _rate(text: str) -> float:
 
 def named_targets(texts: Sequence[str]) -> tuple[Named, ...]:
     """Read `street=3 people=1`; without a weight it is 1. Raises UsageError for what is named twice or not at all."""
+    from tao2serve.loadtest.addresses import shown_url
+
     named = [Named(text=text, weight=weight) for text, weight in map(_weighted, texts)]
     twice = {one.text for one in named if sum(other.text == one.text for other in named) > 1}
     if twice:
-        raise UsageError(f"endpoint {min(twice)}", "is named twice", hint=f"give it a weight: {min(twice)}=2")
+        first = shown_url(min(twice))
+        raise UsageError(f"endpoint {first}", "is named twice", hint=f"give it a weight: {first}=2")
     return tuple(named)
 
 
@@ -200,20 +203,25 @@ def target_of(named: Named, *, protocol: Protocol, triton: str) -> Target | None
 
     `triton` is HOST:PORT, "" if it was not named. Raises UsageError for a Triton whose address is not known.
     """
+    from tao2serve.loadtest.addresses import shown_url
     from tao2serve.loadtest.plan import Target
 
     if named.text.startswith(("grpc://", "triton-")) and "://" in named.text:
         match = ON_TRITON.fullmatch(named.text)
         if match is None:
             raise UsageError(
-                "endpoint", f"{named.text!r} is not one", hint="triton-grpc://HOST:PORT/MODEL, or triton-http"
+                "endpoint",
+                f"{shown_url(named.text)!r} is not one",
+                hint="triton-grpc://HOST:PORT/MODEL, or triton-http",
             )
         over: Protocol = "triton-http" if match[1] == "http" else "triton-grpc"
         return Target(url=match[3], protocol=over, model=match[4], weight=named.weight)
     if protocol == "endpoint":
         return None
     if "://" in named.text:
-        raise UsageError(f"--protocol {protocol}", f"takes models, not the URL {named.text}", hint="street/4, street_4")
+        raise UsageError(
+            f"--protocol {protocol}", f"takes models, not the URL {shown_url(named.text)}", hint="street/4, street_4"
+        )
     if not triton:
         port = 8000 if protocol == "triton-http" else 8001
         raise UsageError(

@@ -189,6 +189,7 @@ def loadtest(
     """
     from tao2serve.config import home, load_settings
     from tao2serve.loadtest import parse_gate
+    from tao2serve.loadtest.addresses import shown_url
     from tao2serve.loadtest.earlier import read_earlier
     from tao2serve.loadtest.plan import LoadPlan, Target
 
@@ -237,6 +238,7 @@ def loadtest(
     if compare is not None:
         read_earlier(compare)  # what cannot be compared with is said before the load, not after it
     settings = load_settings({"service": service})
+    job = replace(job, triton_grpc=settings.triton_grpc)
     named = named_targets(endpoint)
     if cold_start and (len(named) > 1 or chosen != "endpoint" or "://" in named[0].text):
         raise UsageError("--cold-start", "takes one version of an endpoint, by its name", hint="for example: street/3")
@@ -253,7 +255,7 @@ def loadtest(
         run_time_s=times_s["run-time"],
         warmup_s=times_s["warmup"],
         timeout_s=timeout_s,
-        endpoint=", ".join(one.text for one in named),
+        endpoint=", ".join(shown_url(one.text) for one in named),
     )
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
         with steps.step("find the endpoint") as step:
@@ -262,7 +264,9 @@ def loadtest(
                 for one, there in zip(named, on_triton, strict=True)
             ]
             targets = tuple(one.target for one in found)
-            step.note(", ".join(target.url if target.protocol == "endpoint" else target.label for target in targets))
+            step.note(
+                ", ".join(target.shown_url if target.protocol == "endpoint" else target.label for target in targets)
+            )
         plan = replace(
             plan,
             targets=targets,
@@ -271,14 +275,13 @@ def loadtest(
         )
         if not (no_clearml or layers) and len(named) == 1 and on_triton[0] is None:
             job = replace(job, deployed=deployment_of(named[0].text, steps, service=settings.service))
-        cold = _cold_start(plan, settings, steps, force=force) if cold_start else None
+        if cold_start:
+            job = replace(job, cold=_cold_start(plan, settings, steps, force=force))
         ways = {"run": job.one, "sweep": job.several, "search": job.several}
         if tuning is not None:
             told, text = tuning.run(plan, load, settings, steps)
         else:
             told, text = (job.layers if layers else ways[load.kind])(plan, steps)
-    if cold is not None:
-        told["cold_start"] = cold.to_dict()
     if json_output:
         print_json(told)
     else:

@@ -247,6 +247,8 @@ def tidy(candidate: Candidate, job: Job) -> None:
 
 def artifact_document(made: Artifacts, model: PublishedModel) -> dict[str, Any]:
     """Return the member `artifact` of the JSON document."""
+    from importlib.metadata import version
+
     return {
         "format": made.model.format,
         "precision": made.model.precision,
@@ -255,6 +257,7 @@ def artifact_document(made: Artifacts, model: PublishedModel) -> dict[str, Any]:
         "reused": model.reused,
         "cost": made.cost.to_dict() if made.cost else None,
         "warnings": list(made.warnings),
+        "tools": {"tao2serve": __version__, "clearml": version("clearml"), **tool_versions(made.model.format)},
     }
 
 

@@ -48,7 +48,7 @@ def find_deployment(endpoint: str, version: int | None, *, service_id: str) -> D
     document = read_records(record.task_id, DOCUMENT).get(DOCUMENT) or {}
     return Deployed(
         task_id=record.task_id, endpoint=endpoint, version=version,
-        environment={**_told(document), "deployment_task": record.task_id},
+        environment={**_told(document), **_serving(service_id), "deployment_task": record.task_id},
     )  # fmt: skip
 
 
@@ -61,13 +61,23 @@ def _made(records: Sequence[OperationRecord], version: int) -> OperationRecord |
 
 def _told(document: Mapping[str, Any]) -> dict[str, str]:
     source, artifact = document.get("source") or {}, document.get("artifact") or {}
+    tools = artifact.get("tools") or {}
     told = {
+        **{name: tools.get(name) for name in ("onnxruntime", "tensorrt", "clearml")},
+        "deployed_by": f"tao2serve {tools['tao2serve']}" if tools.get("tao2serve") else None,
         "precision": artifact.get("precision"),
         "placement": document.get("placement"),
         "weights": source.get("weights"),
         "trained_model": source.get("model_id"),
     }
     return {name: str(value) for name, value in told.items() if value}
+
+
+def _serving(service_id: str) -> dict[str, str]:
+    """Return the version of ClearML Serving, which its service notes on its own task (`_check_version`)."""
+    with translated(f"serving service {service_id}", "could not be read"):
+        version = clearml().Task.get_task(task_id=service_id)._get_runtime_properties().get("version")
+    return {"clearml_serving": str(version)} if version else {}
 
 
 def report_load(

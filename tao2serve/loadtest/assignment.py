@@ -11,12 +11,15 @@ from tao2serve.loadtest.arrivals import arrivals
 from tao2serve.loadtest.choosing import image_order, target_order
 from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, OpenLoop, Order, Shape, Target
 
-__all__ = ["Assignment"]
+__all__ = ["GRPC_OPEN_LIMIT", "Assignment"]
 
 # An open loop must be able to keep everything open that a server which stalls until the timeout would hold, and
 # Poisson arrivals come in clusters: twice that, and some.
 _CLUSTERS = 2
 _SPARE_REQUESTS = 100
+# gRPC under gevent waits for each request in a thread of a pool of 1,024, and what comes beyond waits there unseen; it
+# has work of its own for some of them.
+GRPC_OPEN_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +71,14 @@ class Assignment:
 
     @property
     def open_limit(self) -> int:
-        """Requests that one process may have open at once without being held up by itself."""
+        """Requests that one process may have open at once; what gRPC cannot keep open it holds back, and counts."""
         if isinstance(self.shape, ClosedLoop):
-            return self.shape.users
-        rate_rps = self.shape.rate_rps / self.processes
-        return math.ceil(rate_rps * (self.timeout_s + 1) * _CLUSTERS) + _SPARE_REQUESTS
+            wanted = self.shape.users
+        else:
+            rate_rps = self.shape.rate_rps / self.processes
+            wanted = math.ceil(rate_rps * (self.timeout_s + 1) * _CLUSTERS) + _SPARE_REQUESTS
+        by_grpc = any(target.protocol == "triton-grpc" for target in self.targets)
+        return min(wanted, GRPC_OPEN_LIMIT) if by_grpc else wanted
 
     def user_number(self, local: int) -> int:
         """Return a number for the `local`-th user of this process that no user of another process has."""

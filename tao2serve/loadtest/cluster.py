@@ -6,6 +6,7 @@ It goes through locust's own master and worker. Over locust's connections travel
     master → worker   assignment (this worker's part, names and digest of the images), or a refusal
     worker → master   image (index); master → worker  image (its bytes)       … one at a time, until it has all
     worker → master   ready
+    master → workers  locust's own order to start users, once all are ready and to nobody else
     master → all      begin: each process starts the warm-up, on its own clock, when it reads this
     worker → master   in each of locust's reports: rows and samples since the last, and in the end how many in all
 
@@ -26,17 +27,21 @@ from typing import Any
 
 import tao2serve
 from tao2serve.loadtest.assignment import Assignment
+from tao2serve.loadtest.checks import Checks
+from tao2serve.loadtest.plan import ClosedLoop
 from tao2serve.loadtest.records import CpuSample, Row, sample_row
 from tao2serve.loadtest.tally import Tally
 
-__all__ = ["LOST_EXIT", "Gathering", "Part"]
+__all__ = ["LOST_EXIT", "REFUSED_EXIT", "Gathering", "Part"]
 
 LOST_EXIT = 3  # a process of a load test that cannot go on; its log says why
+REFUSED_EXIT = 5  # a worker that the master has no use for
 _JOIN, _ASSIGNMENT, _IMAGE, _READY, _BEGIN = (
     f"tao2serve_{name}" for name in ("join", "assignment", "image", "ready", "begin")
 )
 _MEMBER = "tao2serve"  # of locust's reports
 _POLL_S = 0.05
+_USERS_WAIT_S = 15.0  # for users to be there, once their workers are
 _REPORT_WAIT_S = 15.0  # for the records of a worker that has ended its requests
 _logger = logging.getLogger(__name__)
 
@@ -44,10 +49,12 @@ _logger = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Worker:
     process: int
+    checks: Checks
     is_ready: bool = False
     requests: int = 0
     failures: int = 0
     capped: int = 0
+    open_limit: int = 0
     total: int | None = None  # rows that it has to send, said when it has ended
     rows: list[Row] = field(default_factory=list)
     samples: list[CpuSample] = field(default_factory=list)
@@ -68,9 +75,17 @@ class Gathering:
     window_start_s: float = 0.0
     window_end_s: float = 0.0
     _workers: dict[str, _Worker] = field(default_factory=dict)
+    _refused: dict[str, str] = field(default_factory=dict)  # and why
+    _bad: str = ""  # what a worker sent that cannot be
+    _start_users: Callable[..., None] = lambda *_: None
 
     def listen(self, worker_report: Any) -> None:
-        """Answer workers from now on; `worker_report` is locust's event of that name."""
+        """Answer workers from now on; `worker_report` is locust's event of that name.
+
+        Locust would start users in the first so many processes that connect, wanted or not, and spread them anew when
+        another one does. They start when we say so.
+        """
+        self._start_users, self.runner.start = self.runner.start, lambda *_, **__: None
         self.runner.register_message(_JOIN, lambda msg, **_: self._join(msg.node_id, msg.data))
         self.runner.register_message(_IMAGE, lambda msg, **_: self._send_image(msg.node_id, int(msg.data["index"])))
         self.runner.register_message(_READY, lambda msg, **_: self._note_ready(msg.node_id))
@@ -89,6 +104,11 @@ class Gathering:
         return sum(worker.capped for worker in self._workers.values())
 
     @property
+    def open_limit(self) -> int:
+        """The lowest that a worker has: its limit of files may be lower than another's."""
+        return min((worker.open_limit for worker in self._workers.values()), default=0)
+
+    @property
     def rows(self) -> list[Row]:
         return [row for worker in self._workers.values() for row in worker.rows]
 
@@ -101,70 +121,101 @@ class Gathering:
 
         `on_window` is called when the run time starts.
         """
-        failure = self._wait(self._can_begin, wait_s)
+        failure = self._wait(lambda: self._ready == self.count, wait_s, lambda: self._too_few(wait_s))
         if failure:
-            ready = sum(worker.is_ready for worker in self._workers.values())
-            return f"{failure}: {ready} of {self.count} workers were ready after {wait_s:.0f} s"
+            return failure
+        for name in tuple(self.runner.clients):
+            if name not in self._workers:
+                self._forget(name)
+        self._start_users(self.assignment.users, self.assignment.users)
+        failure = self._wait(self._have_users, _USERS_WAIT_S, lambda: "the workers did not start their users")
+        if failure:
+            return failure
         self.window_start_s = time.monotonic() + self.assignment.warmup_s
         self.window_end_s = self.window_start_s + self.assignment.run_time_s
         self.runner.send_message(_BEGIN)
-        failure = self._wait(lambda: time.monotonic() >= self.window_start_s, self.assignment.warmup_s + 1)
+        failure = self._wait(lambda: time.monotonic() >= self.window_start_s, self.assignment.warmup_s + 1, str)
         if failure:
             return failure
         on_window()
         rest_s = self.window_end_s - time.monotonic() + self.assignment.timeout_s + 1 + _REPORT_WAIT_S
-        failure = self._wait(lambda: all(worker.is_complete for worker in self._workers.values()), rest_s)
-        return f"{failure}: {self._missing()}" if failure else ""
+        return self._wait(lambda: all(worker.is_complete for worker in self._workers.values()), rest_s, self._missing)
 
-    def _wait(self, is_reached: Callable[[], bool], limit_s: float) -> str:
-        """Wait for a condition; return what prevented it, "" if it came true."""
+    def _wait(self, is_reached: Callable[[], bool], limit_s: float, given_up: Callable[[], str]) -> str:
+        """Wait for a condition; return what prevented it, `given_up` after the time, "" if it came true."""
         deadline_s = time.monotonic() + limit_s
         while not is_reached():
-            if lost := self._lost():
-                return lost
+            if wrong := self._bad or self._lost():
+                return wrong
             if time.monotonic() > deadline_s:
-                return "gave up waiting for workers"
+                return given_up()
             time.sleep(_POLL_S)
         return ""
 
-    def _can_begin(self) -> bool:
-        ready = [worker for worker in self._workers.values() if worker.is_ready]
-        return len(ready) == self.count and self.runner.user_count >= self.assignment.users
+    @property
+    def _ready(self) -> int:
+        return sum(worker.is_ready for worker in self._workers.values())
+
+    def _too_few(self, wait_s: float) -> str:
+        refused = f"; {len(self._refused)} refused: {', '.join(sorted(set(self._refused.values())))}"
+        said = f"{self._ready} of {self.count} workers were ready after {wait_s:.0f} s"
+        return f"gave up waiting for workers: {said}{refused if self._refused else ''}"
+
+    def _have_users(self) -> bool:
+        """Each process has its one sender of an open loop; those of a closed one may be spread in any way."""
+        counts = [client.user_count for name in self._workers if (client := self.runner.clients.get(name))]
+        if isinstance(self.assignment.shape, ClosedLoop):
+            return bool(sum(counts) == self.assignment.users)
+        return bool(counts == [1] * self.count)
 
     def _lost(self) -> str:
         """Name the first worker that locust no longer hears of, and that still owes something."""
         for name, worker in self._workers.items():
             client = self.runner.clients.get(name)
             if not worker.is_complete and (client is None or client.state == "missing"):
-                return f"worker {worker.process} ({name.rpartition('_')[0]}) was lost during the test"
+                return f"worker {worker.process} ({_machine(name)}) was lost during the test"
         return ""
 
     def _missing(self) -> str:
         owing = [worker for worker in self._workers.values() if not worker.is_complete]
-        return "; ".join(
+        sentence = "; ".join(
             f"worker {worker.process} sent {len(worker.rows)} of "
             f"{'an unknown number of' if worker.total is None else worker.total} records"
             for worker in owing
         )
+        return f"gave up waiting for workers: {sentence}"
 
     def _join(self, name: str, said: dict[str, Any]) -> None:
         worker = self._workers.get(name)
+        refusal = ""
         if worker is None and said["version"] != tao2serve.__version__:
             refusal = f"the master runs tao2serve {tao2serve.__version__}, this worker {said['version']}"
-            _logger.error("refused a worker: %s", refusal)
-            self.runner.send_message(_ASSIGNMENT, {"refused": refusal}, name)
-            return
-        if worker is None and len(self._workers) == self.count:
-            self.runner.send_message(_ASSIGNMENT, {"refused": f"the test has its {self.count} workers"}, name)
+        elif worker is None and len(self._workers) == self.count:
+            refusal = f"the test has its {self.count} workers"
+        if refusal:
+            self._refuse(name, refusal)
             return
         if worker is None:
-            worker = self._workers[name] = _Worker(process=len(self._workers))
+            checks = Checks(assignment=self.assignment, images=len(self.images))
+            worker = self._workers[name] = _Worker(process=len(self._workers), checks=checks)
         part = {
             "assignment": replace(self.assignment, process=worker.process, processes=self.count).to_dict(),
             "images": [path.name for path in self.images],
             "digest": _digest(self.images),
         }
         self.runner.send_message(_ASSIGNMENT, part, name)
+
+    def _refuse(self, name: str, refusal: str) -> None:
+        if name not in self._refused:
+            _logger.warning("refused a worker, %s: %s", _machine(name), refusal)
+        self._refused[name] = refusal
+        self.runner.send_message(_ASSIGNMENT, {"refused": refusal}, name)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Let locust count on the workers of the test alone."""
+        if name in self.runner.clients:
+            del self.runner.clients[name]
 
     def _send_image(self, name: str, index: int) -> None:
         self.runner.send_message(_IMAGE, {"index": index, "body": self.images[index].read_bytes()}, name)
@@ -177,13 +228,15 @@ class Gathering:
         worker, part = self._workers.get(name), report.get(_MEMBER)
         if worker is None or part is None:
             return
-        worker.requests, worker.failures, worker.capped = part["requests"], part["failures"], part["capped"]
-        worker.total = part["total"]
-        worker.rows += part["rows"]
-        worker.samples += [
-            CpuSample(at_s=at_s, used_s=used_s, waited_s=waited_s, late_ms=tuple(late_ms), process=worker.process)
-            for at_s, used_s, waited_s, late_ms, _ in part["samples"]
-        ]
+        try:
+            for member in ("requests", "failures", "capped", "open_limit"):
+                setattr(worker, member, int(part[member]))
+            worker.total = None if part["total"] is None else int(part["total"])
+            worker.rows += [worker.checks.row(row) for row in part["rows"]]
+            worker.samples += [worker.checks.sample(row, worker.process) for row in part["samples"]]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            # to raise here would be a line in locust's log, and a test without these requests
+            self._bad = f"worker {worker.process} ({_machine(name)}) sent a record that cannot be: {error}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,7 +257,9 @@ class Part:
     def join(self, report_to_master: Any) -> None:
         """Ask the master for a part, and report from now on; `report_to_master` is locust's event of that name."""
         self.runner.register_message(_ASSIGNMENT, lambda msg, **_: _or_end(lambda: self._accept(msg.data)))
-        self.runner.register_message(_IMAGE, lambda msg, **_: _or_end(lambda: self._keep(msg.data)))
+        # Concurrent: after the last image the payloads are made, while this worker still answers its master.
+        keep = lambda msg, **_: _or_end(lambda: self._keep(msg.data))  # noqa: E731
+        self.runner.register_message(_IMAGE, keep, concurrent=True)
         self.runner.register_message(_BEGIN, lambda **_: _or_end(self.on_begin))
         report_to_master.add_listener(lambda client_id, data: self._report(data))
         while self._assignment is None:
@@ -247,8 +302,14 @@ class Part:
             "requests": tally.requests,
             "failures": tally.failures,
             "capped": tally.capped,
+            "open_limit": tally.open_limit,
             "total": self._sent if tally.finished else None,
         }
+
+
+def _machine(name: str) -> str:
+    """Return the host's part of locust's name of a worker."""
+    return name.rpartition("_")[0]
 
 
 def _digest(images: tuple[Path, ...] | list[Path]) -> str:
@@ -262,6 +323,10 @@ def _or_end(work: Callable[[], None]) -> None:
     """End this process if a message cannot be followed: locust would log the error and wait for ever."""
     try:
         work()
+    except ConnectionRefusedError as error:
+        _logger.error("refused: %s", error)
+        logging.shutdown()
+        os._exit(REFUSED_EXIT)
     except Exception:
         _logger.exception("cannot take part in the load test")
         logging.shutdown()

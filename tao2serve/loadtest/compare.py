@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.errors import UsageError
-from tao2serve.loadtest.differences import Difference, differences
+from tao2serve.loadtest.differences import Difference, differences, unknown
 from tao2serve.loadtest.earlier import Measured, measured_of, read_earlier
 from tao2serve.loadtest.gates import FAILURE_LIMIT
 from tao2serve.loadtest.noise import Interval, percentile_change, throughput_change
@@ -26,7 +26,8 @@ _PERCENTS: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 class Change:
     """One number of both runs; a judged one that became worse by more than the tolerance is a regression.
 
-    `interval` holds the change with 95 % confidence, None where the noise is not known.
+    `interval` holds the change with 95 % confidence, None where the noise is not known: then the number alone judges.
+    Where it is known, no change that noise alone may explain is a regression, however large; `is_doubtful` marks it.
     """
 
     metric: str  # p50 | p90 | p95 | p99 | max | throughput | failure-ratio
@@ -35,6 +36,7 @@ class Change:
     new: float | None
     interval: Interval | None
     is_regression: bool
+    is_doubtful: bool = False  # worse by more than the tolerance, but the interval holds no change at all
 
     @property
     def change_ratio(self) -> float | None:
@@ -47,6 +49,13 @@ class Change:
             return "not known"
         return "may be noise" if self.interval[0] <= 0 <= self.interval[1] else "beyond noise"
 
+    @property
+    def judged_by(self) -> str:
+        """What a judged number's verdict rests on; "" of one that is only shown."""
+        if self.metric not in _JUDGED:
+            return ""
+        return "number alone" if self.interval is None else "number and noise"
+
     def to_dict(self) -> dict[str, object]:
         ratio = self.change_ratio
         return {
@@ -58,6 +67,7 @@ class Change:
             "interval_ratio": [round(bound, 4) for bound in self.interval] if self.interval else None,
             "noise": self.noise,
             "regression": self.is_regression,
+            "judged_by": self.judged_by,
         }
 
 
@@ -72,6 +82,7 @@ class Comparison:
     changes: tuple[Change, ...]
     noise: str  # a sentence: what the intervals rest on, or why there are none
     source: str = ""  # the file of the earlier run
+    unknown: tuple[str, ...] = ()  # what of the servers is not known of both runs
 
     @property
     def is_comparable(self) -> bool:
@@ -90,6 +101,7 @@ class Comparison:
             "source": self.source,
             "comparable": self.is_comparable,
             "differences": [difference.to_dict() for difference in self.differences],
+            "unknown": list(self.unknown),
             "old_started_at": self.old_started_at,
             "new_started_at": self.new_started_at,
             "tolerance_ratio": self.tolerance_ratio,
@@ -104,8 +116,11 @@ class Comparison:
             unlike = (difference.name for difference in self.differences if difference.is_decisive)
             return f"not comparable: they differ in {', '.join(unlike)}"
         if not self.regressions:
-            return f"no regression beyond {self.tolerance_ratio:.0%}"
-        return "regression: " + ", ".join(_told(change) for change in self.regressions)
+            said = f"no regression beyond {self.tolerance_ratio:.0%}"
+        else:
+            said = "regression: " + ", ".join(_told(change) for change in self.regressions)
+        doubtful = ", ".join(_told(change) for change in self.changes if change.is_doubtful)
+        return f"{said}; worse, but may be noise: {doubtful}" if doubtful else said
 
 
 def compare_with(path: Path, result: LoadResult, *, tolerance: float = TOLERANCE_RATIO) -> Comparison:
@@ -132,21 +147,15 @@ def compare(
     """Compare two documents of load tests (LoadResult.to_dict, or `read_earlier`).
 
     p50, p99 and throughput are judged by `tolerance`, the ratio of failures by one percentage point. A regression is
-    what the numbers say; the intervals beside them say whether noise alone may explain it. Raises UsageError for a
-    tolerance that is none.
+    worse by more than that and, where the noise is known, by more than noise: its interval lies on the worse side of
+    no change. Without an interval the number alone judges. Raises UsageError for a tolerance that is none.
     """
     if not 0 <= tolerance < 1:
         raise UsageError("tolerance", f"{tolerance:g} is not possible", hint="a part of one, such as 0.1 for 10 %")
     old, new = _values(old_document), _values(new_document)
     intervals, noise = _intervals(old_measured, new_measured)
     intervals["throughput"] = throughput_change(_rates(old_document), _rates(new_document))
-    changes = tuple(
-        Change(
-            metric=metric, unit=_unit(metric), old=old[metric], new=new[metric], interval=intervals.get(metric),
-            is_regression=metric in _JUDGED and _is_worse(metric, old[metric], new[metric], tolerance),
-        )
-        for metric in old
-    )  # fmt: skip
+    changes = tuple(_change(metric, old[metric], new[metric], intervals.get(metric), tolerance) for metric in old)
     return Comparison(
         old_started_at=str(old_document.get("started_at", "")),
         new_started_at=str(new_document.get("started_at", "")),
@@ -155,7 +164,17 @@ def compare(
         changes=changes,
         noise=noise,
         source=source,
+        unknown=unknown(old_document, new_document),
     )
+
+
+def _change(metric: str, old: float | None, new: float | None, interval: Interval | None, tolerance: float) -> Change:
+    is_worse = metric in _JUDGED and _is_worse(metric, old, new, tolerance)
+    may_be_noise = interval is not None and interval[0] <= 0 <= interval[1]
+    return Change(
+        metric=metric, unit=_unit(metric), old=old, new=new, interval=interval,
+        is_regression=is_worse and not may_be_noise, is_doubtful=is_worse and may_be_noise,
+    )  # fmt: skip
 
 
 def _values(document: Mapping[str, Any]) -> dict[str, float | None]:
@@ -203,15 +222,18 @@ def _intervals(old: Measured | None, new: Measured | None) -> tuple[dict[str, In
 
 
 def _rates(document: Mapping[str, Any]) -> Sequence[float]:
-    points = (document.get("series") or {}).get("points") or ()
-    return [float(point["throughput_rps"]) for point in points if point["start_s"] >= 0]
+    """Return the throughput of each whole interval of the run time: a shorter last one would weigh too much."""
+    series = document.get("series") or {}
+    points, width_s = series.get("points") or (), series.get("interval_s") or 0.0
+    end_s = document["run_time_s"] + 1e-9
+    return [float(at["throughput_rps"]) for at in points if at["start_s"] >= 0 and at["start_s"] + width_s <= end_s]
 
 
 def _told(change: Change) -> str:
     ratio = change.change_ratio
     if ratio is None or change.new is None or change.metric == "failure-ratio":
         return f"{change.metric} from {_value(change.old)} to {_value(change.new)} {change.unit}".rstrip()
-    noise = change.noise if change.interval else f"noise {change.noise}"
+    noise = change.noise if change.interval else "judged by the number alone, its noise is not known"
     return f"{change.metric} {ratio:+.1%} ({_value(change.old)} to {_value(change.new)} {change.unit}, {noise})"
 
 

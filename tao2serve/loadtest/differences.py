@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["Difference", "differences"]
+__all__ = ["Difference", "differences", "unknown"]
 
 # A number under another one of these is another question, not a change.
 _DECISIVE_ENVIRONMENT: Final = {
     "images": "number of images",
     "images_digest": "content of the images",
-    "cpu_model": "CPU",
+    "cpu_model": "CPU of the load generator",
     "cpu_count": "number of CPUs",
+    "serving_cpu": "CPU that serves",
     "gpu": "GPU",
 }
+# Others are of a version, which is what one compares.
+_SERVING: Final = {"serving_cpu": "CPU that serves", "gpu": "GPU", "triton": "version of Triton"}
 _PLAIN_MEMBERS: Final = {
     "model": "model",
     "warmup_s": "warm-up",
@@ -54,6 +57,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Differe
         if key in old and key in new and old[key] != new[key]
     ]
     return tuple(sorted(found, key=lambda difference: not difference.is_decisive))
+
+
+def unknown(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what serves that is not known of both runs, so that nobody knows whether it is the same."""
+    before, after = old.get("environment") or {}, new.get("environment") or {}
+    return tuple(name for key, name in _SERVING.items() if not (before.get(key) and after.get(key)))
 
 
 def _of_load(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
@@ -112,4 +121,6 @@ def _versions(document: Mapping[str, Any]) -> str:
 
 
 def _addresses(document: Mapping[str, Any]) -> str:
-    return ", ".join(urlsplit(target["url"]).netloc or target["url"] for target in document["targets"])
+    return ", ".join(
+        urlsplit(target["url"]).netloc.rpartition("@")[2] or target["url"] for target in document["targets"]
+    )

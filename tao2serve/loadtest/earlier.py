@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from tao2serve.errors import InputError
 from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.window import is_measured, phase_at
 
 __all__ = ["Measured", "measured_of", "read_earlier"]
 
 _HINT: Final = "give the result.json that `tao2serve loadtest` wrote; one of an older version must be measured again"
 _LARGEST_BYTES: Final = 256 * 2**20
+_LARGEST_DOCUMENT_BYTES: Final = 64 * 2**20
+_LARGEST_NUMBER: Final = 1e15  # beyond it integers of any length, which float() refuses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,7 @@ class Measured:
 
 def measured_of(result: LoadResult) -> Measured:
     """Return what a result holds of single requests; in an open loop from the intended start."""
-    within = (record for record in result.records if record.ok and 0 <= record.start_s < result.plan.run_time_s)
+    within = (record for record in result.records if record.ok and is_measured(result.plan, record))
     is_open = result.plan.is_open
     return Measured(latencies_ms=tuple(record.response_ms if is_open else record.latency_ms for record in within))
 
@@ -40,6 +43,8 @@ def read_earlier(path: Path) -> tuple[dict[str, Any], Measured]:
     Raises InputError if it is not the document of one run, or lacks what is compared.
     """
     try:
+        if path.stat().st_size > _LARGEST_DOCUMENT_BYTES:
+            raise InputError(str(path), "is larger than 64 MiB, so no result of one load test", hint=_HINT)
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error), hint=_HINT) from error
@@ -87,7 +92,11 @@ def _require_run(document: object) -> None:
         for name in ("url", "protocol", "model"):
             if not isinstance(_mapping(target, "a target")[name], str):
                 raise TypeError(f"{name} of a target is no text")
-    for point in _mapping(held.get("series") or {}, "series").get("points") or ():
+        _number(target.get("weight", 1.0), "weight of a target")
+        urlsplit(target["url"])
+    series = _mapping(held.get("series") or {}, "series")
+    _number(series.get("interval_s") or 0.0, "interval_s")
+    for point in series.get("points") or ():
         _number(_mapping(point, "a point of series")["throughput_rps"], "throughput_rps")
         _number(abs(point["start_s"]), "start_s")
 
@@ -99,9 +108,16 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST_NUMBER:
+        raise ValueError(f"{name} is {_short(value)}")
     return value
+
+
+def _short(value: object) -> str:
+    """Return a value as it is written, not a whole page of it."""
+    if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:  # text of 10**5000 is refused by Python itself
+        return "a number beyond all use"
+    return repr(value)[:40]
 
 
 def _measured(path: Path, document: Mapping[str, Any]) -> Measured:
@@ -112,7 +128,7 @@ def _measured(path: Path, document: Mapping[str, Any]) -> Measured:
             return Measured(latencies_ms=None, why_not=f"{path} is larger than 256 MiB")
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-        within = [row for row in rows if 0 <= float(row["start_s"]) < document["run_time_s"] and not row["error"]]
+        within = [row for row in rows if _is_measured(row, document) and not row["error"]]
         latencies_ms = tuple(_number(float(row[column]), column) for row in within)
     except OSError as error:
         return Measured(latencies_ms=None, why_not=f"{path}: {error.strerror or error}")
@@ -121,3 +137,13 @@ def _measured(path: Path, document: Mapping[str, Any]) -> Measured:
     if len(latencies_ms) != document["requests"] - document["failures"]:
         return Measured(latencies_ms=None, why_not=f"{path} is not of the same run")
     return Measured(latencies_ms=latencies_ms)
+
+
+def _is_measured(row: Mapping[str, str], document: Mapping[str, Any]) -> bool:
+    at = phase_at(
+        intended_s=float(row["intended_s"]),
+        start_s=float(row["start_s"]),
+        is_open=document["rate_rps"] is not None,
+        run_time_s=document["run_time_s"],
+    )
+    return at == "run"

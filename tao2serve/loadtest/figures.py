@@ -14,6 +14,7 @@ from tao2serve.loadtest.records import RequestRecord
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.summary import percentile
 from tao2serve.loadtest.waterfall import parts_of, waterfall_figure
+from tao2serve.loadtest.window import is_measured
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -51,7 +52,7 @@ def latency_of(result: LoadResult) -> Callable[[RequestRecord], float]:
 
 
 def _measured(result: LoadResult) -> list[RequestRecord]:
-    return [record for record in result.records if 0 <= record.start_s < result.plan.run_time_s]
+    return [record for record in result.records if is_measured(result.plan, record)]
 
 
 def _over_time(make_subplots: Any, go: Any, result: LoadResult) -> go.Figure:

@@ -12,6 +12,7 @@ from tao2serve.errors import UsageError
 from tao2serve.loadtest.confidence import bursts, confidence_in_bursts
 from tao2serve.loadtest.plan import OpenLoop
 from tao2serve.loadtest.result import LoadResult
+from tao2serve.loadtest.window import is_measured
 
 __all__ = [
     "FAILURE_LIMIT",
@@ -183,7 +184,7 @@ def _verdict(result: LoadResult, gate: Gate) -> Verdict:
 
 def _certainty(result: LoadResult, gate: Gate) -> tuple[tuple[int, ...] | None, float | None]:
     """Return the bursts of successful requests that took longer than the limit of a percentile, and what they say."""
-    measured = [record for record in result.records if record.ok and 0 <= record.start_s < result.plan.run_time_s]
+    measured = [record for record in result.records if record.ok and is_measured(result.plan, record)]
     if gate.quantile is None or not measured:
         return None, None
     measured.sort(key=lambda record: record.intended_s)

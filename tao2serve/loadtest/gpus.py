@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tao2serve.errors import ServiceError
 
-__all__ = ["GpuReading", "GpuUse", "TritonMetrics", "gpus_on_page", "nvml_reader", "used_gpus"]
+__all__ = ["GpuReading", "GpuUse", "TritonMetrics", "gpu_names", "gpus_on_page", "nvml_reader", "used_gpus"]
 
 _TIMEOUT_S: Final = 2.0
 # Families of Triton's metrics (docs/user_guide/metrics.md), and what they are here.
@@ -98,6 +98,21 @@ def nvml_reader() -> Callable[[], dict[str, GpuReading]] | None:
     if not handles:
         return None
     return lambda: {name: _nvml_reading(nvml, handle) for name, handle in zip(names, handles, strict=True)}
+
+
+def gpu_names() -> str:
+    """Return the names of this machine's GPUs by NVML, each as often as it is there; "" if unknown."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        return ""
+    try:
+        nvml.nvmlInit()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        names = sorted(_text(nvml.nvmlDeviceGetName(handle)) for handle in handles)
+    except nvml.NVMLError:
+        return ""
+    return ", ".join(names)
 
 
 def _text(value: str | bytes) -> str:

@@ -4,6 +4,9 @@ A p99 of some hundred requests is a matter of luck near the limit, so no rate is
 one that seems to hold has to hold again before it is the answer, one that seems to miss is tried again (unless the
 answers fell behind the requests, which is no luck), and two of three runs decide. Each run has a seed of its own: with
 one seed all would have the same arrivals but for their scale, and the same luck.
+
+The p99 of ten requests is their maximum: a rate is confirmed by as many answers as make 95 % sure of a percentile that
+none of them is beyond, 299 for a p99. Runs at low rates are as long as that takes.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tao2serve.errors import UsageError
-from tao2serve.loadtest.confidence import confidence_in_bursts
+from tao2serve.loadtest.confidence import confidence_in_bursts, requests_for
 from tao2serve.loadtest.gates import Gate, shortfall
 from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
 from tao2serve.loadtest.sweep import OnRun, RunOnce
+from tao2serve.loadtest.window import is_measured
 
 __all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate", "require_gates"]
 
@@ -31,6 +35,9 @@ _DOUBLINGS: Final = 12  # up or down from the first rate, by a factor of 4,096
 _BEHIND: Final = 0.1  # of the requests, still open at the end: the service did not keep up
 _CHANCE: Final = 10  # so many may be open behind one slow answer
 _FIRST_LOOK_S: Final = 5.0
+_SURE: Final = 0.95
+_SPARE: Final = 1.25  # arrivals are drawn, and some answers fail
+_LONGEST: Final = 0.25  # of the time for the search, for one run
 _NO_TIME: Final = "The time for the search was over before it was done; give it more: --search-time"
 
 
@@ -42,6 +49,7 @@ class Trial:
     held: int
     missed: int
     fell_behind: bool = False  # in one of them the answers fell behind the requests
+    is_enough: bool = True  # the answers of those that held are enough to say something of the percentiles
 
     @property
     def fails(self) -> bool:
@@ -54,7 +62,7 @@ class Trial:
 
     @property
     def confirmed(self) -> bool:
-        return self.holds and self.held >= 2
+        return self.holds and self.held >= 2 and self.is_enough
 
 
 def next_rate(trials: Sequence[Trial], *, start_rps: float, within: float) -> float | None:
@@ -110,29 +118,49 @@ def find_max(
     A rate holds only if the client was not saturated and the rate was really offered. Without `start_rps` a short
     run of one user, which is not among those returned, says where to begin. No run begins that would probably end
     after `budget_s`; the last ones go to confirming what was found. `on_run` is told of each run as soon as it has
-    ended. Raises UsageError for gates that make no sense of a rate, and what `run` raises.
+    ended. A run is longer than the plan says where two of them would else have too few requests for the percentiles
+    of the gates, up to a quarter of `budget_s`; without enough of them a rate is not confirmed. Raises UsageError
+    for gates that make no sense of a rate, and what `run` raises.
     """
     require_gates(gates)
     begun_s = clock()
     first_rps = _first_rate(plan, run) if start_rps is None else start_rps
     runs: list[SeriesRun] = []
     in_time = True
-    while (rate_rps := next_rate(_trials(runs), start_rps=first_rps, within=within)) is not None:
-        left_s, each_s = budget_s - (clock() - begun_s), plan.warmup_s + plan.run_time_s
-        if runs:
-            each_s = max(each_s, (clock() - begun_s) / (len(runs) + (start_rps is None)))
-        if in_time and left_s < 2 * each_s and runs:
+
+    def each_s(rate_rps: float) -> float:
+        """How long a run at that rate takes: what it sends for, and what those before took besides."""
+        said_s = sum(run.result.plan.warmup_s + run.result.plan.run_time_s for run in runs)
+        besides_s = max(clock() - begun_s - said_s, 0.0) / (len(runs) + (start_rps is None)) if runs else 0.0
+        return plan.warmup_s + _run_time_s(plan, rate_rps, gates, budget_s) + besides_s
+
+    while (rate_rps := next_rate(_trials(runs, gates), start_rps=first_rps, within=within)) is not None:
+        left_s = budget_s - (clock() - begun_s)
+        if in_time and runs and left_s < 2 * each_s(rate_rps):
             in_time = False
         if not in_time:
-            best, _ = _bracket(_trials(runs))
-            if left_s < each_s or best is None or best.confirmed:
+            best, _ = _bracket(_trials(runs, gates))
+            if best is None or best.confirmed or left_s < each_s(best.rate_rps):
                 break
             rate_rps = best.rate_rps
+        tried = replace(plan, run_time_s=_run_time_s(plan, rate_rps, gates, budget_s), seed=plan.seed + len(runs))
         shape = OpenLoop(rate_rps=rate_rps, arrivals=arrivals)
-        runs.append(judged(run(replace(plan, shape=shape, seed=plan.seed + len(runs))), gates))
+        runs.append(judged(run(replace(tried, shape=shape)), gates))
         if on_run is not None:
             on_run(runs[-1])
     return LoadSeries(runs=tuple(runs), highest=highest_of(runs, gates, ended="" if in_time else _NO_TIME))
+
+
+def _needed(gates: Sequence[Gate]) -> int:
+    """Return how many answers the percentiles of the gates take, 0 without any."""
+    quantiles = [gate.quantile for gate in gates if gate.quantile is not None]
+    return max((requests_for(_SURE, quantile=quantile) for quantile in quantiles), default=0)
+
+
+def _run_time_s(plan: LoadPlan, rate_rps: float, gates: Sequence[Gate], budget_s: float) -> float:
+    """Long enough that two runs have the answers that are needed, in whole seconds."""
+    needed_s = math.ceil(_SPARE * _needed(gates) / 2 / rate_rps)
+    return max(plan.run_time_s, min(needed_s, _LONGEST * budget_s - plan.warmup_s))
 
 
 def require_gates(gates: Sequence[Gate]) -> None:
@@ -155,18 +183,20 @@ def _rate(run: SeriesRun) -> float:
     return shape.rate_rps
 
 
-def _trials(runs: Sequence[SeriesRun]) -> tuple[Trial, ...]:
+def _trials(runs: Sequence[SeriesRun], gates: Sequence[Gate]) -> tuple[Trial, ...]:
     """Return the rates that were tried, ascending."""
     ascending = sorted(runs, key=_rate)
-    return tuple(_trial(rate_rps, tuple(group)) for rate_rps, group in itertools.groupby(ascending, key=_rate))
+    needed = _needed(gates)
+    return tuple(_trial(rate_rps, tuple(group), needed) for rate_rps, group in itertools.groupby(ascending, key=_rate))
 
 
-def _trial(rate_rps: float, runs: Sequence[SeriesRun]) -> Trial:
+def _trial(rate_rps: float, runs: Sequence[SeriesRun], needed: int) -> Trial:
     return Trial(
         rate_rps=rate_rps,
         held=sum(run.passed for run in runs),
         missed=sum(not run.passed for run in runs),
         fell_behind=any(not run.passed and _fell_behind(run) for run in runs),
+        is_enough=sum(run.result.successes for run in runs if run.passed) >= needed,
     )
 
 
@@ -174,13 +204,13 @@ def _fell_behind(run: SeriesRun) -> bool:
     """Whether more of the requests were still open at the end than an answer slow by chance leaves."""
     result = run.result
     end_s = result.plan.run_time_s
-    still_open = sum(0 <= record.start_s < end_s <= record.end_s for record in result.records)
+    still_open = sum(is_measured(result.plan, record) and end_s <= record.end_s for record in result.records)
     return not _is_of_client(run) and still_open > max(_BEHIND * result.requests, _CHANCE)
 
 
 def highest_of(runs: Sequence[SeriesRun], gates: Sequence[Gate], *, ended: str = "") -> HighestRate:
     """Return what the runs of a search say; `ended` is a sentence of why there are no more of them."""
-    low, high = _bracket(_trials(runs))
+    low, high = _bracket(_trials(runs, gates))
     low_runs = [run for run in runs if low is not None and _rate(run) == low.rate_rps]
     high_runs = [run for run in runs if high is not None and _rate(run) == high.rate_rps]
     of_client = any(not run.passed and _is_of_client(run) for run in high_runs)
@@ -221,6 +251,8 @@ def _base(runs: Sequence[SeriesRun], gates: Sequence[Gate]) -> str:
         )
     if len(runs) == 1:
         said.append("it was not confirmed by a second run")
+    if requests < (needed := _needed(gates)):
+        said.append(f"that are too few to confirm it: it takes {needed} for the percentiles that were asked for")
     return "; ".join(said)
 
 

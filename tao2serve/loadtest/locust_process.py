@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import IO
 import tao2serve
 from tao2serve.errors import ToolError
 
-__all__ = ["ended", "require_locust", "start_locust", "tail"]
+__all__ = ["ended", "remove_scratch", "require_locust", "start_locust", "tail"]
 
 _INSTALL = "pip install 'tao2serve[loadtest]'"
 _STOP_WAIT_S = 2.0
@@ -69,6 +70,16 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def remove_scratch(scratch: Path, *, but: Path | None = None) -> None:
+    """Remove the folder of a run, or all that is in it `but` the log that an error names."""
+    if but is None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        return
+    for path in scratch.iterdir():
+        if path != but:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def tail(log: Path, lines: int = 5) -> str:

@@ -34,7 +34,7 @@ from tao2serve.errors import InputError
 from tao2serve.loadtest.assignment import Assignment
 from tao2serve.loadtest.cluster import LOST_EXIT, Gathering, Part
 from tao2serve.loadtest.plan import ClosedLoop, Target, images_within
-from tao2serve.loadtest.posting import EndpointSender, Image, ToldSender, headers, load_images
+from tao2serve.loadtest.posting import EndpointSender, Image, ToldSender, headers, load_images, paths_of
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, write_records
 from tao2serve.loadtest.replies import AWAY
 from tao2serve.loadtest.sending import Reply, Sender
@@ -60,13 +60,24 @@ class _Load:
     begun: Event = field(default_factory=Event)
 
     def take(self, assignment: Assignment, images: tuple[Image, ...]) -> None:
+        """Make what takes time, while other greenlets run (locust's heartbeat is one), and let the users come."""
         self.assignment, self.images, self.numbers = assignment, images, itertools.count()
+        self.tally.open_limit = _within_files(assignment.open_limit)
+        for target in assignment.targets:
+            if target.protocol != "endpoint":
+                from tao2serve.loadtest.tritons import make_ready
+
+                make_ready(target, paths_of(images), timeout_s=assignment.timeout_s, between=_let_others_run)
         self.ready.set()
 
     def begin(self) -> None:
         assert self.assignment is not None
         self.tally.begin(warmup_s=self.assignment.warmup_s, run_time_s=self.assignment.run_time_s)
         self.begun.set()
+
+
+def _let_others_run() -> None:
+    gevent.sleep(0.001)  # 0 would not reach the timers that are due
 
 
 def _work(user: Any) -> None:
@@ -77,6 +88,8 @@ def _work(user: Any) -> None:
         raise StopUser
     if user.load.tally.is_over:
         raise StopUser
+    if user.load.tally.open_requests >= user.open_limit:
+        user.load.tally.capped += 1  # it is sent, and waits in this process; see Assignment.open_limit
     free_s = user.free_at_s or time.monotonic()
     reply = _send(user, next(user.images), next(user.targets), free_s)
     if reply.error in AWAY:
@@ -136,7 +149,7 @@ class ImageUser(FastHttpUser):  # type: ignore[misc]
         assert assignment is not None
         self.network_timeout = self.connection_timeout = assignment.timeout_s
         self.is_open = not isinstance(assignment.shape, ClosedLoop)
-        self.open_limit = _within_files(assignment.open_limit)
+        self.open_limit = self.load.tally.open_limit
         # locust's own 10 would hold back the 11th open request of an open loop, without a word
         self.concurrency = max(self.open_limit, 10)
         super().__init__(environment)
@@ -157,8 +170,7 @@ class ImageUser(FastHttpUser):  # type: ignore[misc]
             )
         from tao2serve.loadtest.tritons import triton_sender
 
-        paths = tuple(image.path for image in self.load.images if image.path is not None)
-        sender = triton_sender(target, paths, timeout_s=timeout_s)
+        sender = triton_sender(target, paths_of(self.load.images), timeout_s=timeout_s, open_limit=self.open_limit)
         method = "POST" if target.protocol == "triton-http" else "gRPC"
         return ToldSender(sender, method, target.label, target.url, self.environment.events.request)
 
@@ -266,7 +278,7 @@ def _conduct_alone(environment: Any, run: dict[str, Any]) -> None:
     started_at = time.time() + load.tally.window_start_s - time.monotonic()
     _finish(environment, load)
     environment.runner.stop()
-    _write(run, load.tally, started_at, _within_files(load.assignment.open_limit if load.assignment else 0))
+    _write(run, load.tally, started_at)
     environment.runner.quit()
 
 
@@ -296,7 +308,7 @@ def _watch_itself(tally: Tally) -> None:
         tally.sample(late_ms)
 
 
-def _write(run: dict[str, Any], counted: Tally | Gathering, started_at: float, open_limit: int) -> None:
+def _write(run: dict[str, Any], counted: Tally | Gathering, started_at: float) -> None:
     rows = counted.rows
     header = {
         "started_at": started_at,
@@ -306,7 +318,7 @@ def _write(run: dict[str, Any], counted: Tally | Gathering, started_at: float, o
         "python": platform.python_version(),
         "requests": len(rows),
         "capped": counted.capped,
-        "open_limit": open_limit,
+        "open_limit": counted.open_limit,
     }
     write_records(Path(run["records"]), header, rows, samples=counted.samples)
 
@@ -321,6 +333,8 @@ def _conduct_workers(environment: Any, run: dict[str, Any]) -> None:
         count=run["workers"],
     )
     master.listen(environment.events.worker_report)
+    # Locust waits for so many that are ready; those of ours may be at work by the time it looks.
+    environment.parsed_options.expect_workers = 0
     _tell(run["progress_fd"], {"port": environment.runner.server.port})
     gevent.spawn(_report_progress, master, run["progress_fd"])
     started_at: list[float] = []
@@ -329,7 +343,7 @@ def _conduct_workers(environment: Any, run: dict[str, Any]) -> None:
         _tell(run["progress_fd"], {"failed": failure})
         environment.runner.quit()
         os._exit(LOST_EXIT)
-    _write(run, master, started_at[0], assignment.open_limit)
+    _write(run, master, started_at[0])
     environment.runner.quit()
 
 

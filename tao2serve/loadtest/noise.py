@@ -38,7 +38,10 @@ def percentile_change(old: Sequence[float], new: Sequence[float], percent: float
 
 
 def throughput_change(old: Sequence[float], new: Sequence[float]) -> Interval | None:
-    """Return the interval of the change of the mean of two runs' throughput by interval; None below five of them."""
+    """Return the interval of the change of the mean of two runs' throughput by interval; None below five of them.
+
+    The intervals are equally long and in order: they are drawn in blocks, as requests are.
+    """
     import numpy as np
 
     if min(len(old), len(new)) < _FEWEST_INTERVALS:
@@ -46,7 +49,7 @@ def throughput_change(old: Sequence[float], new: Sequence[float]) -> Interval | 
     random = np.random.default_rng(_SEED)
     means = []
     for rates in (np.asarray(old, dtype=np.float64), np.asarray(new, dtype=np.float64)):
-        means.append(random.choice(rates, size=(_RESAMPLES, len(rates))).mean(axis=1))
+        means.append(np.array([rates[_drawn(len(rates), random)].mean() for _ in range(_RESAMPLES)]))
     return _interval(*means)
 
 
@@ -59,15 +62,21 @@ def _resampled(values: NDArray[np.float64], percent: float, random: Any) -> NDAr
     import numpy as np
 
     count = len(values)
-    block = math.isqrt(count)
     rank = max(math.ceil(count * percent / 100), 1) - 1
-    offsets = np.arange(block)
     found = np.empty(_RESAMPLES)
     for index in range(_RESAMPLES):
-        starts = random.integers(0, count, size=math.ceil(count / block))
-        drawn = values[((starts[:, None] + offsets).ravel()[:count]) % count]
-        found[index] = np.partition(drawn, rank)[rank]
+        found[index] = np.partition(values[_drawn(count, random)], rank)[rank]
     return found
+
+
+def _drawn(count: int, random: Any) -> NDArray[np.intp]:
+    """Return the indices of one resample: blocks of the square root of the count, the last one goes on at the first."""
+    import numpy as np
+
+    block = math.isqrt(count)
+    starts = random.integers(0, count, size=math.ceil(count / block))
+    indices: NDArray[np.intp] = (starts[:, None] + np.arange(block)).ravel()[:count] % count
+    return indices
 
 
 def _interval(before: NDArray[np.float64], after: NDArray[np.float64]) -> Interval | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ from tao2serve.loadtest.result import LatencySummary, LoadResult
 from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import load_name, load_of
 from tao2serve.loadtest.summary import percentile
+from tao2serve.loadtest.window import is_measured
 
 __all__ = [
     "Badge",
@@ -26,6 +28,7 @@ __all__ = [
     "generator_facts",
     "highest_card",
     "missed_by",
+    "more_facts",
     "number",
     "other_reasons",
     "outcome",
@@ -46,11 +49,11 @@ _ENDPOINT_NAMES = {
     "trained_model": "Trained model",
     "gpu": "GPU",
     "serving_cpu": "CPU that serves",
-    "server": "Server",
     "triton": "Triton",
-    "tensorrt": "TensorRT",
-    "onnxruntime": "ONNX Runtime",
-    "clearml_serving": "ClearML Serving",
+    "tensorrt": "TensorRT that built the plan",
+    "onnxruntime": "ONNX Runtime that checked the model",
+    "clearml_serving": "ClearML Serving that configured the service",
+    "clearml": "ClearML SDK that deployed",
     "deployed_by": "Deployed by",
     "deployment_task": "Deployment task",
 }
@@ -76,6 +79,8 @@ class GateRow:
     measured: str
     missed_by: str
     passed: bool
+    beyond: str = "–"  # requests that took longer than the limit of a percentile
+    sure: str = "–"  # that the true percentile is within it
 
 
 def number(value: float) -> str:
@@ -175,6 +180,9 @@ def gate_rows(verdicts: Iterable[Verdict]) -> list[GateRow]:
             measured="–" if verdict.observed is None else f"{verdict.observed:.4g} {verdict.gate.unit}",
             missed_by=missed_by(verdict),
             passed=verdict.passed,
+            beyond="–" if verdict.beyond is None else f"{verdict.beyond:,}",
+            # rounded down: 99.96 % is not 100 %
+            sure="–" if verdict.confidence is None else f"at most {math.floor(1000 * verdict.confidence) / 10:g} %",
         )
         for verdict in verdicts
     ]
@@ -205,6 +213,8 @@ def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:
             "interval": f"{percent(change.interval[0])} … {percent(change.interval[1])}" if change.interval else "–",
             "noise": change.noise,
             "regression": change.is_regression,
+            "doubtful": change.is_doubtful,
+            "judged_by": change.judged_by or "shown only",
         }
         for change in comparison.changes
     ]
@@ -244,12 +254,12 @@ def target_rows(result: LoadResult) -> list[list[str]]:
     latency, rows = latency_of(result), []
     for index, target in enumerate(plan.targets):
         mine = [record for record in result.records if record.target == index]
-        within = [record for record in mine if 0 <= record.start_s < plan.run_time_s]
+        within = [record for record in mine if is_measured(plan, record)]
         answered = sum(1 for record in mine if record.ok and 0 <= record.end_s < plan.run_time_s)
         ascending = sorted(latency(record) for record in within if record.ok)
         percents = [f"{percentile(ascending, nth):,.1f}" if ascending else "–" for nth in (50, 95, 99)]
         failures = sum(1 for record in within if not record.ok)
-        name = f"{target.label} at {target.url}" if target.model else target.label
+        name = f"{target.label} at {target.shown_url}" if target.model else target.label
         rows.append([name, f"{target.weight:g}", f"{len(within):,}", f"{failures:,}",
                      f"{answered / plan.run_time_s:.1f}", *percents])  # fmt: skip
     return rows
@@ -285,11 +295,25 @@ def endpoint_facts(result: LoadResult) -> Facts:
     """Return what served: names, model, precision, hardware and versions, as far as they are known."""
     plan = result.plan
     facts = [("Endpoint", plan.endpoint)] if plan.endpoint else []
-    facts += [("Address" if len(plan.targets) == 1 else "Target", f"{target.url} {_model(target)}".strip())
+    facts += [("Address" if len(plan.targets) == 1 else "Target", f"{target.shown_url} {_model(target)}".strip())
               for target in plan.targets]  # fmt: skip
     facts += [("Model", plan.model)] if plan.model else []
     held = result.environment
     return facts + [(name, held[key]) for key, name in _ENDPOINT_NAMES.items() if held.get(key)]
+
+
+def more_facts(more: Mapping[str, Any]) -> Facts:
+    """Return what the command knows beside the run: scenario, cold start, and the ClearML task that was told."""
+    facts = []
+    if scenario := more.get("scenario"):
+        value = "not measured" if scenario["value"] is None else f"{scenario['value']:.4g} {scenario['unit']}"
+        facts.append(("Scenario", f"MLPerf {scenario['name']}: {scenario['metric']} {value}"))
+    if cold := more.get("cold_start"):
+        first = ", ".join(f"{request_ms:.0f}" for request_ms in cold["requests_ms"])
+        facts.append(("Cold start", f"loaded in {cold['load_s']:.1f} s; first answers {first} ms"))
+    if more.get("reported_to"):
+        facts.append(("Reported to", f"ClearML task {more['reported_to']}"))
+    return facts
 
 
 def _model(target: Any) -> str:
@@ -311,4 +335,6 @@ def generator_facts(result: LoadResult) -> Facts:
         facts.append(("Overslept, p99", f"{client.wake_lag_p99_ms:.2f} ms"))
     if client.machine_cpu_ratio is not None:
         facts.append(("CPU of the machine", f"{100 * client.machine_cpu_ratio:.0f} % of all cores"))
-    return [*facts, ("Warm-up", told), ("Timeout", f"{result.plan.timeout_s:g} s")]
+    plan = result.plan
+    return [*facts, ("Warm-up", told), ("Timeout", f"{plan.timeout_s:g} s"), ("Order of the images", plan.order),
+            ("Seed", str(plan.seed))]  # fmt: skip

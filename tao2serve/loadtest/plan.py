@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tao2serve.errors import UsageError
 from tao2serve.images import find_images
+from tao2serve.loadtest.addresses import has_userinfo, shown_url
 
 __all__ = [
     "Arrivals",
@@ -56,6 +57,11 @@ class Target:
             raise UsageError(f"Triton at {self.url}", "needs the name of a model")
         if not 0 < self.weight < math.inf:
             raise UsageError(f"weight of {self.label}", f"{self.weight:g} is not possible", hint="more than 0")
+
+    @property
+    def shown_url(self) -> str:
+        """The address without what may be secret in it, for all that is shown or kept."""
+        return shown_url(self.url)
 
     @property
     def label(self) -> str:
@@ -132,8 +138,8 @@ class LoadPlan:
 
     @property
     def url(self) -> str:
-        """The first target's."""
-        return self.targets[0].url
+        """The first target's, as it may be shown."""
+        return self.targets[0].shown_url
 
     @property
     def is_open(self) -> bool:
@@ -167,7 +173,15 @@ def _require_url(url: str) -> None:
     except ValueError:  # an unclosed bracket
         usable = False
     if not usable:
-        raise UsageError("endpoint URL", f"{url!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME")
+        raise UsageError(
+            "endpoint URL", f"{shown_url(url)!r} is not an http(s) URL", hint="http://HOST:PORT/serve/NAME"
+        )
+    if has_userinfo(url):
+        raise UsageError(
+            "endpoint URL",
+            f"{shown_url(url)} has a user or password, which a load test does not send",
+            hint="leave them out, and test at an address that asks for none, such as the inference service's own port",
+        )
 
 
 def _require(fulfilled: bool, subject: str, value_s: float, hint: str) -> None:

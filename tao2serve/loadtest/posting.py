@@ -14,7 +14,7 @@ from tao2serve.loadtest.replies import refusal, server_timing, socket_failure
 from tao2serve.loadtest.sending import Reply, Sender
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
-__all__ = ["EndpointSender", "Image", "ToldSender", "headers", "load_images"]
+__all__ = ["EndpointSender", "Image", "ToldSender", "headers", "load_images", "paths_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,10 @@ def headers(suffix: str) -> dict[str, str]:
 def load_images(paths: tuple[Path, ...]) -> tuple[Image, ...]:
     """Read images into memory: reading files is no part of what is measured."""
     return tuple(Image(path=path, body=path.read_bytes(), headers=headers(path.suffix)) for path in paths)
+
+
+def paths_of(images: tuple[Image, ...]) -> tuple[Path, ...]:
+    return tuple(image.path for image in images if image.path is not None)
 
 
 @dataclass(frozen=True, slots=True)

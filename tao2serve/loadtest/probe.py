@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tao2serve.errors import InputError, ServiceError
+from tao2serve.loadtest.addresses import shown_url
 from tao2serve.loadtest.plan import Target
 from tao2serve.loadtest.tritons import probe_triton
 from tao2serve.values import IMAGE_MEDIA_TYPES
@@ -39,10 +40,10 @@ def _probe_endpoint(url: str, image: Path, *, timeout_s: float) -> None:
         time.sleep(pause_s)
     evidence = " ".join(text.split())[:300]
     if status == 422:
-        raise InputError(str(image), f"was refused by {url}", evidence=evidence, hint="give other pictures")
+        raise InputError(str(image), f"was refused by {shown_url(url)}", evidence=evidence, hint="give other pictures")
     if status != 200:
         raise ServiceError(
-            url,
+            shown_url(url),
             f"answered {status} to a probe request with {image.name}",
             evidence=evidence,
             hint="`tao2serve predict` shows the whole answer",
@@ -60,7 +61,7 @@ def _post(url: str, image: Path, *, timeout_s: float) -> tuple[int, str]:
     except httpx.HTTPError as error:
         evidence = f"{type(error).__name__}: {error}"
         hint = "is the inference service up, and is this its URL?"
-        raise ServiceError(url, "does not answer", evidence=evidence, hint=hint) from error
+        raise ServiceError(shown_url(url), "does not answer", evidence=evidence, hint=hint) from error
     except OSError as error:
         raise InputError(str(image), "cannot be read", evidence=str(error)) from error
     return response.status_code, response.text

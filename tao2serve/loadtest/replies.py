@@ -6,6 +6,8 @@ import errno
 import json
 import re
 
+from tao2serve.loadtest.checks import are_timings
+
 __all__ = ["AWAY", "refusal", "server_timing", "socket_failure"]
 
 AWAY = ("connection refused", "connection closed")  # kinds of failure of a server that is not there
@@ -40,7 +42,7 @@ def socket_failure(exception: BaseException) -> tuple[str, str]:
 
 
 def server_timing(content: bytes) -> dict[str, float] | None:
-    """Return the server's `timing_ms`, None if the answer has none.
+    """Return the server's `timing_ms`, None if the answer has none, or one that cannot be (checks.are_timings).
 
     Only that member is read: to read all detections of an answer would take the generator's time, and inside a text
     of JSON its quotes would be escaped.
@@ -49,6 +51,7 @@ def server_timing(content: bytes) -> dict[str, float] | None:
     if found is None:
         return None
     try:
-        return {str(stage): float(duration) for stage, duration in json.loads(found.group(1)).items()}
-    except (ValueError, TypeError):
+        timing_ms = json.loads(found.group(1))
+    except (ValueError, RecursionError):
         return None
+    return {stage: float(duration) for stage, duration in timing_ms.items()} if are_timings(timing_ms) else None

@@ -37,28 +37,36 @@ def write_report(
     directory: Path,
     comparison: Comparison | None = None,
     price_per_hour: float | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Path:
     """Write report.html, result.json and requests.csv into `directory` and return the path of the page.
 
+    `more` are members that the run itself does not know (`scenario`, `cold_start`, `reported_to`), for both.
     The directory may exist; these files in it are replaced, each as a whole. Raises UsageError if it cannot
     be written to or the price is none, ToolError if plotly is not installed.
     """
     report = directory.resolve() / "report.html"
     cost = None if price_per_hour is None else cost_of(result, price_per_hour=price_per_hour)
     told = run_document(result, verdicts, report=report, cost=cost, comparison=comparison)
-    html = _run_page(result, verdicts, cost, comparison)
-    return _write(report, html, told, {"requests.csv": requests_csv([result])})
+    html = _run_page(result, verdicts, cost, comparison, more or {})
+    return _write(report, html, {**told, **(more or {})}, {"requests.csv": requests_csv([result])})
 
 
 def write_series_report(
-    series: LoadSeries, *, directory: Path, price_per_hour: float | None = None, name: str = ""
+    series: LoadSeries,
+    *,
+    directory: Path,
+    price_per_hour: float | None = None,
+    name: str = "",
+    more: Mapping[str, object] | None = None,
 ) -> Path:
     """Write report.html, result.json, series.csv and requests.csv of several runs; otherwise as `write_report`."""
     report = directory.resolve() / "report.html"
     cost = series_cost(series, price_per_hour)
     told = series_document(series, report=report, cost=cost)
-    html = _series_page(series, cost, name)
+    html = _series_page(series, cost, name, more or {})
     results = [run.result for run in series.runs]
+    told |= more or {}
     return _write(report, html, told, {"series.csv": series_csv(series), "requests.csv": requests_csv(results)})
 
 
@@ -132,7 +140,13 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def _run_page(result: LoadResult, verdicts: Sequence[Verdict], cost: Cost | None, comparison: Comparison | None) -> str:
+def _run_page(
+    result: LoadResult,
+    verdicts: Sequence[Verdict],
+    cost: Cost | None,
+    comparison: Comparison | None,
+    more: Mapping[str, Any],
+) -> str:
     gates = [verdict.gate for verdict in verdicts]
     return _rendered(
         "report.html.j2",
@@ -150,13 +164,13 @@ def _run_page(result: LoadResult, verdicts: Sequence[Verdict], cost: Cost | None
         changes=page.change_rows(comparison) if comparison else [],
         clocks=page.two_clocks(result),
         targets=page.target_rows(result),
-        served=page.endpoint_facts(result),
+        served=[*page.endpoint_facts(result), *page.more_facts(more)],
         generator=page.generator_facts(result),
         cost=cost,
     )
 
 
-def _series_page(series: LoadSeries, cost: Cost | None, name: str) -> str:
+def _series_page(series: LoadSeries, cost: Cost | None, name: str, more: Mapping[str, Any]) -> str:
     results = [run.result for run in series.runs]
     first = results[0]
     return _rendered(
@@ -173,7 +187,7 @@ def _series_page(series: LoadSeries, cost: Cost | None, name: str) -> str:
         load_name=load_name(series),
         rows=page.run_rows(series),
         errors=[(f"{load_of(series, result):.4g}", error) for result in results for error in result.errors],
-        served=page.endpoint_facts(first),
+        served=[*page.endpoint_facts(first), *page.more_facts(more)],
         generator=page.generator_facts(first),
         cost=cost,
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tao2serve.loadtest.addresses import shown_url
 from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.records import RequestRecord
 from tao2serve.loadtest.servers import ServerSide
@@ -97,9 +98,10 @@ class SeriesPoint:
 class LoadResult:
     """A finished load test.
 
-    `requests` started within the run time; those still open at its end were waited for, because dropping
-    them would drop the slowest. `latency_ms` is of successful ones only (a fast failure is no fast answer),
-    None if there were none. `throughput_rps` counts successful answers that arrived within the run time.
+    `requests` started within the run time, or in an open loop were due in it (window.py); those still open at its
+    end were waited for, because dropping them would drop the slowest. `latency_ms` is of successful ones only (a
+    fast failure is no fast answer), None if there were none. `throughput_rps` counts successful answers that arrived
+    within the run time.
     """
 
     plan: LoadPlan
@@ -121,6 +123,11 @@ class LoadResult:
     server: ServerSide | None = None  # None: nobody looked
 
     @property
+    def processes(self) -> int:
+        """How many generated the load, those of other machines included."""
+        return int(self.environment.get("load_generators") or self.plan.processes)
+
+    @property
     def successes(self) -> int:
         return self.requests - self.failures
 
@@ -132,13 +139,16 @@ class LoadResult:
         """Return the JSON document of the load test, without its verdicts and single requests."""
         return {
             "url": self.plan.url,
-            "endpoint": self.plan.endpoint,
+            "endpoint": shown_url(self.plan.endpoint),
             "model": self.plan.model,
             "started_at": self.started_at.astimezone(UTC).isoformat(timespec="seconds"),
             "shape": str(self.plan.shape),
             "users": self.plan.shape.users if isinstance(self.plan.shape, ClosedLoop) else None,
             "rate_rps": self.plan.shape.rate_rps if isinstance(self.plan.shape, OpenLoop) else None,
-            "targets": [asdict(target) for target in self.plan.targets],
+            "targets": [{**asdict(target), "url": target.shown_url} for target in self.plan.targets],
+            "order": self.plan.order,
+            "seed": self.plan.seed,
+            "processes": self.processes,
             "run_time_s": self.plan.run_time_s,
             "warmup_s": self.plan.warmup_s,
             "timeout_s": self.plan.timeout_s,

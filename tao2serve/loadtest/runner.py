@@ -11,7 +11,6 @@ import json
 import math
 import os
 import select
-import shutil
 import subprocess
 import tempfile
 import time
@@ -19,17 +18,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import tao2serve
 from tao2serve.errors import ToolError, UsageError
 from tao2serve.loadtest.assignment import Assignment
-from tao2serve.loadtest.locust_process import ended, require_locust, start_locust, tail
+from tao2serve.loadtest.locust_process import ended, remove_scratch, require_locust, start_locust, tail
 from tao2serve.loadtest.machine import MachineSample, describe_machine, sample_machine
 from tao2serve.loadtest.plan import LoadPlan, LoadProgress, Workers, digest_of, images_within, make_directory
 from tao2serve.loadtest.probe import probe
 from tao2serve.loadtest.records import RUN_FILE_VARIABLE, WORKER_VARIABLE, read_records
 from tao2serve.loadtest.result import LoadResult
-from tao2serve.loadtest.servers import watched_servers
+from tao2serve.loadtest.servers import watched_servers, with_triton
+from tao2serve.loadtest.serving_facts import describe_servers
 from tao2serve.loadtest.summary import summarise
 from tao2serve.loadtest.worker import worker_options
 
@@ -49,11 +50,13 @@ def run_load_test(
     directory: Path | None = None,
     on_progress: OnProgress | None = None,
     workers: Workers | None = None,
+    triton_grpc: str = "",
 ) -> LoadResult:
     """Run a load test to its end and return what it found; no process is left behind.
 
     The load comes from `plan.processes` processes on this machine, or instead of them from `workers` that join.
     Locust's log stays in `directory` as locust.log; without one it is kept only if locust failed.
+    `triton_grpc` is HOST:PORT of a Triton that may be the plan's, to read its statistics if it is.
     `on_progress` is called about once per second. Raises InputError (no images), ServiceError (a probe
     request got no 200, before any load), ToolError (locust is missing, failed or ran over its time; a process
     that generated load was lost, or not all of its records arrived), UsageError (both kinds of processes).
@@ -62,6 +65,7 @@ def run_load_test(
     if workers and plan.processes > 1:
         raise UsageError("processes", "and workers that join exclude each other", hint="start them as workers too")
     images = images_within(plan.images)
+    plan = with_triton(plan, configured=triton_grpc)
     sent = probe(plan.targets, images, timeout_s=plan.timeout_s)
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-loadtest-"))
     keep = False
@@ -77,12 +81,7 @@ def run_load_test(
             keep = directory is None and error.log is not None
             raise
     finally:
-        if keep:
-            for path in scratch.iterdir():
-                if path != log:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        else:
-            shutil.rmtree(scratch, ignore_errors=True)
+        remove_scratch(scratch, but=log if keep else None)
 
 
 def _run(
@@ -98,6 +97,8 @@ def _run(
     count = workers.count if workers else plan.processes if plan.processes > 1 else 0
     workers_wait_s = workers.wait_s if workers else _START_LIMIT_S
     assignment = Assignment.of(plan, processes=max(count, 1))
+    machine = describe_machine()
+    serving = describe_servers(plan, cpu_model=machine.get("cpu_model", ""))
     with contextlib.ExitStack() as stack:
         servers = stack.enter_context(watched_servers(plan))
         reader, writer = stack.enter_context(_progress_pipe())
@@ -112,7 +113,7 @@ def _run(
         run_file.write_text(json.dumps(run), encoding="utf-8")
         log_stream = stack.enter_context(log.open("wb"))
         process = start_locust(
-            [*_options(plan, assignment), *(_master_options(workers, count) if count else [])],
+            [*_options(plan, assignment), *(_master_options(workers) if count else [])],
             folder=scratch,
             variables={RUN_FILE_VARIABLE: str(run_file)},
             log=log_stream,
@@ -130,7 +131,8 @@ def _run(
         raise ToolError("locust", f"ended early with exit code {code}", evidence=tail(log), log=log)
     recorded = read_records(records)
     environment = {
-        **describe_machine(),
+        **machine,
+        **serving,
         "tao2serve": tao2serve.__version__,
         "images": str(len(images)),
         "images_digest": digest_of(images),
@@ -144,7 +146,9 @@ def _run(
 
 def _options(plan: LoadPlan, assignment: Assignment) -> list[str]:
     # No --run-time: locust counts it from before the users are there. The locustfile ends the test itself.
-    host = plan.url if "://" in plan.url else f"http://{plan.url}"
+    # Without path and query: everybody on this machine can read them in the list of processes.
+    parts = urlsplit(address if "://" in (address := plan.targets[0].url) else f"http://{address}")
+    host = f"{parts.scheme}://{parts.netloc}"
     return [
         *("--headless", "--only-summary", "--host", host),
         *("--users", str(assignment.users), "--spawn-rate", str(assignment.users)),
@@ -152,12 +156,12 @@ def _options(plan: LoadPlan, assignment: Assignment) -> list[str]:
     ]
 
 
-def _master_options(workers: Workers | None, count: int) -> list[str]:
+def _master_options(workers: Workers | None) -> list[str]:
     # port 0: any free one, which the master says once it has it
     host, port = (workers.host, workers.port) if workers else ("127.0.0.1", 0)
     return [
         *("--master", "--master-bind-host", host, "--master-bind-port", str(port)),
-        *("--expect-workers", str(count)),
+        *("--expect-workers", "1"),  # users start when Gathering says so
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from typing import Generic, Self, TypeVar
 from tao2serve.errors import ServiceError
 
 __all__ = ["Sample", "Sampled", "inside"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -27,7 +30,8 @@ class Sample(Generic[T]):
 class Sampled(Generic[T]):
     """The readings of one source while the block runs, the first at once; use it as a context manager.
 
-    `read` may raise ServiceError: that reading is missing then, and `problem` says why.
+    `read` may raise: that reading is missing then, and `problem` says why. A defect in it ends no load test, which
+    could not be told that its watching thread has died.
     """
 
     def __init__(self, read: Callable[[], T], *, every_s: float) -> None:
@@ -63,6 +67,9 @@ class Sampled(Generic[T]):
             value = self._read()
         except ServiceError as error:
             self.problem = f"{error.fact} ({error.evidence})" if error.evidence else error.fact
+        except Exception as error:
+            log.exception("a reading failed")
+            self.problem = f"cannot be read ({type(error).__name__}: {error})"
         else:
             self.samples.append(Sample(at_s=(before_s + time.monotonic()) / 2, value=value))
 

@@ -32,7 +32,8 @@ class HighestRate:
     holds_rps: float | None
     fails_rps: float | None
     confidence: str
-    confirmed: bool = False  # `holds_rps` held in two runs or more, and in most of its runs
+    # `holds_rps` held in two runs or more, in most of its runs, and with enough answers for the gates' percentiles
+    confirmed: bool = False
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -48,7 +49,8 @@ class HighestRate:
 class LoadSeries:
     """Runs in the order in which they were made, at least one.
 
-    A search passes if some rate holds the gates. A sweep passes if every load of it does: who names a load means it.
+    A search passes if some rate holds the gates, confirmed. A sweep passes if every load of it does: who names a load
+    means it.
     """
 
     runs: tuple[SeriesRun, ...]
@@ -61,7 +63,7 @@ class LoadSeries:
     @property
     def passed(self) -> bool:
         if self.highest is not None:
-            return self.highest.holds_rps is not None
+            return self.highest.confirmed
         return all(run.passed for run in self.runs)
 
     @property

@@ -12,6 +12,7 @@ from tao2serve.loadtest.plan import ClosedLoop, OpenLoop
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.series import LoadSeries, SeriesRun
 from tao2serve.loadtest.waterfall import parts_of, stage_colour
+from tao2serve.loadtest.window import is_measured
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -125,7 +126,7 @@ def _percentiles(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
     values: list[float] = []
     for index, run in enumerate(runs):
         result, latency = run.result, latency_of(run.result)
-        within = [record for record in result.records if record.ok and 0 <= record.start_s < result.plan.run_time_s]
+        within = [record for record in result.records if record.ok and is_measured(result.plan, record)]
         drawn = percentile_line(sorted(map(latency, within)))
         values += drawn["y"]
         colour = _SPREAD[round(index * (len(_SPREAD) - 1) / max(len(runs) - 1, 1))]

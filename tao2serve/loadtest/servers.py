@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -29,9 +29,20 @@ from tao2serve.loadtest.records import RunRecords
 from tao2serve.loadtest.sampling import Sampled, inside
 from tao2serve.loadtest.triton_counts import Counters, ModelCounts, TritonCounters, Version, counted_between
 
-__all__ = ["ServerSide", "ServerWatch", "gpu_reader", "watched_servers"]
+__all__ = [
+    "ServerSide",
+    "ServerWatch",
+    "addresses_of",
+    "gpu_reader",
+    "is_loopback",
+    "place_of",
+    "triton_grpc",
+    "watched_servers",
+    "with_triton",
+]
 
 _EVERY_S: Final = (0.1, 0.5)  # at least and at most, between two readings
+_ASK_S: Final = 2.0
 _METRICS_PORT: Final = 8002  # Triton's own default
 _SLACK_S: Final = 0.1  # between a request's end here and on Triton, and for the time that a reading takes
 
@@ -158,8 +169,39 @@ def watched_servers(plan: LoadPlan) -> Iterator[ServerWatch]:
         yield watch
 
 
+def with_triton(plan: LoadPlan, *, configured: str = "") -> LoadPlan:
+    """Return the plan with the gRPC address of its triton-http target, which alone tells statistics, if it is found.
+
+    That is the configured one if it is of the same host, else the port after the HTTP one, as Triton's own defaults
+    are; either only if the model is ready there: another Triton's counters would be taken for this one's.
+    """
+    over_http = next((target for target in plan.targets if target.protocol == "triton-http"), None)
+    if over_http is None or triton_grpc(plan):
+        return plan
+    host, port = place_of(over_http.url)
+    theirs = place_of(configured)[0]
+    is_same = theirs == host or (is_loopback(theirs) and is_loopback(host))
+    for address in (configured if is_same else "", f"{_bracketed(host)}:{port + 1}"):
+        if address and _serves(address, over_http.model):
+            return replace(plan, triton=address)
+    return plan
+
+
+def _serves(address: str, model: str) -> bool:
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    client: Any = InferenceServerClient(address)
+    try:
+        return bool(client.is_model_ready(model, client_timeout=_ASK_S))
+    except InferenceServerException:
+        return False
+    finally:
+        client.close()
+
+
 def _watch_triton(watch: ServerWatch, stack: contextlib.ExitStack, every_s: float) -> None:
-    address = _triton_grpc(watch.plan)
+    address = triton_grpc(watch.plan)
     if not address:
         watch.notes.append("Triton's address is not known: nothing is told of its queue and models")
         return
@@ -168,7 +210,8 @@ def _watch_triton(watch: ServerWatch, stack: contextlib.ExitStack, every_s: floa
     watch.triton = stack.enter_context(Sampled(counters.read, every_s=every_s))
 
 
-def _triton_grpc(plan: LoadPlan) -> str:
+def triton_grpc(plan: LoadPlan) -> str:
+    """Return HOST:PORT of Triton's gRPC as far as the plan knows it, else ""."""
     return plan.triton or next((target.url for target in plan.targets if target.protocol == "triton-grpc"), "")
 
 
@@ -188,7 +231,7 @@ def _watch_gpus(watch: ServerWatch, stack: contextlib.ExitStack, every_s: float)
 def gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | None, str, list[str]]:
     """Return what reads the GPUs and its name, or None; and notes on a page that was named and cannot be had."""
     notes = []
-    host, _ = _place(_triton_grpc(plan))
+    host, _ = place_of(triton_grpc(plan))
     # Where no page is named, the usual port may be that of another Triton: its page must name a model of ours.
     url = plan.triton_metrics or (f"http://{_bracketed(host)}:{_METRICS_PORT}/metrics" if host else "")
     if url:
@@ -199,10 +242,11 @@ def gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | No
             if plan.triton_metrics:
                 notes.append(f"{error.subject} {error.fact} ({error.evidence})")
         else:
-            ours = bool(plan.triton_metrics) or any(f'model="{name}' in page for name in _prefixes(plan))
+            named = (f'model="{name}{end}' for name in _prefixes(plan) for end in '"_')
+            ours = bool(plan.triton_metrics) or any(words in page for words in named)
             if ours and gpus_on_page(page):
                 return metrics.read, "Triton's metrics", []
-    if _is_loopback(host) and (read := nvml_reader()) is not None:
+    if is_loopback(host) and (read := nvml_reader()) is not None:
         return read, "NVML", notes
     return None, "", notes
 
@@ -210,8 +254,8 @@ def gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | No
 def _watch_processes(watch: ServerWatch, stack: contextlib.ExitStack, every_s: float) -> None:
     """Find the processes behind every address of the plan that is on this machine."""
     seen: set[tuple[int, ...]] = set()
-    for host, port, role in _addresses(watch.plan):
-        if not _is_loopback(host):
+    for host, port, role in addresses_of(watch.plan):
+        if not is_loopback(host):
             watch.notes.append(f"{role} at {host}:{port} is not on this machine's loopback: nothing is told of it")
             continue
         roots, why = listeners(port)
@@ -223,17 +267,17 @@ def _watch_processes(watch: ServerWatch, stack: contextlib.ExitStack, every_s: f
             watch.servers.append((server, stack.enter_context(Sampled(server.read, every_s=every_s))))
 
 
-def _addresses(plan: LoadPlan) -> list[tuple[str, int, str]]:
+def addresses_of(plan: LoadPlan) -> list[tuple[str, int, str]]:
     """Return each address of the plan once, and what answers there."""
     found: dict[tuple[str, int], str] = {}
     for target in plan.targets:
-        found.setdefault(_place(target.url), "endpoint" if target.protocol == "endpoint" else "Triton")
+        found.setdefault(place_of(target.url), "endpoint" if target.protocol == "endpoint" else "Triton")
     if plan.triton:
-        found.setdefault(_place(plan.triton), "Triton")
+        found.setdefault(place_of(plan.triton), "Triton")
     return [(host, port, role) for (host, port), role in found.items()]
 
 
-def _place(address: str) -> tuple[str, int]:
+def place_of(address: str) -> tuple[str, int]:
     """Return host and port of a URL or of HOST:PORT, ("", 0) if there is none."""
     if not address:
         return "", 0
@@ -249,7 +293,8 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its loopback address."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

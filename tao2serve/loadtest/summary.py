@@ -21,6 +21,7 @@ from tao2serve.loadtest.result import (
 )
 from tao2serve.loadtest.saturation import client_load
 from tao2serve.loadtest.servers import ServerSide
+from tao2serve.loadtest.window import phase_of
 
 __all__ = ["OUTSIDE", "CpuSample", "percentile", "summarise"]
 
@@ -50,8 +51,8 @@ def summarise(
     server: ServerSide | None = None,
 ) -> LoadResult:
     """Return the result of a run; see LoadResult for what each number counts."""
-    measured = [record for record in run.requests if 0 <= record.start_s < run.run_time_s]
-    warmup = [record for record in run.requests if record.start_s < 0]
+    measured = [record for record in run.requests if phase_of(plan, record) == "run"]
+    warmup = [record for record in run.requests if phase_of(plan, record) == "warmup"]
     latency = _response_ms if plan.is_open else _service_ms
     answered = sum(1 for record in run.requests if record.ok and 0 <= record.end_s < run.run_time_s)
     interval_s = 1.0 if run.run_time_s >= 10 else 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,11 +15,13 @@ from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop, Sh
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.series import LoadSeries, SeriesRun, judged
 
-__all__ = ["OnRun", "RunOnce", "load_of", "parse_sweep", "run_name", "run_sweep"]
+__all__ = ["OnRun", "RunOnce", "forget_series", "load_of", "parse_sweep", "run_name", "run_sweep"]
 
 RunOnce: TypeAlias = Callable[[LoadPlan], LoadResult]
 OnRun: TypeAlias = Callable[[SeriesRun], None]
 _LOAD = re.compile(r"(\d+(?:\.\d+)?)\s*(rps|/s)?", re.IGNORECASE)
+_RUN_FOLDER = re.compile(r"\d{2,}-[\d.e+-]+(rps|users)")
+_RUN_FILES = ("report.html", "result.json", "requests.csv", "locust.log")
 _HINT = "users: --sweep 1,2,4,8; or rates: --sweep 10rps,20rps,40rps"
 
 
@@ -67,6 +70,25 @@ def load_of(shape: Shape) -> str:
 
 
 def run_name(number: int, shape: Shape) -> Path:
-    """Return the folder of a run, below that of the series: `runs/03-12.5rps`."""
+    """Return the folder of a run, below that of the series: `runs/03-12.5rps`; number 0 is a search's first look."""
     load = f"{shape.rate_rps:g}rps" if isinstance(shape, OpenLoop) else f"{shape.users}users"
     return Path("runs") / f"{number:02d}-{load}"
+
+
+def forget_series(directory: Path, *, keep: Path | None = None) -> None:
+    """Remove what an earlier series of runs left in a folder, so that it does not lie beside a report of others.
+
+    Only files of ours in folders named like ours are touched; nothing if `keep`, a file somebody compares with, is
+    one of them. Raises UsageError if they cannot be removed.
+    """
+    if keep is not None and keep.resolve().is_relative_to((directory / "runs").resolve()):
+        return
+    runs = [path for path in (directory / "runs").glob("*") if _RUN_FOLDER.fullmatch(path.name) and path.is_dir()]
+    try:
+        for file in (directory / "series.csv", *(run / name for run in runs for name in _RUN_FILES)):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(str(directory), "cannot be written to", evidence=str(error), hint="choose another") from error
+    for folder in (*runs, directory / "runs"):
+        with contextlib.suppress(OSError):  # there is something else in it, or it is not there
+            folder.rmdir()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tao2serve.loadtest.plan import ClosedLoop, OpenLoop
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.series import LoadSeries, SeriesRun
+from tao2serve.loadtest.window import phase_of
 
 __all__ = ["requests_csv", "series_csv"]
 
@@ -27,7 +28,7 @@ def requests_csv(results: Sequence[LoadResult]) -> str:
     for number, result in enumerate(results, start=1):
         labels = [target.label for target in result.plan.targets]
         for record in result.records:
-            row: list[object] = [number, "warmup" if record.start_s < 0 else "run", labels[record.target]]
+            row: list[object] = [number, phase_of(result.plan, record), labels[record.target]]
             row += [record.user, record.image, record.intended_s, record.start_s, record.latency_ms]
             row += [round(record.response_ms, 4), record.status, record.error, record.detail]
             writer.writerow(row + [(record.timing_ms or {}).get(stage, "") for stage in stages])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tao2serve.loadtest.checks import STAGES
 from tao2serve.loadtest.records import CpuSample, Row
 from tao2serve.loadtest.sending import Reply
 
@@ -26,6 +28,7 @@ class Tally:
     requests: int = 0
     failures: int = 0
     capped: int = 0  # requests that waited because too many were open
+    open_limit: int = 0  # so many
     rows: list[Row] = field(default_factory=list)
     samples: list[CpuSample] = field(default_factory=list)
     begun_s: float = 0.0
@@ -34,6 +37,7 @@ class Tally:
     finished: bool = False
     _open: dict[int, _Started] = field(default_factory=dict)
     _number: int = 0
+    _stages: set[str] = field(default_factory=set)
 
     @property
     def open_requests(self) -> int:
@@ -67,13 +71,22 @@ class Tally:
         if self.keep_rows:
             user, image, target, intended_s, start_s = started
             zero_s = self.window_start_s
+            timing_ms = self._timing(reply)
             self.rows.append(
                 [
                     *(user, image, intended_s - zero_s, start_s - zero_s),
                     *(reply.latency_ms, reply.status, reply.error, reply.detail),
-                    *(reply.timing_ms, target),
+                    *(timing_ms, target),
                 ]
             )
+
+    def _timing(self, reply: Reply) -> Mapping[str, float] | None:
+        """Return the server's account unless with it there would be more stages than a table has columns."""
+        names = self._stages.union(reply.timing_ms or ())
+        if len(names) > STAGES:
+            return None
+        self._stages = names
+        return reply.timing_ms
 
     def finish(self) -> None:
         """Count what is still open as timeouts, since to drop it would drop the slowest; then take no more."""

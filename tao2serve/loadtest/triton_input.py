@@ -123,11 +123,20 @@ def kept(tensor: TritonInput, images: tuple[Path, ...]) -> tuple[tuple[Path, ...
     return images[:count], note
 
 
-def payloads(tensor: TritonInput, images: tuple[Path, ...]) -> Payloads:
-    """Make what is sent for each image that is kept; raises InputError for a picture that cannot be read."""
+def payloads(
+    tensor: TritonInput, images: tuple[Path, ...], *, between: Callable[[], object] = lambda: None
+) -> Payloads:
+    """Make what is sent for each image that is kept, and call `between` before each.
+
+    Raises InputError for a picture that cannot be read.
+    """
     chosen, note = kept(tensor, images)
     make = _picture if tensor.kind == "picture" else _maker(tensor)
-    return Payloads(contents=tuple(make(path) for path in chosen), note=note)
+    contents = []
+    for path in chosen:
+        between()
+        contents.append(make(path))
+    return Payloads(contents=tuple(contents), note=note)
 
 
 def _picture(path: Path) -> bytes:

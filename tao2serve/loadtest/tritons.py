@@ -13,7 +13,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +24,9 @@ from tao2serve.loadtest.sending import Reply
 from tao2serve.loadtest.triton_input import TritonInput, kept, model_input, payloads
 from tao2serve.runtime.triton_client import METHOD, NO_LIMIT, RECONNECT
 
-__all__ = ["GrpcSender", "HttpSender", "Prepared", "prepare", "probe_triton", "triton_sender"]
+__all__ = ["GrpcSender", "HttpSender", "Prepared", "make_ready", "prepare", "probe_triton", "triton_sender"]
 
 _DETAIL_LIMIT: Final = 300  # characters of a server's text that are worth a row in a report
-_OPEN_LIMIT: Final = 1024  # requests that wait at once; gRPC under gevent has no more threads to wait in
 _BLOCK_BYTES: Final = 2**16  # read from a socket at a time
 _OK: Final = 200
 _SERVER_ERROR: Final = 500
@@ -38,19 +37,37 @@ _STATUSES: Final = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUST
 _CLOSED: Final = ("socket closed", "connection reset", "broken pipe", "goaway", "end of file", "transport closed")
 
 
-def triton_sender(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> HttpSender | GrpcSender:
-    """Ask Triton what the model takes, make it of the images, and return what sends it.
+def make_ready(
+    target: Target, images: tuple[Path, ...], *, timeout_s: float, between: Callable[[], object] = lambda: None
+) -> Prepared:
+    """Ask Triton what the model takes, and make it of the images; senders of this process then share it.
 
-    Image i is sent as the i-th that was kept, and from the first again beyond them; `note` of the sender says what
-    is sent. Senders of one process for the same target and images share what was made. Over gRPC `timeout_s` is the
-    longest wait for the whole answer. Raises UsageError for another target, and as triton_input.model_input and
-    payloads do.
+    `between` is called before each picture: to scale a large one takes a tenth of a second, and a process that made
+    hundreds at a stretch would be taken for lost. Raises UsageError for another target, and as
+    triton_input.model_input and payloads do.
     """
     _check(target)
+    key = (target, images, timeout_s)
+    if key not in _MADE:
+        if target.protocol == "triton-grpc":
+            _tell_grpc_of_gevent()
+        _MADE[key] = prepare(target, model_input(target, timeout_s=timeout_s), images, between=between)
+    return _MADE[key]
+
+
+def triton_sender(
+    target: Target, images: tuple[Path, ...], *, timeout_s: float, open_limit: int
+) -> HttpSender | GrpcSender:
+    """Return what sends to a Triton, up to `open_limit` requests at a time; see `make_ready`, which it calls.
+
+    Image i is sent as the i-th that was kept, and from the first again beyond them; `note` of the sender says what
+    is sent. Over gRPC `timeout_s` is the longest wait for the whole answer, and the threads that gevent has for it
+    are the limit, see assignment.GRPC_OPEN_LIMIT.
+    """
+    prepared = make_ready(target, images, timeout_s=timeout_s)
     if target.protocol == "triton-grpc":
-        _tell_grpc_of_gevent()
-        return GrpcSender(target, _shared(target, images, timeout_s), timeout_s=timeout_s)
-    return HttpSender(target, _shared(target, images, timeout_s), timeout_s=timeout_s)
+        return GrpcSender(target, prepared, timeout_s=timeout_s)
+    return HttpSender(target, prepared, timeout_s=timeout_s, open_limit=open_limit)
 
 
 def probe_triton(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> str:
@@ -91,21 +108,21 @@ class Prepared:
     note: str
 
 
-def prepare(target: Target, tensor: TritonInput, images: tuple[Path, ...]) -> Prepared:
+# Made once a process: each user of a load test has senders of its own.
+_MADE: dict[tuple[Target, tuple[Path, ...], float], Prepared] = {}
+
+
+def prepare(
+    target: Target, tensor: TritonInput, images: tuple[Path, ...], *, between: Callable[[], object] = lambda: None
+) -> Prepared:
     """Make the requests; raises InputError for a picture that cannot be read."""
-    made = payloads(tensor, images)
+    made = payloads(tensor, images, between=between)
     if target.protocol == "triton-grpc":
         requests = tuple(_grpc_request(tensor, content) for content in made.contents)
         return Prepared(requests=requests, headers=(), note=made.note)
     pairs = [_http_request(tensor, content) for content in made.contents]
     bodies, headers = zip(*pairs, strict=True)
     return Prepared(requests=bodies, headers=headers, note=made.note)
-
-
-@functools.lru_cache(maxsize=8)
-def _shared(target: Target, images: tuple[Path, ...], timeout_s: float) -> Prepared:
-    """Made once a process: each user of a load test has senders of its own."""
-    return prepare(target, model_input(target, timeout_s=timeout_s), images)
 
 
 def _check(target: Target) -> None:
@@ -130,14 +147,14 @@ def _tell_grpc_of_gevent() -> None:
 class HttpSender:
     """Posts to one model; made in the process that sends."""
 
-    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float) -> None:
+    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float, open_limit: int) -> None:
         from geventhttpclient import HTTPClient
 
         self.note, self.kept = prepared.note, len(prepared.requests)
         self._path, self._prepared = _path(target), prepared
         self._client: Any = HTTPClient.from_url(
             f"http://{target.url}",
-            concurrency=_OPEN_LIMIT,  # connections are made as they are needed
+            concurrency=open_limit,  # beyond it the client would wait, unseen; connections are made as they are needed
             connection_timeout=timeout_s,
             network_timeout=timeout_s,
             block_size=_BLOCK_BYTES,

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from tao2serve.errors import ToolError, UsageError
-from tao2serve.loadtest.locust_process import ended, require_locust, start_locust, tail
+from tao2serve.loadtest.cluster import REFUSED_EXIT
+from tao2serve.loadtest.locust_process import ended, remove_scratch, require_locust, start_locust, tail
 from tao2serve.loadtest.records import WORKER_VARIABLE
 
 __all__ = ["run_worker", "worker_options"]
@@ -18,15 +19,22 @@ def run_worker(address: str, *, processes: int = 1, runs: int = 1, directory: Pa
     """Join the load test conducted at HOST:PORT with so many processes, and return when it has ended, `runs` times.
 
     A test of several runs (a sweep) needs its workers again for each. Joining waits 5 minutes for the address to
-    answer. The images come from there. Locust's log stays in `directory` as worker.log. Raises ToolError if
-    locust is missing, is refused, or cannot join.
+    answer. The images come from there. Locust's log stays in `directory` as worker.log, and without one where the
+    error says if there is one. Raises ToolError if locust is missing, is refused, or cannot join.
     """
     host, port = _parsed(address)
     require_locust()
-    with tempfile.TemporaryDirectory(prefix="tao2serve-worker-") as scratch:
-        log = (directory or Path(scratch)).resolve() / "worker.log"
+    scratch = Path(tempfile.mkdtemp(prefix="tao2serve-worker-")).resolve()
+    log = (directory or scratch).resolve() / "worker.log"
+    keep = False
+    try:
         for _ in range(runs):
-            _run_once(host, port, processes, folder=Path(scratch), log=log)
+            _run_once(host, port, processes, folder=scratch, log=log)
+    except ToolError as error:
+        keep = directory is None and error.log is not None
+        raise
+    finally:
+        remove_scratch(scratch, but=log if keep else None)
 
 
 def _run_once(host: str, port: int, processes: int, *, folder: Path, log: Path) -> None:
@@ -47,9 +55,10 @@ def _run_once(host: str, port: int, processes: int, *, folder: Path, log: Path) 
         ]
         codes = [process.wait() for process in started]
     if any(codes):
-        raise ToolError(
-            f"worker for {host}:{port}", f"ended with exit code {max(codes, key=abs)}", evidence=tail(log), log=log
-        )
+        refused = REFUSED_EXIT in codes
+        fact = "was refused by the master" if refused else f"ended with exit code {max(codes, key=abs)}"
+        hint = "start as many workers as the master expects, of its version" if refused else "see the log"
+        raise ToolError(f"worker for {host}:{port}", fact, evidence=tail(log), hint=hint, log=log)
 
 
 def worker_options(host: str, port: int) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Final
 
 from tao2serve.config import Settings
-from tao2serve.errors import InputError, Tao2ServeError, UsageError
+from tao2serve.errors import InputError, NotReadyError, Tao2ServeError, UsageError
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.operation import Operation
 from tao2serve.serving.inventory import in_order_of_unloading
 from tao2serve.serving.names import endpoint_and_version, triton_model_name
@@ -19,10 +21,14 @@ from tao2serve.triton.models import PARTS
 
 __all__ = ["FreshLoad", "load_anew", "require_unrouted"]
 
+_UNLOAD_LIMIT_S: Final = 60.0
+_POLL_S: Final = 0.02
+_HELD: Final = ("READY", "UNLOADING", "LOADING")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreshLoad:
-    """A version's models that were unloaded and loaded again; the time is from the wish to load until ready."""
+    """A version's models that were loaded again; the time is from the wish to load, once unloaded, until ready."""
 
     url: str
     models: tuple[str, ...]
@@ -34,8 +40,8 @@ def load_anew(endpoint: str, settings: Settings, *, force: bool) -> FreshLoad:
 
     Requests to the version fail meanwhile. So it raises UsageError for a version that an alias routes to, unless
     forced, for a name without a version, and where ClearML Serving's own controller owns Triton; InputError for a
-    version that is not registered; ServiceError and NotReadyError as TritonControl.load does, and then the version
-    may be left unloaded, which the error says.
+    version that is not registered; ServiceError and NotReadyError as TritonControl.load does. Whatever ends it early,
+    the models are loaded again; if they cannot be, the error says so and how to do it.
     """
     name, version = endpoint_and_version(endpoint)
     if version is None:
@@ -93,13 +99,50 @@ def _reload(control: TritonControl, model: str, parts: tuple[str, ...]) -> float
     try:
         for part in parts:
             control.unload(part)
+        _await_unloaded(control, parts)
         begun = time.monotonic()
         control.load(model)
         return time.monotonic() - begun
     except BaseException as error:
-        left = f"{model} may be left unloaded on Triton at {control.address}; deploying it again loads it"
-        if isinstance(error, Tao2ServeError):
-            error.aftermath = error.aftermath or left
-        else:
-            error.add_note(f"aftermath: {left}")
+        # A second Ctrl-C must not leave a version without its models: it waits until they are back or cannot be.
+        with deferred_interrupts():
+            left = _brought_back(control, model)
+            if isinstance(error, Tao2ServeError):
+                error.aftermath = error.aftermath or left
+            else:
+                error.add_note(f"aftermath: {left}")
         raise
+
+
+def _await_unloaded(control: TritonControl, parts: tuple[str, ...]) -> None:
+    """Return once Triton has let the models go: it ends their requests first, and says done before it is.
+
+    Raises NotReadyError if that takes too long.
+    """
+    deadline = time.monotonic() + _UNLOAD_LIMIT_S
+    while held := _held(control, parts):
+        if time.monotonic() > deadline:
+            raise NotReadyError(
+                f"Triton model {held[0]}",
+                f"is not unloaded after {_UNLOAD_LIMIT_S:g} s",
+                hint="requests that do not end may hold it",
+            )
+        time.sleep(_POLL_S)
+
+
+def _held(control: TritonControl, parts: tuple[str, ...]) -> list[str]:
+    states = control.states()
+    return [part for part in parts if part in states and states[part].state in _HELD]
+
+
+def _brought_back(control: TritonControl, model: str) -> str:
+    """Load a model that may be unloaded, and return in words whether it answers now."""
+    try:
+        control.load(model)
+    except Tao2ServeError as error:
+        return (
+            f"{model} is UNLOADED on Triton at {control.address}: requests to it fail, and it could not be "
+            f"loaded again ({error}). Deploying it again loads it, or: "
+            f"curl -X POST http://TRITON_HTTP_HOST:PORT/v2/repository/models/{model}/load"
+        )
+    return f"{model} is loaded again on Triton at {control.address}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def test_a_load_test_is_told_to_its_deployment(
     assert seen["status"] == "completed"
     assert seen["environment"] == {
         "precision": "int8", "placement": "ensemble", "weights": "a.hdf5", "deployment_task": seen["task"],
+        "tensorrt": "10.3", "deployed_by": "tao2serve 0.1", "clearml_serving": version("clearml-serving"),
     }  # fmt: skip
     one, series = "2026-09-21 14:13:20", "2026-09-21 14:14:20"
     plots = [tuple(plot) for plot in seen["plots"]]

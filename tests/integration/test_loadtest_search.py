@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tries import one_of_three
 
 from tao2serve.cli.main import run
 
@@ -32,6 +33,7 @@ def queue_server(milliseconds: int) -> Iterator[str]:
 
 
 @pytest.mark.alone
+@one_of_three
 def test_the_command_finds_what_a_server_can_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,3 +118,10 @@ def test_an_ensembles_models_are_told_one_by_one(sandbox: CommandLine, whole: di
     assert load.result.latency_ms is not None
     assert math.fsum(parts.values()) == pytest.approx(load.result.latency_ms.mean, rel=0.01)
     assert "unexplained" not in parts
+
+
+def test_the_servers_are_described(load: Watched) -> None:
+    """Triton's own version, and the CPU it shares with this load test."""
+    said = load.result.environment
+    assert said["triton"][0].isdigit()
+    assert said["serving_cpu"] == said["cpu_model"]

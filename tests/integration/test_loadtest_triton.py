@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 from perf_analyzer import PROTOCOLS, PerfAnalyzer, measure_ours, target_of, write_picture
+from tries import one_of_three
 from waiting_triton import WaitingTriton, waiting_triton
 
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.loadtest import LoadPlan, Target, run_load_test
+from tao2serve.loadtest.servers import with_triton
 from tao2serve.loadtest.tritons import probe_triton
 
 pytestmark = pytest.mark.integration
@@ -119,9 +122,10 @@ def test_a_server_that_dies_is_named(picture: Path, tmp_path: Path, protocol: st
 
 
 @pytest.mark.alone
+@one_of_three
 def test_perf_analyzer_says_the_same(triton: WaitingTriton, picture: Path, tmp_path: Path) -> None:
     """At concurrency 1, 2 and 4 p50 and throughput of NVIDIA's own tool and of ours are within 10 %, in one run."""
-    analyzer = PerfAnalyzer(tmp_path / "perf_analyzer")
+    analyzer = PerfAnalyzer(Path(tempfile.mkdtemp(dir=tmp_path)) / "perf_analyzer")
     ratios = {}
     for concurrency in (1, 2, 4):
         ours = measure_ours(target_of(triton, "triton-grpc"), picture, concurrency=concurrency, run_time_s=2.0)
@@ -130,3 +134,17 @@ def test_perf_analyzer_says_the_same(triton: WaitingTriton, picture: Path, tmp_p
         ratios[f"p50 at {concurrency}"] = ours.p50_ms / theirs.p50_ms
         ratios[f"throughput at {concurrency}"] = ours.throughput_rps / theirs.throughput_rps
     assert ratios == {name: pytest.approx(1.0, abs=0.1) for name in ratios}
+
+
+def test_over_http_the_servers_part_is_told_too(triton: WaitingTriton, picture: Path) -> None:
+    """Through the gRPC port of the very Triton: the configured one if the model is there, else nothing is told."""
+    plan = LoadPlan(targets=(target_of(triton, "triton-http", "waits"),), images=picture, run_time_s=1.5, warmup_s=0.2)
+    found = run_load_test(plan, triton_grpc=triton.grpc)
+    assert found.server is not None
+    (model,) = found.server.models
+    assert model.name == "waits"
+    assert model.total_ms >= WAIT_MS
+    assert found.environment["triton"][0].isdigit()
+    assert with_triton(plan, configured="127.0.0.1:9").triton != "127.0.0.1:9"
+    strange = LoadPlan(targets=(target_of(triton, "triton-http", "another"),), images=picture)
+    assert with_triton(strange, configured=triton.grpc).triton == ""

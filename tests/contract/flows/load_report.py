@@ -22,13 +22,19 @@ from loadtest_samples import record, result
 
 PROJECT = "Contract load tests"
 folder = Path(sys.argv[1])
-service_id = str(ModelRequestProcessor(force_create=True, name="tested", project=PROJECT).get_id())
+processor = ModelRequestProcessor(force_create=True, name="tested", project=PROJECT)
+processor.serialize()  # notes its version
+service_id = str(processor.get_id())
 for version in ("1", "2"):
     with Operation("deploy", endpoint="street", service_id=service_id, project=PROJECT) as operation:
         operation.note(version=version)
         operation.record(
             "deployment",
-            {"artifact": {"precision": "int8"}, "placement": "ensemble", "source": {"weights": "a.hdf5"}},
+            {
+                "artifact": {"precision": "int8", "tools": {"tao2serve": "0.1", "tensorrt": "10.3"}},
+                "placement": "ensemble",
+                "source": {"weights": "a.hdf5"},
+            },
         )
 
 deployed = find_deployment("street", 1, service_id=service_id)

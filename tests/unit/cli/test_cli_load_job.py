@@ -1,88 +1,102 @@
-"""What a sweep and a search leave behind, whole or interrupted; the load itself is a model in no real time."""
+"""What a load test's command knows beside its run is in the files that it leaves, not only in what it prints."""
 
 from __future__ import annotations
 
-import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from loadtest_samples import plan
+from loadtest_samples import plan, record, result
 from queue_model import QueueModel
 
-import tao2serve.loadtest
+from tao2serve import loadtest
+from tao2serve.cli import load_job
 from tao2serve.cli.load_job import Job
 from tao2serve.cli.load_options import Load, Search
-from tao2serve.cli.output import InterruptionError
-from tao2serve.cli.progress import shown_steps
-from tao2serve.errors import ServiceError
-from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadResult, OpenLoop, parse_gate
+from tao2serve.deployment.load_report import Deployed
+from tao2serve.loadtest import ClosedLoop, parse_gate
+from tao2serve.loadtest.cold_start import ColdStart
+from tao2serve.loadtest.scenarios import scenario_of
+from tao2serve.steps import Steps
 
-SEARCH = Load(loads=(), search=Search(start_rps=10, arrivals="poisson", within_ratio=0.05, budget_s=10_000))
+pytest.importorskip("plotly")
+
+DEPLOYED = Deployed(task_id="a1b2", endpoint="people", version=4, environment={"precision": "int8"})
+COLD = ColdStart(models=("people_4",), load_s=1.25, requests_ms=(80.2, 20.9))
 
 
-def job(load: Load, output: Path) -> Job:
+def job(directory: Path, *users: int) -> Job:
+    load = Load(loads=tuple(ClosedLoop(users=count) for count in users), scenario=scenario_of("offline"))
     return Job(
-        load=load, gates=[parse_gate("p99=50ms")], output=output, compare=None, tolerance_ratio=0.1, price_per_hour=None
-    )
+        load=load, gates=(), output=directory, compare=None, tolerance_ratio=0.1, price_per_hour=None,
+        deployed=DEPLOYED, cold=COLD,
+    )  # fmt: skip
 
 
-def modelled(monkeypatch: pytest.MonkeyPatch, *, ends_after: int | None = None, error: type[BaseException]) -> None:
-    model = QueueModel(service_s=0.01)
+@pytest.mark.parametrize("takes", [True, False])
+@pytest.mark.parametrize("users", [(1,), (1, 2)])
+def test_files_and_output_say_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: tuple[int, ...], takes: bool
+) -> None:
+    """Scenario, cold start and the ClearML task, of one run and of several; a task that took nothing is not named."""
+    seen: list[dict[str, Any]] = []
 
-    def run(asked: LoadPlan, *, directory: Path, **_: object) -> LoadResult:
-        if len(model.plans) == ends_after:
-            raise error("endpoint", "is gone") if issubclass(error, ServiceError) else error
-        directory.mkdir(parents=True, exist_ok=True)
-        return model(asked)
+    def tell(*_: object, directory: Path, **__: object) -> bool:
+        seen.append(json.loads((directory / "result.json").read_text("utf-8")))
+        return takes
 
-    monkeypatch.setattr(tao2serve.loadtest, "run_load_test", run)
-
-
-def kept(folder: Path) -> dict[str, object]:
-    document: dict[str, object] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return document
-
-
-def test_an_interrupted_search_keeps_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report of the runs that were made is there, says that it was interrupted, and the error where it is."""
-    modelled(monkeypatch, ends_after=3, error=KeyboardInterrupt)
-    with pytest.raises(InterruptionError) as caught, shown_steps(io.StringIO()) as steps:
-        job(SEARCH, tmp_path).several(plan(), steps)
-    assert caught.value.aftermath == f"the runs that were made are kept: {tmp_path / 'report.html'}"
-    highest = kept(tmp_path)["highest"]
-    assert isinstance(highest, dict)
-    assert (highest["holds_rps"], highest["confirmed"]) == (40, False)
-    assert "The search was interrupted" in highest["confidence"]
-    assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == ["01-10rps", "02-20rps", "03-40rps"]
-
-
-def test_an_endpoint_that_goes_away_keeps_the_runs_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is the endpoint's, with its own exit code, and says what is kept."""
-    modelled(monkeypatch, ends_after=1, error=ServiceError)
-    loads = (ClosedLoop(users=1), ClosedLoop(users=2))
-    with pytest.raises(ServiceError) as caught, shown_steps(io.StringIO()) as steps:
-        job(Load(loads=loads), tmp_path).several(plan(), steps)
-    assert "are kept" in caught.value.aftermath
-    runs = kept(tmp_path)["runs"]
-    assert isinstance(runs, list)
-    assert len(runs) == 1
+    monkeypatch.setattr(load_job, "tell", tell)
+    monkeypatch.setattr(
+        loadtest, "run_load_test",
+        lambda asked, **_: replace(result([record(index / 20, 10) for index in range(200)]), plan=asked),
+    )  # fmt: skip
+    mine = job(tmp_path, *users)
+    told, _ = (mine.one if len(users) == 1 else mine.several)(plan(), Steps())
+    kept = json.loads((tmp_path / "result.json").read_text("utf-8"))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for member in ("scenario", "cold_start", "reported_to"):
+        assert kept[member] == told[member]
+    assert kept["scenario"]["name"] == "offline"
+    assert kept["cold_start"]["requests_ms"] == [80.2, 20.9]
+    assert kept["reported_to"] == ("a1b2" if takes else None)
+    assert seen[0]["reported_to"] == "a1b2"
+    assert "MLPerf offline: throughput 2" in page
+    assert "loaded in 1.2 s; first answers 80, 21 ms" in page
+    assert ("ClearML task a1b2" in page) is takes
 
 
-def test_nothing_is_kept_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ended in its first run a sweep leaves no report that has no run."""
-    modelled(monkeypatch, ends_after=0, error=KeyboardInterrupt)
-    with pytest.raises(InterruptionError) as caught, shown_steps(io.StringIO()) as steps:
-        job(Load(loads=(OpenLoop(rate_rps=10), OpenLoop(rate_rps=20))), tmp_path).several(plan(), steps)
-    assert not caught.value.aftermath
-    assert not (tmp_path / "result.json").exists()
+def test_an_earlier_series_does_not_lie_beside_another_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs and its table are gone, of one run and of fewer; what is not ours or compared with stays."""
+    monkeypatch.setattr(load_job, "tell", lambda *_, **__: True)
+    monkeypatch.setattr(
+        loadtest, "run_load_test",
+        lambda asked, **_: replace(result([record(index / 20, 10) for index in range(200)]), plan=asked),
+    )  # fmt: skip
+    runs = tmp_path / "runs"
+    job(tmp_path, 1, 2, 4).several(plan(), Steps())
+    mine = runs / "03-4users" / "mine.txt"
+    mine.write_text("kept", encoding="utf-8")
+    job(tmp_path, 1, 8).several(plan(), Steps())
+    assert sorted(path.name for path in runs.iterdir()) == ["01-1users", "02-8users", "03-4users"]
+    assert list(mine.parent.iterdir()) == [mine]
+    baseline = runs / "01-1users" / "result.json"
+    replace(job(tmp_path, 1), compare=baseline).one(plan(), Steps())
+    assert baseline.exists()
+    mine.unlink()
+    job(tmp_path, 1).one(plan(), Steps())
+    assert not (tmp_path / "series.csv").exists()
+    assert not runs.exists()
 
 
-def test_a_whole_search_gives_a_document_and_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The document that is printed is the one that is kept."""
-    modelled(monkeypatch, error=KeyboardInterrupt)
-    with shown_steps(io.StringIO()) as steps:
-        told, text = job(SEARCH, tmp_path).several(plan(run_time_s=30), steps)
-    assert told["passed"] is True
-    assert kept(tmp_path)["highest"] == told["highest"]
-    assert "hold p99=50ms" in text
+def test_the_first_look_of_a_search_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number 0, so that the other numbers are those of the runs in the document."""
+    monkeypatch.setattr(load_job, "tell", lambda *_, **__: True)
+    monkeypatch.setattr(loadtest, "run_load_test", lambda asked, **_: QueueModel(service_s=0.01)(asked))
+    search = Search(start_rps=None, arrivals="constant", within_ratio=0.5, budget_s=10_000)
+    mine = replace(job(tmp_path), load=Load(loads=(), search=search), gates=(parse_gate("p99=50ms"),))
+    told, _ = mine.several(plan(run_time_s=5), Steps())
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names[0] == "00-1users"
+    assert [name[:2] for name in names[1:]] == [f"{number:02d}" for number in range(1, len(told["runs"]) + 1)]

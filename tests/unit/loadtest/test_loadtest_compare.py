@@ -56,6 +56,31 @@ def test_a_slower_service_is_a_regression() -> None:
     assert judged(measured(), measured(1.2, seed=2), tolerance=0.3).passed
 
 
+def tailed(seed: int, factor: float = 1.0, count: int = 600) -> LoadResult:
+    """Latencies with a long tail, which a p99 of some hundred requests feels."""
+    draw = random.Random(seed)
+    return result([record(index * 10 / count, factor * 20 * draw.lognormvariate(0, 0.3)) for index in range(count)])
+
+
+def test_equal_servers_rarely_regress() -> None:
+    """Of 40 pairs of runs of the same server, some p99 are worse by more than 10 %, and hardly any is a regression."""
+    pairs = [judged(tailed(seed), tailed(seed + 1000)) for seed in range(40)]
+    doubtful = [found for found in pairs if any(change.is_doubtful for change in found.changes)]
+    assert doubtful
+    assert all(found.passed and "worse, but may be noise: p99 +" in str(found) for found in doubtful)
+    assert sum(not found.passed for found in pairs) <= 2
+    assert not judged(tailed(1), tailed(2, 1.5)).passed
+
+
+def test_what_a_verdict_rests_on_is_said() -> None:
+    """With too few requests for an interval the number alone judges, and that is in document and text."""
+    few = judged(tailed(1, count=300), tailed(2, 1.5, count=300))
+    told = {change["metric"]: change for change in few.to_dict()["changes"]}  # type: ignore[attr-defined]
+    assert [told[name]["judged_by"] for name in ("p50", "p99", "p95")] == ["number and noise", "number alone", ""]
+    assert told["p99"]["regression"]
+    assert "judged by the number alone, its noise is not known" in str(few)
+
+
 def test_a_faster_service_is_none() -> None:
     """A change for the better is no regression, however large."""
     assert judged(measured(), measured(0.5)).passed
@@ -96,11 +121,39 @@ def test_what_makes_two_runs_incomparable(change: dict[str, Any], name: str) -> 
     assert f"differ in {name}" in str(found)
 
 
-@pytest.mark.parametrize("name", ["images", "images_digest", "cpu_model", "cpu_count", "gpu"])
+@pytest.mark.parametrize("name", ["images", "images_digest", "cpu_model", "cpu_count", "serving_cpu", "gpu"])
 def test_other_hardware_or_images_are_incomparable(name: str) -> None:
     """What the environment says of images and hardware must be the same."""
     old = replace(measured(), environment={name: "one"})
     assert not judged(old, replace(old, environment={name: "two"})).is_comparable
+
+
+def test_what_is_not_known_is_not_called_alike(tmp_path: Path) -> None:
+    """Hardware and versions that only one run knows, or none, may differ: document and page say which."""
+    told = {"serving_cpu": "EPYC", "gpu": "NVIDIA A10", "triton": "2.51.0"}
+    bare, known = measured(), replace(measured(), environment=told)
+    assert judged(known, known).unknown == ()
+    assert judged(bare, known).unknown == judged(bare, bare).unknown == ("CPU that serves", "GPU", "version of Triton")
+    assert judged(known, replace(known, environment={**told, "gpu": ""})).to_dict()["unknown"] == ["GPU"]
+    page = write_report(bare, directory=tmp_path, comparison=judged(bare, known)).read_text(encoding="utf-8")
+    assert "so it may differ: CPU that serves, GPU, version of Triton." in page
+    assert judged(known, replace(known, environment={**told, "triton": "2.60.0"})).passed
+
+
+def test_what_is_random_is_in_the_document(tmp_path: Path) -> None:
+    """Seed, order and processes can be repeated from a report, and another one is a difference that is shown."""
+    old = measured()
+    new = replace(
+        old, plan=replace(old.plan, order="sample", seed=7), environment={**old.environment, "load_generators": "3"}
+    )
+    page = write_report(new, directory=tmp_path)
+    told = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (told["order"], told["seed"], told["processes"]) == ("sample", 7, 3)
+    assert "<dt>Seed</dt><dd>7</dd>" in "".join(page.read_text(encoding="utf-8").split())
+    found = {difference.name: (difference.old, difference.new) for difference in judged(old, new).differences}
+    assert found["seed"] == ("1", "7")
+    assert found["order of the images"] == ("cycle", "sample")
+    assert found["processes"] == ("1", "3")
 
 
 def test_images_are_known_by_their_content(tmp_path: Path) -> None:
@@ -180,9 +233,30 @@ def test_throughput_needs_some_intervals() -> None:
     assert 0.8 < interval[0] <= 1 <= interval[1] < 1.2
 
 
+def test_a_stalls_seconds_are_drawn_together() -> None:
+    """Slow seconds side by side are one event: the throughput's interval is wider than if they lay apart."""
+    apart = [5.0 if index % 5 == 0 else 20.0 for index in range(50)]
+    calm = [20.0] * 50
+    wide, narrow = throughput_change(calm, sorted(apart)), throughput_change(calm, apart)
+    assert wide is not None
+    assert narrow is not None
+    assert wide[1] - wide[0] > 1.5 * (narrow[1] - narrow[0])
+
+
+def test_a_part_of_a_second_weighs_nothing() -> None:
+    """The last interval of 5.5 s is half a one: it does not pull the interval of the throughput."""
+    old = measured().to_dict() | {"run_time_s": 5.5}
+    points = [{"start_s": float(second), "throughput_rps": 100.0} for second in range(5)]
+    steady = old | {"series": {"interval_s": 1.0, "points": points}}
+    cut = old | {"series": {"interval_s": 1.0, "points": [*points, {"start_s": 5.0, "throughput_rps": 1.0}]}}
+    throughput = next(change for change in compare(steady, cut).changes if change.metric == "throughput")
+    assert throughput.interval == (0, 0)
+
+
 def test_files_are_compared_as_they_were_written(tmp_path: Path) -> None:
     """result.json and requests.csv of a report give the same as the results themselves; open loops by response time."""
-    late = [record(index / 100, 20 + index % 7, lag_s=0.1 if index % 10 == 0 else 0.0) for index in range(1000)]
+    lags_s = [0.1 if index % 10 == 0 else 0.0 for index in range(1000)]
+    late = [record(index * 0.0098 + lag, 20 + index % 7, lag_s=lag) for index, lag in enumerate(lags_s)]
     closed = measured()
     opened = replace(
         result(late), plan=replace(closed.plan, shape=OpenLoop(rate_rps=100)), client=closed.client
@@ -215,6 +289,9 @@ def test_requests_of_another_run_are_not_used(tmp_path: Path) -> None:
         assert found.passed
 
 
+TARGET = {"url": "http://h/serve/x", "protocol": "endpoint", "model": ""}
+
+
 def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in measured(count=20).to_dict().items() if key != name}
 
@@ -233,6 +310,9 @@ def without(name: str) -> dict[str, Any]:
         (json.dumps({**without(""), "throughput_rps": float("nan")}), "throughput_rps is nan"),
         (json.dumps({**without(""), "failures": 10**6}), "more failures"),
         (json.dumps({**without(""), "targets": [{}]}), "it lacks url"),
+        (json.dumps({**without(""), "targets": [TARGET | {"weight": "x"}]}), "weight of a target is 'x'"),
+        (json.dumps({**without(""), "targets": [TARGET | {"url": "http://[h"}]}), "Invalid IPv6 URL"),
+        (json.dumps({**without(""), "run_time_s": 10**400}), "run_time_s is a number beyond"),
         (json.dumps({**without(""), "client": {"saturated": "no"}}), "neither true nor false"),
         (json.dumps({**without(""), "series": {"points": [{"throughput_rps": 1}]}}), "it lacks start_s"),
     ],
@@ -245,6 +325,15 @@ def test_other_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
         read_earlier(path)
     assert said in f"{caught.value} {caught.value.evidence}"
     assert str(path) in str(caught.value)
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
+    """What is larger than any result is refused before it is in memory."""
+    path = tmp_path / "result.json"
+    with path.open("wb") as stream:
+        stream.truncate(2**31)  # sparse: no disk is filled
+    with pytest.raises(InputError, match="larger than 64 MiB"):
+        read_earlier(path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

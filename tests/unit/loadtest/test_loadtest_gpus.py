@@ -86,6 +86,7 @@ def test_the_page_is_chosen(page: tuple[str, list[str]], monkeypatch: pytest.Mon
     assert gpu_reader(replace(plan(), triton="127.0.0.1:1", triton_model="people_4"))[1] == "Triton's metrics"
     monkeypatch.setattr("tao2serve.loadtest.servers.nvml_reader", lambda: None)
     assert gpu_reader(replace(plan(), triton="127.0.0.1:1", triton_model="street_1")) == (None, "", [])
+    assert gpu_reader(replace(plan(), triton="127.0.0.1:1", triton_model="peop")) == (None, "", [])
     pages[:] = [CPU_PAGE]
     assert gpu_reader(replace(plan(), triton_metrics=url)) == (None, "", [])
 

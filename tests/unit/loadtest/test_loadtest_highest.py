@@ -116,6 +116,33 @@ def test_a_rate_that_was_not_offered_does_not_hold() -> None:
     assert found.fails_rps is None
 
 
+def test_a_handful_of_requests_confirms_nothing() -> None:
+    """49 ms a request, p99 of 50 ms: what holds is below 1/s, and is claimed by 299 answers and more, not by 30."""
+    model = QueueModel(service_s=0.049)
+    series = find_max(plan(run_time_s=20, warmup_s=0), [P99], run=model, start_rps=20, budget_s=20_000)
+    found = highest(series)
+    assert found.holds_rps is not None
+    held = [
+        run.result for run in series.runs if run.passed and run.result.plan.shape == OpenLoop(rate_rps=found.holds_rps)
+    ]
+    assert sum(result.successes for result in held) >= 299
+    assert found.confirmed
+    assert series.passed
+    assert model.plans[0].run_time_s == 20, "at rates that have requests enough a run is as long as it was asked for"
+
+
+def test_without_time_for_enough_requests_nothing_is_confirmed() -> None:
+    """4 minutes from 0.5/s on: what was found is said, that it rests on too few answers too, and it does not pass."""
+    model = QueueModel(service_s=0.010)
+    series = find_max(plan(run_time_s=5, warmup_s=0), [P99], run=model, start_rps=0.5, budget_s=240, clock=model.clock)
+    found = highest(series)
+    assert model.now_s <= 240
+    assert found.holds_rps is not None
+    assert not found.confirmed
+    assert "too few to confirm it: it takes 299" in found.confidence
+    assert not series.passed
+
+
 def test_where_nothing_holds_it_says_so() -> None:
     """A limit below the service time is missed at every rate: the search ends, and the series does not pass."""
     series = find_max(plan(run_time_s=2000, warmup_s=0), [parse_gate("p50=5ms")], run=QueueModel(service_s=0.01))

@@ -9,6 +9,14 @@ import pytest
 
 from tao2serve.loadtest.replies import refusal, server_timing, socket_failure
 
+IMPOSSIBLE = (
+    b'{"timing_ms": {"infer": NaN, "total": 1}}',
+    b'{"timing_ms": {"infer": 1, "total": 1e999}}',
+    b'{"timing_ms": {"infer": -1}}',
+    b'{"timing_ms": {"infer": true}}',
+    json.dumps({"timing_ms": dict.fromkeys(map(str, range(21)), 1.0)}).encode(),
+    json.dumps({"timing_ms": {"x" * 100: 1.0}}).encode(),
+)
 TIMING = {"preprocess": 1.5, "total": 4}
 
 
@@ -25,7 +33,9 @@ def test_the_servers_timing_is_found(document: dict[str, object], indent: int | 
     assert server_timing(json.dumps(document, indent=indent).encode()) == {"preprocess": 1.5, "total": 4.0}
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"timing_ms": null}', b'{"timing_ms": {"a": "b"}}', b"\xff\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"timing_ms": null}', b'{"timing_ms": {"a": "b"}}', *IMPOSSIBLE, b"\xff\x00"]
+)
 def test_answers_without_timing(content: bytes) -> None:
     """None, whatever else they are."""
     assert server_timing(content) is None

@@ -85,6 +85,17 @@ def test_the_page_says_what_was_measured(written: Path) -> None:
         assert text in page
 
 
+def test_the_page_says_how_sure_a_gate_is(tmp_path: Path) -> None:
+    """Requests beyond a percentile's limit, and the confidence, as the document has them."""
+    found = result([record(index / 100, 60 if index == 500 else 10) for index in range(1000)])
+    page = write_report(found, verdicts=evaluate(found, [parse_gate("p99=50ms")]), directory=tmp_path)
+    verdict = json.loads((tmp_path / "result.json").read_text("utf-8"))["slo"][0]
+    shown = own_part(page.read_text("utf-8"))
+    assert verdict["beyond"] == 1
+    assert f"at most {int(1000 * verdict['confidence']) / 10:g} %" in shown
+    assert "Beyond it" in shown
+
+
 def test_what_a_server_says_is_only_text(written: Path) -> None:
     """Markup in an error text or an environment value is shown, never run."""
     page = written.read_text(encoding="utf-8")

@@ -81,6 +81,24 @@ def test_readings_go_on_where_one_fails() -> None:
     assert inside(sampled.samples, times[1], times[1]) == []
 
 
+def test_a_defect_in_a_reading_is_said() -> None:
+    """Any error is a note, not a thread that ends in silence; the next readings are taken."""
+    answers = iter([1, None])
+
+    def read() -> int:
+        value = next(answers, 4)
+        if value is None:
+            raise KeyError("gone")
+        return value
+
+    with Sampled(read, every_s=0.01) as sampled:
+        deadline = time.monotonic() + 5
+        while len(sampled.samples) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [sample.value for sample in sampled.samples[:3]] == [1, 4, 4]
+    assert sampled.problem == "cannot be read (KeyError: 'gone')"
+
+
 def test_of_other_machines_nothing_is_told() -> None:
     """An endpoint elsewhere and no Triton's address: no figures, and both reasons."""
     elsewhere = LoadPlan(targets=(Target(url="http://192.0.2.7:8080/serve/people"),), images=plan().images)

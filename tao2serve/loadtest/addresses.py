@@ -1,0 +1,35 @@
+"""Addresses as they may be shown: reports, logs and ClearML are read by people that need not know a secret."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+__all__ = ["has_userinfo", "shown_url"]
+
+_MASK = "***"
+
+
+def shown_url(address: str) -> str:
+    """Return a URL, or another text as it is, without user and password, and with its query's values masked."""
+    if "://" not in address:
+        return address
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # an unclosed bracket: nothing of it can be told apart
+        return f"{address.partition('://')[0]}://{_MASK}"
+    host = parts.netloc.rpartition("@")
+    query = "&".join(_masked(part) for part in parts.query.split("&")) if parts.query else ""
+    shown = parts._replace(
+        netloc=f"{_MASK}@{host[2]}" if host[1] else host[2], query=query, fragment=_MASK if parts.fragment else ""
+    )
+    return shown.geturl()
+
+
+def has_userinfo(url: str) -> bool:
+    """Whether a URL names a user, with or without a password."""
+    return "@" in urlsplit(url).netloc
+
+
+def _masked(part: str) -> str:
+    name, equals, _ = part.partition("=")
+    return f"{name}={_MASK}" if equals else _MASK  # a value alone may be a token
