@@ -150,6 +150,7 @@ def _search(
 def awaited_workers(master: str | None, workers: int | None, processes: int) -> Workers | None:
     """Return the workers that shall join, None if this machine generates the load itself."""
     from tao2serve.loadtest import Workers
+    from tao2serve.loadtest.addresses import host_and_port
 
     if master is None:
         if workers is not None:
@@ -159,10 +160,8 @@ def awaited_workers(master: str | None, workers: int | None, processes: int) -> 
         return None
     if processes != 1:
         raise UsageError("--processes", "does not go with --master", hint="each --worker has --processes of its own")
-    host, _, port = master.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError("--master", f"{master!r} is not HOST:PORT", hint="for example: --master 0.0.0.0:5557")
-    return Workers(count=1 if workers is None else workers, host=host.strip("[]"), port=int(port))
+    host, port = host_and_port(master, option="--master", hint="for example: --master 0.0.0.0:5557")
+    return Workers(count=1 if workers is None else workers, host=host, port=port)
 
 
 def ratio(text: str, *, option: str) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-__all__ = ["has_userinfo", "shown_url"]
+from tao2serve.errors import UsageError
+
+__all__ = ["has_userinfo", "host_and_port", "shown_url"]
 
 _MASK = "***"
 
@@ -28,6 +30,14 @@ def shown_url(address: str) -> str:
 def has_userinfo(url: str) -> bool:
     """Whether a URL names a user, with or without a password."""
     return "@" in urlsplit(url).netloc
+
+
+def host_and_port(address: str, *, option: str, hint: str) -> tuple[str, int]:
+    """Read HOST:PORT; raises UsageError of the option for anything else."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(option, f"{address!r} is not HOST:PORT", hint=hint)
+    return host.strip("[]"), int(port)
 
 
 def _masked(part: str) -> str:

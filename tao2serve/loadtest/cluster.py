@@ -16,7 +16,6 @@ greenlets run. The connections are neither encrypted nor authenticated, as locus
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -28,7 +27,7 @@ from typing import Any
 import tao2serve
 from tao2serve.loadtest.assignment import Assignment
 from tao2serve.loadtest.checks import Checks
-from tao2serve.loadtest.plan import ClosedLoop
+from tao2serve.loadtest.plan import ClosedLoop, digest_of
 from tao2serve.loadtest.records import CpuSample, Row, sample_row
 from tao2serve.loadtest.tally import Tally
 
@@ -201,7 +200,7 @@ class Gathering:
         part = {
             "assignment": replace(self.assignment, process=worker.process, processes=self.count).to_dict(),
             "images": [path.name for path in self.images],
-            "digest": _digest(self.images),
+            "digest": digest_of(self.images),
         }
         self.runner.send_message(_ASSIGNMENT, part, name)
 
@@ -285,7 +284,7 @@ class Part:
         if len(self._images) < len(self._names):
             self.runner.send_message(_IMAGE, {"index": len(self._images)})
             return
-        if _digest(self._images) != self._digest:
+        if digest_of(self._images) != self._digest:
             raise ValueError("the images that arrived are not those the master has")
         assert self._assignment is not None
         self.on_ready(self._assignment, tuple(self._images))
@@ -310,13 +309,6 @@ class Part:
 def _machine(name: str) -> str:
     """Return the host's part of locust's name of a worker."""
     return name.rpartition("_")[0]
-
-
-def _digest(images: tuple[Path, ...] | list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in images:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _or_end(work: Callable[[], None]) -> None:

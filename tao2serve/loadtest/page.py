@@ -11,6 +11,7 @@ from tao2serve.loadtest.compare import Change, Comparison
 from tao2serve.loadtest.cost import Cost
 from tao2serve.loadtest.figures import latency_of
 from tao2serve.loadtest.gates import Verdict, passed, reasons
+from tao2serve.loadtest.page_servers import sentence
 from tao2serve.loadtest.result import LatencySummary, LoadResult
 from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import load_name, load_of
@@ -156,20 +157,16 @@ def banners(results: Sequence[LoadResult]) -> list[tuple[str, str, str]]:
         of = f" ({result.plan.shape})" if len(results) > 1 else ""
         if result.client.saturated:
             head = f"The load generator was the bottleneck{of}."
-            text = f"{_sentence(result.client.reason)} The numbers say nothing about the endpoint and pass no gate."
+            text = f"{sentence(result.client.reason)} The numbers say nothing about the endpoint and pass no gate."
             found.append(("alarm", head, text))
     for result in results:
         of = f" ({result.plan.shape})" if len(results) > 1 else ""
         if result.client.warning:
-            found.append(("warning", f"Mind the load generator{of}.", _sentence(result.client.warning)))
+            found.append(("warning", f"Mind the load generator{of}.", sentence(result.client.warning)))
         if 0 < result.successes < 100:
             text = f"With {result.successes} of them the 99th percentile is the maximum."
             found.append(("warning", f"Few successful requests{of}.", text))
     return found
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""
 
 
 def gate_rows(verdicts: Iterable[Verdict]) -> list[GateRow]:
@@ -199,7 +196,7 @@ def other_reasons(result: LoadResult, verdicts: Sequence[Verdict]) -> list[str]:
     """Return why a run does not pass apart from its gates and a saturated client, a sentence each."""
     said = tuple(f"{verdict.gate.text} " for verdict in verdicts)
     found = (reason for reason in reasons(result, verdicts) if reason != result.client.reason)
-    return [_sentence(reason) for reason in found if not (said and reason.startswith(said))]
+    return [sentence(reason) for reason in found if not (said and reason.startswith(said))]
 
 
 def change_rows(comparison: Comparison) -> list[dict[str, str | bool]]:

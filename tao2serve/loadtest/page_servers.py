@@ -55,7 +55,7 @@ def server_tables(server: ServerSide | None) -> ServerTables | None:
             ]
             for gpu in server.gpus
         ],
-        notes=[_sentence(note) for note in server.notes],
+        notes=[sentence(note) for note in server.notes],
     )
 
 
@@ -74,5 +74,6 @@ def _batches(mean: float, sizes: Iterable[tuple[int, int]]) -> str:
     return f"{mean:.2f}, at most {largest}" if largest > 1 else f"{mean:.2f}"
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+def sentence(text: str) -> str:
+    """Return a note as a sentence, "" of nothing."""
+    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

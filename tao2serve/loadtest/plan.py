@@ -219,11 +219,11 @@ def images_within(source: Path) -> tuple[Path, ...]:
 
 
 def digest_of(images: Sequence[Path]) -> str:
-    """Return 16 hexadecimal digits by which other images, or the same in another order, are known."""
+    """Return the SHA-256 by which other images, or the same in another order, are known."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(hashlib.sha256(image.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def make_directory(directory: Path) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from tao2serve.errors import InputError, ServiceError
 from tao2serve.loadtest.addresses import shown_url
 from tao2serve.loadtest.plan import Target
+from tao2serve.loadtest.sending import asked_patiently
 from tao2serve.loadtest.tritons import probe_triton
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
 __all__ = ["probe"]
-
-_PAUSES_S = (0.5, 0.5, 0.0)
 
 
 def probe(targets: Iterable[Target], images: tuple[Path, ...], *, timeout_s: float) -> dict[str, str]:
@@ -33,11 +31,7 @@ def probe(targets: Iterable[Target], images: tuple[Path, ...], *, timeout_s: flo
 
 
 def _probe_endpoint(url: str, image: Path, *, timeout_s: float) -> None:
-    for pause_s in _PAUSES_S:
-        status, text = _post(url, image, timeout_s=timeout_s)
-        if status < 500:
-            break
-        time.sleep(pause_s)
+    status, text = asked_patiently(lambda: _post(url, image, timeout_s=timeout_s), status=lambda answer: answer[0])
     evidence = " ".join(text.split())[:300]
     if status == 422:
         raise InputError(str(image), f"was refused by {shown_url(url)}", evidence=evidence, hint="give other pictures")

@@ -8,28 +8,28 @@ import re
 
 from tao2serve.loadtest.checks import are_timings
 
-__all__ = ["AWAY", "refusal", "server_timing", "socket_failure"]
+__all__ = ["AWAY", "DETAIL_LIMIT", "refusal", "server_timing", "socket_failure"]
 
 AWAY = ("connection refused", "connection closed")  # kinds of failure of a server that is not there
 _TIMING = re.compile(rb'"timing_ms"\s*:\s*(\{[^{}]*\})')
-_DETAIL_LIMIT = 300  # characters of a server's text that are worth a row in a report
+DETAIL_LIMIT = 300  # characters of a server's text that are worth a row in a report
 
 
-def refusal(status: int, text: str) -> tuple[str, str]:
-    """Return kind and detail of an answer other than 200, with the server's own `detail` if it has one."""
-    text = text[: 10 * _DETAIL_LIMIT]
+def refusal(status: int, text: str, *, member: str = "detail") -> tuple[str, str]:
+    """Return kind and detail of an answer other than 200; what the server says of it is that member, if it has one."""
+    text = text[: 10 * DETAIL_LIMIT]
     try:
-        detail = json.loads(text)["detail"]
+        detail = json.loads(text)[member]
         text = detail if isinstance(detail, str) else json.dumps(detail)
     except (ValueError, KeyError, TypeError):
         pass  # not every server answers in JSON
-    return f"HTTP {status}", " ".join(text.split())[:_DETAIL_LIMIT]
+    return f"HTTP {status}", " ".join(text.split())[:DETAIL_LIMIT]
 
 
 def socket_failure(exception: BaseException) -> tuple[str, str]:
     """Name a failure below HTTP; geventhttpclient wraps some, a timeout for one, as `original`."""
     cause = getattr(exception, "original", None) or exception
-    text = f"{cause}"[:_DETAIL_LIMIT]
+    text = f"{cause}"[:DETAIL_LIMIT]
     # gevent's own Timeout is no TimeoutError
     timed_out = isinstance(cause, TimeoutError) or type(cause).__name__ == "Timeout"
     if timed_out or getattr(cause, "errno", None) == errno.ETIMEDOUT:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-__all__ = ["Reply", "Sender"]
+__all__ = ["Reply", "Sender", "asked_patiently"]
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +35,13 @@ class Sender(Protocol):
     def close(self) -> None:
         """Close what is open."""
         ...
+
+
+def asked_patiently(ask: Callable[[], Answer], *, status: Callable[[Answer], int]) -> Answer:
+    """Return what comes of asking; an error of the server (5xx) is asked about again twice, half a second apart."""
+    for _ in range(2):
+        answer = ask()
+        if status(answer) < 500:
+            return answer
+        time.sleep(0.5)
+    return ask()

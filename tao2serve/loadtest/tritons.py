@@ -7,8 +7,6 @@ tritonclient itself sends with, lives on that, and gRPC has to be told of it bef
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import functools
 import json
 import sys
@@ -20,17 +18,15 @@ from typing import Any, Final
 
 from tao2serve.errors import InputError, ServiceError, UsageError
 from tao2serve.loadtest.plan import Target
-from tao2serve.loadtest.sending import Reply
+from tao2serve.loadtest.replies import DETAIL_LIMIT, refusal, socket_failure
+from tao2serve.loadtest.sending import Reply, asked_patiently
 from tao2serve.loadtest.triton_input import TritonInput, kept, model_input, payloads
 from tao2serve.runtime.triton_client import METHOD, NO_LIMIT, RECONNECT
 
 __all__ = ["GrpcSender", "HttpSender", "Prepared", "make_ready", "prepare", "probe_triton", "triton_sender"]
 
-_DETAIL_LIMIT: Final = 300  # characters of a server's text that are worth a row in a report
 _BLOCK_BYTES: Final = 2**16  # read from a socket at a time
 _OK: Final = 200
-_SERVER_ERROR: Final = 500
-_PAUSES_S: Final = (0.5, 0.5, 0.0)  # after errors of the server to a probe
 # What a status of gRPC would be in HTTP, for the records; others are 500.
 _STATUSES: Final = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
 # gRPC says UNAVAILABLE for what a socket says and for what Triton says: only the words tell them apart.
@@ -80,11 +76,7 @@ def probe_triton(target: Target, images: tuple[Path, ...], *, timeout_s: float) 
     tensor = model_input(target, timeout_s=timeout_s)
     prepared = prepare(target, tensor, images[:1])
     send = _call_once if target.protocol == "triton-grpc" else _post_once
-    for pause_s in _PAUSES_S:
-        reply = send(target, prepared, timeout_s)
-        if reply.status < _SERVER_ERROR:
-            break
-        time.sleep(pause_s)
+    reply = asked_patiently(lambda: send(target, prepared, timeout_s), status=lambda reply: reply.status)
     if reply.error:
         said = f"{reply.error}: {reply.detail}" if reply.detail else reply.error
         if reply.status == _STATUSES["INVALID_ARGUMENT"]:
@@ -169,7 +161,7 @@ class HttpSender:
             content = response.read()
         except Exception as error:  # whatever the client raises is a failed request, and no end of the test
             latency_ms = (time.perf_counter() - started_s) * 1000
-            kind, detail = _socket_failure(error)
+            kind, detail = socket_failure(error)
             return Reply(latency_ms=latency_ms, status=0, error=kind, detail=detail, sent_bytes=len(body))
         return _http_reply(response.status_code, bytes(content), (time.perf_counter() - started_s) * 1000, len(body))
 
@@ -273,7 +265,7 @@ def _post_once(target: Target, prepared: Prepared, timeout_s: float) -> Reply:
 def _http_reply(status: int, content: bytes, latency_ms: float, sent_bytes: int) -> Reply:
     error = detail = ""
     if status != _OK:
-        error, detail = f"HTTP {status}", _server_words(content)
+        error, detail = refusal(status, content.decode("utf-8", "replace"), member="error")
     return Reply(
         latency_ms=latency_ms,
         status=status,
@@ -284,28 +276,9 @@ def _http_reply(status: int, content: bytes, latency_ms: float, sent_bytes: int)
     )
 
 
-def _server_words(content: bytes) -> str:
-    text = content[: 10 * _DETAIL_LIMIT].decode("utf-8", "replace")
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # something else than Triton may answer
-        text = str(json.loads(text)["error"])
-    return " ".join(text.split())[:_DETAIL_LIMIT]
-
-
-def _socket_failure(error: Exception) -> tuple[str, str]:
-    """Name a failure below HTTP as for an endpoint."""
-    text = f"{error}"[:_DETAIL_LIMIT]
-    if isinstance(error, TimeoutError) or getattr(error, "errno", None) == errno.ETIMEDOUT:
-        return "timeout", ""
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused", ""
-    if isinstance(error, ConnectionError) or type(error).__name__ == "HTTPConnectionClosed":
-        return "connection closed", text
-    return type(error).__name__, text
-
-
 def _grpc_failure(error: Any) -> tuple[int, str, str]:
     """Return status, kind and detail; the kinds of what is below gRPC are those of HTTP."""
-    code, words = error.code().name, " ".join(str(error.details()).split())[:_DETAIL_LIMIT]
+    code, words = error.code().name, " ".join(str(error.details()).split())[:DETAIL_LIMIT]
     if code == "DEADLINE_EXCEEDED":
         return 0, "timeout", ""
     if code == "UNAVAILABLE" and "connection refused" in words.lower():

@@ -7,7 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from tao2serve.errors import ToolError, UsageError
+from tao2serve.errors import ToolError
+from tao2serve.loadtest.addresses import host_and_port
 from tao2serve.loadtest.cluster import REFUSED_EXIT
 from tao2serve.loadtest.locust_process import ended, remove_scratch, require_locust, start_locust, tail
 from tao2serve.loadtest.records import WORKER_VARIABLE
@@ -22,7 +23,7 @@ def run_worker(address: str, *, processes: int = 1, runs: int = 1, directory: Pa
     answer. The images come from there. Locust's log stays in `directory` as worker.log, and without one where the
     error says if there is one. Raises ToolError if locust is missing, is refused, or cannot join.
     """
-    host, port = _parsed(address)
+    host, port = host_and_port(address, option="--worker", hint="the address that the master listens on")
     require_locust()
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-worker-")).resolve()
     log = (directory or scratch).resolve() / "worker.log"
@@ -67,10 +68,3 @@ def worker_options(host: str, port: int) -> list[str]:
         *("--worker", "--headless", "--only-summary", "--exit-code-on-error", "0"),
         *("--master-host", host, "--master-port", str(port)),
     ]
-
-
-def _parsed(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError("--worker", f"{address!r} is not HOST:PORT", hint="the address that the master listens on")
-    return host.strip("[]"), int(port)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tao2serve.config import Settings
-from tao2serve.errors import InputError, NotReadyError, Tao2ServeError, UsageError
+from tao2serve.errors import InputError, Tao2ServeError, UsageError
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.operation import Operation
 from tao2serve.serving.inventory import in_order_of_unloading
@@ -16,14 +16,12 @@ from tao2serve.serving.names import endpoint_and_version, triton_model_name
 from tao2serve.serving.probe import triton_of
 from tao2serve.serving.service import find_service
 from tao2serve.serving.state import ServiceState
-from tao2serve.triton.control import TritonControl
+from tao2serve.triton.control import TritonControl, wait_until_unloaded
 from tao2serve.triton.models import PARTS
 
 __all__ = ["FreshLoad", "load_anew", "require_unrouted"]
 
 _UNLOAD_LIMIT_S: Final = 60.0
-_POLL_S: Final = 0.02
-_HELD: Final = ("READY", "UNLOADING", "LOADING")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +97,7 @@ def _reload(control: TritonControl, model: str, parts: tuple[str, ...]) -> float
     try:
         for part in parts:
             control.unload(part)
-        _await_unloaded(control, parts)
+        wait_until_unloaded(control, parts, timeout_s=_UNLOAD_LIMIT_S)
         begun = time.monotonic()
         control.load(model)
         return time.monotonic() - begun
@@ -112,27 +110,6 @@ def _reload(control: TritonControl, model: str, parts: tuple[str, ...]) -> float
             else:
                 error.add_note(f"aftermath: {left}")
         raise
-
-
-def _await_unloaded(control: TritonControl, parts: tuple[str, ...]) -> None:
-    """Return once Triton has let the models go: it ends their requests first, and says done before it is.
-
-    Raises NotReadyError if that takes too long.
-    """
-    deadline = time.monotonic() + _UNLOAD_LIMIT_S
-    while held := _held(control, parts):
-        if time.monotonic() > deadline:
-            raise NotReadyError(
-                f"Triton model {held[0]}",
-                f"is not unloaded after {_UNLOAD_LIMIT_S:g} s",
-                hint="requests that do not end may hold it",
-            )
-        time.sleep(_POLL_S)
-
-
-def _held(control: TritonControl, parts: tuple[str, ...]) -> list[str]:
-    states = control.states()
-    return [part for part in parts if part in states and states[part].state in _HELD]
 
 
 def _brought_back(control: TritonControl, model: str) -> str:

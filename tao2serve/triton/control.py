@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -11,9 +11,10 @@ from typing import Any, Final, Self
 
 from tao2serve.errors import NotReadyError, ServiceError
 
-__all__ = ["ModelState", "ModelTraffic", "TritonControl"]
+__all__ = ["ModelState", "ModelTraffic", "TritonControl", "wait_until_unloaded"]
 
 READY: Final = "READY"
+HELD: Final = (READY, "UNLOADING", "LOADING")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,3 +155,24 @@ class TritonControl:
                 evidence=" ".join(str(error.message()).split())[:600],
                 hint="is TAO2SERVE_MODEL_REPOSITORY the folder that this Triton was started with?",
             ) from error
+
+
+def wait_until_unloaded(control: TritonControl, names: Sequence[str], *, timeout_s: float) -> None:
+    """Return once Triton has let the models go: it ends their requests first, and says done before it is.
+
+    Raises NotReadyError if that takes too long.
+    """
+    deadline = time.monotonic() + timeout_s
+    while held := _held(control, names):
+        if time.monotonic() > deadline:
+            raise NotReadyError(
+                f"Triton model {held[0]}",
+                f"is not unloaded after {timeout_s:g} s",
+                hint="requests that do not end may hold it",
+            )
+        time.sleep(0.02)
+
+
+def _held(control: TritonControl, names: Sequence[str]) -> list[str]:
+    states = control.states()
+    return [name for name in names if name in states and states[name].state in HELD]

@@ -8,9 +8,8 @@ costs no more than its models being put under the trial's name and loaded there.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from tao2serve.serving.parity import check_boxes
 from tao2serve.serving.service import EndpointVersion
 from tao2serve.serving.undo import take_back
 from tao2serve.steps import attempt
+from tao2serve.triton.control import wait_until_unloaded
 from tao2serve.triton.models import models_of
 from tao2serve.triton.repository import remove_models
 from tao2serve.tuning.candidate import Candidate
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 TUNE: Final = "tune"
 _STAGE: Final = "stage"
+_UNLOAD_LIMIT_S: Final = 30.0
 _TAKEN_BACK: Final = "taken back"
 News = Callable[[str], None]
 
@@ -74,6 +75,7 @@ class Trials:
     _trials: dict[PlacementKind, _Trial] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
     _operation: Operation | None = None
+    _answered: Detections | None = None
 
     def __enter__(self) -> Self:
         site, name = self.site, self.site.name
@@ -132,7 +134,10 @@ class Trials:
         self._operation.record("tuning", document)
 
     def _expected(self) -> Detections:
-        return ask(self.deployed.endpoint.url, self.image, media_type="image/jpeg").detections
+        """What the deployed version says of the picture, asked once: its requests are those of others."""
+        if self._answered is None:
+            self._answered = ask(self.deployed.endpoint.url, self.image).detections
+        return self._answered
 
     def _new(self, placement: PlacementKind) -> _Trial:
         """Take a number that was never used, and note it before anything is there under it."""
@@ -159,7 +164,9 @@ class Trials:
         """Take a trial's models off Triton and out of the repository: the name is free for the next candidate."""
         for model in reversed(trial.written):  # an ensemble before what it passes on to
             self.site.host.control.unload(model.name)
-        _wait_until_unloaded(self.site, trial.written)
+        names = [model.name for model in trial.written]
+        with suppress(NotReadyError):  # what holds them may end while the next ones load
+            wait_until_unloaded(self.site.host.control, names, timeout_s=_UNLOAD_LIMIT_S)
         remove_models(trial.written, mark=self.site.host.mark)
         trial.written = ()
 
@@ -198,14 +205,3 @@ def settings_of(candidate: Candidate, settings: Settings) -> Settings:
 
 def _is_dead(record: OperationRecord) -> bool:
     return not record.is_running and record.properties.get(_STAGE) != _TAKEN_BACK
-
-
-def _wait_until_unloaded(site: Site, models: Sequence[TritonModel], *, limit_s: float = 30.0) -> None:
-    """Return when Triton has none of them ready any more; unloading goes on after the call has returned."""
-    deadline = time.monotonic() + limit_s
-    names = {model.name for model in models}
-    while names and time.monotonic() < deadline:
-        states = site.host.control.states()
-        if all(name not in states or states[name].state not in ("READY", "UNLOADING") for name in names):
-            return
-        time.sleep(0.02)
