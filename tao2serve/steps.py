@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from tao2serve.errors import Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
 
-__all__ = ["Step", "StepEvent", "Steps", "attempt", "note_of", "undone_on_failure"]
+__all__ = ["Step", "StepEvent", "Steps", "attempt", "note_of", "tell_aftermath", "undone_on_failure"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,14 @@ class Steps:
     def to_list(self) -> list[dict[str, Any]]:
         """Return the `steps` member of a JSON document."""
         return [{"name": event.name, "detail": event.detail, "seconds": round(event.seconds, 3)} for event in self.done]
+
+
+def tell_aftermath(error: BaseException, said: str) -> None:
+    """Have an error say what it leaves behind, unless it says so already; anything but our own gets a note."""
+    if isinstance(error, Tao2ServeError):
+        error.aftermath = error.aftermath or said
+    else:
+        error.add_note(f"aftermath: {said}")
 
 
 def note_of(error: BaseException, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tao2serve.cli.load_options import Load
 from tao2serve.cli.load_text import layers_text, run_text, series_text
 from tao2serve.cli.load_told import tell
-from tao2serve.errors import Tao2ServeError
+from tao2serve.steps import tell_aftermath
 
 if TYPE_CHECKING:
     from tao2serve.deployment.load_report import Deployed
@@ -112,7 +112,7 @@ class Job:
                 kept = write_series_report(
                     self._so_far(), directory=self.output, price_per_hour=self.price_per_hour, more=more
                 )
-                _note(error, f"the runs that were made are kept: {kept}")
+                tell_aftermath(error, f"the runs that were made are kept: {kept}")
             raise
         more = self._more(series.runs[series.decisive].result)
 
@@ -197,10 +197,3 @@ class Job:
         if deployed is not None and not tell(deployed, load, steps, directory=self.output, gates=self.gates):
             more["reported_to"] = None
             write()
-
-
-def _note(error: BaseException, aftermath: str) -> None:
-    if isinstance(error, Tao2ServeError):
-        error.aftermath = error.aftermath or aftermath
-    else:
-        error.add_note(f"aftermath: {aftermath}")

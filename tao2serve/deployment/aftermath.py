@@ -9,6 +9,7 @@ from typing import Final
 from tao2serve.deployment.course import Course, Reached
 from tao2serve.deployment.outcome import GateMissedError
 from tao2serve.errors import Tao2ServeError
+from tao2serve.steps import tell_aftermath
 
 __all__ = ["aftermath", "aftermath_told"]
 
@@ -30,7 +31,7 @@ def aftermath_told() -> Iterator[Course]:
     except BaseException as error:
         said, stays = aftermath(course)
         if not isinstance(error, Tao2ServeError):
-            error.add_note(f"aftermath: {said}")
+            tell_aftermath(error, said)
         elif course.reached > Reached.NOTHING:
             error.aftermath = said
             if stays and said not in error.hint:

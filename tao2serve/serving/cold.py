@@ -16,6 +16,7 @@ from tao2serve.serving.names import endpoint_and_version, triton_model_name
 from tao2serve.serving.probe import triton_of
 from tao2serve.serving.service import find_service
 from tao2serve.serving.state import ServiceState
+from tao2serve.steps import tell_aftermath
 from tao2serve.triton.control import TritonControl, wait_until_unloaded
 from tao2serve.triton.models import PARTS
 
@@ -104,11 +105,7 @@ def _reload(control: TritonControl, model: str, parts: tuple[str, ...]) -> float
     except BaseException as error:
         # A second Ctrl-C must not leave a version without its models: it waits until they are back or cannot be.
         with deferred_interrupts():
-            left = _brought_back(control, model)
-            if isinstance(error, Tao2ServeError):
-                error.aftermath = error.aftermath or left
-            else:
-                error.add_note(f"aftermath: {left}")
+            tell_aftermath(error, _brought_back(control, model))
         raise
 
 

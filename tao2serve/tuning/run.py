@@ -14,13 +14,13 @@ from tao2serve import __version__
 from tao2serve.config import Settings
 from tao2serve.deployment.inputs import ELSEWHERE, digest_of, runtime_sha256
 from tao2serve.deployment.site import open_site
-from tao2serve.errors import Tao2ServeError, UsageError
+from tao2serve.errors import UsageError
 from tao2serve.loadtest import Gate, LoadPlan, LoadResult, evaluate, images_within, run_load_test
 from tao2serve.loadtest.gates import reasons
 from tao2serve.loadtest.machine import describe_machine
 from tao2serve.loadtest.plan import make_directory
 from tao2serve.serving.names import endpoint_and_version
-from tao2serve.steps import Step, Steps
+from tao2serve.steps import Step, Steps, tell_aftermath
 from tao2serve.tao.source import sha256_of
 from tao2serve.tuned import Tuned, render_tuned
 from tao2serve.tuning.candidate import Candidate, default_grid, parse_values
@@ -257,11 +257,7 @@ def _tell_kept(error: BaseException, journal: Journal) -> None:
     if not len(journal):
         return
     count = f"{len(journal)} measurement{'' if len(journal) == 1 else 's'}"
-    kept = f"{count} kept in {journal.path}: the same command goes on from there"
-    if isinstance(error, Tao2ServeError):
-        error.aftermath = error.aftermath or kept
-    else:
-        error.add_note(f"aftermath: {kept}")
+    tell_aftermath(error, f"{count} kept in {journal.path}: the same command goes on from there")
 
 
 def _written(outcome: Outcome) -> Outcome:
