@@ -7,6 +7,7 @@ with a hard time limit, ended by its id whatever happens here; and each ends its
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -106,7 +107,7 @@ def _run(
             "assignment": assignment.to_dict(),
             "images": [str(image.resolve()) for image in images],
             "records": str(records),
-            "progress_fd": writer,
+            "progress_fd": writer.fileno(),
             "workers": count,
             "workers_wait_s": workers_wait_s,
         }
@@ -117,15 +118,15 @@ def _run(
             folder=scratch,
             variables={RUN_FILE_VARIABLE: str(run_file)},
             log=log_stream,
-            pass_fds=(writer,),
+            pass_fds=(writer.fileno(),),
         )
         stack.enter_context(ended(process))
-        os.close(writer)
+        writer.close()  # the process has its own
         course = _Course(plan=plan, process=process, log=log, on_progress=on_progress)
         if count and workers is None:
             course.on_port = lambda port: _start_workers(stack, course, port, folder=scratch, log=log_stream)
         limit_s = workers_wait_s + plan.warmup_s + plan.run_time_s + plan.timeout_s + 2 * _END_LIMIT_S
-        course.watch(reader, limit_s=limit_s)
+        course.watch(reader.fileno(), limit_s=limit_s)
         code = process.wait(timeout=_END_LIMIT_S)
     if code != 0 or not records.exists():
         raise ToolError("locust", f"ended early with exit code {code}", evidence=tail(log), log=log)
@@ -174,14 +175,11 @@ def _start_workers(stack: contextlib.ExitStack, course: _Course, port: int, *, f
 
 
 @contextlib.contextmanager
-def _progress_pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    try:
+def _progress_pipe() -> Iterator[tuple[io.FileIO, io.FileIO]]:
+    """Yield reader and writer; files, since those close once: a number that is free again may be another test's."""
+    reading, writing = os.pipe()
+    with io.FileIO(reading, "rb") as reader, io.FileIO(writing, "wb") as writer:
         yield reader, writer
-    finally:
-        os.close(reader)
-        with contextlib.suppress(OSError):  # closed already once the process had it
-            os.close(writer)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tao2serve.errors import InputError, ToolError, UsageError
 from tao2serve.loadtest import ClosedLoop, LoadPlan, OpenLoop, Target, images_within, run_load_test
 from tao2serve.loadtest.machine import describe_machine
 from tao2serve.loadtest.records import read_records, request_row, write_records
+from tao2serve.loadtest.runner import _progress_pipe
 
 
 @pytest.mark.parametrize(
@@ -157,3 +159,14 @@ def test_the_machine_is_described(tmp_path: Path) -> None:
     assert describe_machine(cpuinfo)["cpu_model"] == "AMD EPYC 9654"
     assert int(describe_machine(cpuinfo)["cpu_count"]) >= 1
     assert "cpu_model" not in describe_machine(tmp_path / "absent")
+
+
+def test_a_pipe_that_was_closed_early_closes_nothing_else(tmp_path: Path) -> None:
+    """The number of a closed end may belong to another load test of this process by the time this one ends."""
+    with _progress_pipe() as (_, writer):
+        number = writer.fileno()
+        writer.close()
+        other = os.open(tmp_path / "other", os.O_CREAT | os.O_WRONLY)
+        assert other == number
+    os.write(other, b"still open")
+    os.close(other)
