@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["Interrupts", "deferred_interrupts", "end_on_signals"]
+__all__ = ["Interrupts", "deferred_interrupts", "end_on_signals", "heard_interrupts"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -15,25 +15,66 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """The handler that ends a command by KeyboardInterrupt, and remembers that it did.
 
-    An extension module that is being imported turns KeyboardInterrupt into an ImportError; `came` tells.
+    An extension module that is being imported turns KeyboardInterrupt into an ImportError, and ClearML's SDK has
+    excepts that catch all there is: `came` tells that there was one, `heard` that it got through.
     """
 
     def __init__(self) -> None:
         self.came = False
+        self.heard = False
 
     def __call__(self, _number: int, _frame: object) -> None:
-        self.came = True
+        self.came, self.heard = True, False
         raise KeyboardInterrupt
+
+
+_of_this_process: Interrupts | None = None  # the SDK puts handlers of its own before it, so it cannot be asked for
 
 
 def end_on_signals() -> Interrupts:
     """Have SIGINT, SIGTERM and SIGHUP end the command alike; nohup's wish to ignore SIGHUP stands."""
+    global _of_this_process
     interrupts = Interrupts()
     if threading.current_thread() is threading.main_thread():
+        _of_this_process = interrupts
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupts)
     return interrupts
+
+
+@contextlib.contextmanager
+def heard_interrupts() -> Iterator[None]:
+    """Let an interrupt leave the block as KeyboardInterrupt, whatever caught it in there or made another error of it.
+
+    It is raised once. Outside the main thread, which alone gets signals, and where interrupts are deferred, nothing
+    is changed.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _of_this_process is not None:
+            _of_this_process.heard = True
+        raise
+    except Exception as error:
+        if _missed():
+            raise KeyboardInterrupt from error
+        raise
+    if _missed():
+        raise KeyboardInterrupt
+
+
+def _missed() -> bool:
+    """Say whether an interrupt came that nobody heard; from then on it counts as heard."""
+    interrupts = _of_this_process
+    if interrupts is None or not interrupts.came or interrupts.heard:
+        return False
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if isinstance(signal.getsignal(signal.SIGINT), _Deferral):
+        return False
+    interrupts.heard = True
+    return True
 
 
 class _Deferral:
@@ -70,4 +111,6 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if deferral.came:
+        if _of_this_process is not None:
+            _of_this_process.came, _of_this_process.heard = True, False
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from tao2serve.errors import Tao2ServeError
-from tao2serve.interrupts import deferred_interrupts
+from tao2serve.interrupts import deferred_interrupts, heard_interrupts
 
 __all__ = ["Step", "StepEvent", "Steps", "attempt", "note_of", "tell_aftermath", "undone_on_failure"]
 
@@ -47,7 +47,10 @@ class Step:
 
 @dataclass(slots=True)
 class Steps:
-    """The steps done so far, in order. One that raises is reported as failed, and named in the error."""
+    """The steps done so far, in order. One that raises is reported as failed, and named in the error.
+
+    An interrupt that something in a step swallowed is raised at its end.
+    """
 
     watch: Watch = lambda _event: None
     done: list[StepEvent] = field(default_factory=list)
@@ -58,7 +61,8 @@ class Steps:
         _tell(self.watch, StepEvent(kind="started", name=name))
         start = time.monotonic()
         try:
-            yield step
+            with heard_interrupts():
+                yield step
         except BaseException as error:
             seconds = time.monotonic() - start
             _tell(self.watch, StepEvent(kind="failed", name=name, detail=str(error), seconds=seconds))

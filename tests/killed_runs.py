@@ -58,11 +58,7 @@ def interrupt_in_step(
         if line.split() == ["...", *step.split()]:
             os.kill(process.pid, number)
             break
-    try:
-        stdout, stderr = process.communicate(timeout=1)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, number)  # as a user does: an except of the SDK's that catches everything took the first
-        stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert said[-1].split() == ["...", *step.split()], f"it ended before {step!r}:\n{''.join(said)}{stdout}"
     return Outcome(code=process.returncode, stdout=stdout, stderr="".join(said) + stderr)
 
