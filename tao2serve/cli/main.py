@@ -102,6 +102,9 @@ def main() -> None:
             stream.flush()
         except OSError:  # whoever read it has gone, as `head` does; Python would make that exit code 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    # An interrupt in an exec of text, as modules have that make dataclasses, is remembered by Python, which would end
+    # `python -m tao2serve` by SIGINT instead of the code, until the next text is run.
+    exec("")  # noqa: S102
     if away() is not None:
         # What the SDK still wants to send at the end finds nobody, and would only keep the process.
         os._exit(code)

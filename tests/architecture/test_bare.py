@@ -89,6 +89,25 @@ def test_help_loads_nothing_heavy() -> None:
     assert not {"rich", "clearml", "onnx", "numpy", "httpx", "pydantic"} & loaded_by(program)
 
 
+def test_an_interrupted_program_ends_by_its_exit_code(tmp_path: Path) -> None:
+    """Run as a module, 130 and no signal, also if Ctrl-C came in code that is made from text, as in dataclasses."""
+    (tmp_path / "interrupted.py").write_text(
+        "from contextlib import suppress\n"
+        "from tao2serve.cli import main as program\n"
+        "def run(_arguments):\n"
+        "    with suppress(KeyboardInterrupt):\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    return 130\n"
+        "program.run = run\n"
+        "program.main()\n"
+    )
+    path = os.pathsep.join(str(place) for place in (tmp_path, Path(tao2serve.__file__).parents[1]))
+    outcome = subprocess.run(
+        [sys.executable, "-m", "interrupted"], env={**os.environ, "PYTHONPATH": path}, timeout=60, check=False
+    )
+    assert outcome.returncode == 130
+
+
 def loaded_by(program: str) -> set[str]:
     """Return the top-level packages that a program has imported when it exits."""
     wrapped = (
