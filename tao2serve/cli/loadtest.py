@@ -271,7 +271,6 @@ def loadtest(
             plan,
             targets=targets,
             triton=next((one.triton for one in found if one.triton), ""),
-            triton_model=found[0].triton_model if len(found) == 1 else "",
         )
         if not (no_clearml or layers) and len(named) == 1 and on_triton[0] is None:
             job = replace(job, deployed=deployment_of(named[0].text, steps, service=settings.service))
@@ -291,11 +290,10 @@ def loadtest(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A target, and of an endpoint the model behind it on the Triton whose counters say where the time goes."""
+    """A target, and of an endpoint the Triton behind it, whose counters say where the time goes."""
 
     target: Target
     triton: str = ""
-    triton_model: str = ""
 
 
 def _find(named: Named, service_id: str) -> Found:
@@ -303,8 +301,7 @@ def _find(named: Named, service_id: str) -> Found:
     from tao2serve.serving.resolve import resolved
 
     there = resolved(named.text, service_id=service_id)
-    target = Target(url=there.url, weight=named.weight)
-    return Found(target=target, triton=there.triton, triton_model=there.triton_model)
+    return Found(target=Target(url=there.url, weight=named.weight, behind=there.models), triton=there.triton)
 
 
 def _check_layers(

@@ -159,7 +159,7 @@ def _run_page(
         cards=page.cards(result, cost),
         gates=page.gate_rows(verdicts),
         other_reasons=page.other_reasons(result, verdicts),
-        servers=server_tables(result.server),
+        servers=server_tables(result.server, result.plan.targets),
         comparison=comparison,
         changes=page.change_rows(comparison) if comparison else [],
         clocks=page.two_clocks(result),
