@@ -214,7 +214,8 @@ def highest_of(runs: Sequence[SeriesRun], gates: Sequence[Gate], *, ended: str =
     low_runs = [run for run in runs if low is not None and _rate(run) == low.rate_rps]
     high_runs = [run for run in runs if high is not None and _rate(run) == high.rate_rps]
     of_client = any(not run.passed and _is_of_client(run) for run in high_runs)
-    sentences = [_base(low_runs, gates) if low is not None else _nothing(runs), _bound(low, high, of_client), ended]
+    found = _base(low_runs, gates) if low is not None else _nothing(runs, is_failed=high is not None)
+    sentences = [found, _bound(low, high, of_client), ended]
     return HighestRate(
         gates=tuple(gates),
         holds_rps=low.rate_rps if low is not None else None,
@@ -229,8 +230,12 @@ def _is_of_client(run: SeriesRun) -> bool:
     return run.result.client.saturated or bool(shortfall(run.result))
 
 
-def _nothing(runs: Sequence[SeriesRun]) -> str:
-    return f"No rate held, down to {min(map(_rate, runs)):g} requests/s"
+def _nothing(runs: Sequence[SeriesRun], *, is_failed: bool) -> str:
+    if all(map(_is_of_client, runs)):
+        times = "the only run" if len(runs) == 1 else f"all {len(runs)} runs"
+        return f"The load generator was the limit in {times}, so nothing is known of the endpoint"
+    lowest = f"{min(map(_rate, runs)):g} requests/s"
+    return f"No rate held, down to {lowest}" if is_failed else f"No rate held; {lowest} missed once, maybe by chance"
 
 
 def _base(runs: Sequence[SeriesRun], gates: Sequence[Gate]) -> str:
@@ -263,7 +268,7 @@ def _percent(ratio: float) -> str:
 
 def _bound(low: Trial | None, high: Trial | None, of_client: bool) -> str:
     if high is None:
-        return "No higher rate was tried"
+        return "" if low is None else "No higher rate was tried"
     if of_client:
         return (
             f"At {high.rate_rps:g} requests/s the load generator was the limit, so a higher rate may hold: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tao2serve.loadtest.page_words import sentence
 from tao2serve.loadtest.plan import Target
 from tao2serve.loadtest.servers import ServerSide
 from tao2serve.loadtest.triton_counts import ModelCounts
@@ -96,8 +97,3 @@ def _batches(mean: float, sizes: Iterable[tuple[int, int]]) -> str:
     if not mean:
         return "–"
     return f"{mean:.2f}, at most {largest}" if largest > 1 else f"{mean:.2f}"
-
-
-def sentence(text: str) -> str:
-    """Return a note as a sentence, "" of nothing."""
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tao2serve.errors import UsageError
-from tao2serve.loadtest import page
+from tao2serve.loadtest import page_facts, page_head, page_tables
 from tao2serve.loadtest.compare import Comparison
 from tao2serve.loadtest.cost import Cost, cost_of
 from tao2serve.loadtest.drawing import plotly
@@ -154,18 +154,18 @@ def _run_page(
         result=result,
         plan=result.plan,
         name=result.plan.endpoint or result.plan.url,
-        badge=page.outcome(result, verdicts, comparison),
-        banners=page.banners([result]),
-        cards=page.cards(result, cost),
-        gates=page.gate_rows(verdicts),
-        other_reasons=page.other_reasons(result, verdicts),
+        badge=page_head.outcome(result, verdicts, comparison),
+        banners=page_head.banners([result]),
+        cards=page_head.cards(result, cost),
+        gates=page_tables.gate_rows(verdicts),
+        other_reasons=page_head.other_reasons(result, verdicts),
         servers=server_tables(result.server, result.plan.targets),
         comparison=comparison,
-        changes=page.change_rows(comparison) if comparison else [],
-        clocks=page.two_clocks(result),
-        targets=page.target_rows(result),
-        served=[*page.endpoint_facts(result), *page.more_facts(more)],
-        generator=page.generator_facts(result),
+        changes=page_tables.change_rows(comparison) if comparison else [],
+        clocks=page_tables.two_clocks(result),
+        targets=page_tables.target_rows(result),
+        served=[*page_facts.endpoint_facts(result), *page_facts.more_facts(more)],
+        generator=page_facts.generator_facts(result),
         cost=cost,
     )
 
@@ -180,15 +180,15 @@ def _series_page(series: LoadSeries, cost: Cost | None, name: str, more: Mapping
         plan=first.plan,
         first=first,
         name=name or first.plan.endpoint or first.plan.url,
-        badge=page.series_outcome(series),
-        banners=page.banners(results),
-        cards=page.highest_card(series, cost),
+        badge=page_head.series_outcome(series),
+        banners=page_head.banners(results),
+        cards=page_head.highest_card(series, cost),
         gates=[gate.text for gate in gates_of(series)],
         load_name=load_name(series),
-        rows=page.run_rows(series),
+        rows=page_tables.run_rows(series),
         errors=[(f"{load_of(series, result):.4g}", error) for result in results for error in result.errors],
-        served=[*page.endpoint_facts(first), *page.more_facts(more)],
-        generator=page.generator_facts(first),
+        served=[*page_facts.endpoint_facts(first), *page_facts.more_facts(more)],
+        generator=page_facts.generator_facts(first),
         cost=cost,
     )
 

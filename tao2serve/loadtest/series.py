@@ -35,6 +35,16 @@ class HighestRate:
     # `holds_rps` held in two runs or more, in most of its runs, and with enough answers for the gates' percentiles
     confirmed: bool = False
 
+    @property
+    def finding(self) -> str:
+        """What was found, as the begin of a sentence."""
+        gates = ", ".join(gate.text for gate in self.gates)
+        if self.holds_rps is not None:
+            return f"{self.holds_rps:g} requests/s hold {gates}{'' if self.confirmed else ', not confirmed'}"
+        if self.fails_rps is not None:
+            return f"no rate that was tried holds {gates}"
+        return f"the highest rate that holds {gates} was not found"
+
     def to_dict(self) -> dict[str, object]:
         return {
             "gates": [gate.text for gate in self.gates],
