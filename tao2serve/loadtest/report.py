@@ -6,13 +6,13 @@ figures go to ClearML, points can be hovered and zoomed, and the page opens on a
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tao2serve.documents import json_text
 from tao2serve.errors import UsageError
 from tao2serve.loadtest import page_facts, page_head, page_tables
 from tao2serve.loadtest.compare import Comparison
@@ -118,7 +118,7 @@ def _write(report: Path, html: str, told: Mapping[str, object], tables: Mapping[
         make_directory(report.parent)
         for name, text in tables.items():
             _replace(report.with_name(name), text)
-        _replace(report.with_name("result.json"), json.dumps(told, indent=2) + "\n")
+        _replace(report.with_name("result.json"), json_text(told))
         _replace(report, html)
     except OSError as error:
         raise UsageError(
