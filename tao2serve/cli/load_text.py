@@ -33,7 +33,10 @@ def run_text(
         value = f"{scenario['metric']} {scenario['value']:.4g} {scenario['unit']}"
         lines.append(f"scenario    {scenario['name']}: {value}")
     lines += _client(result)
-    lines += [f"error       {error.count} x {error.kind}: {error.detail}" for error in result.errors]
+    lines += [
+        f"error       {error.count} x {error.kind}" + (f": {error.detail}" if error.detail else "")
+        for error in result.errors
+    ]
     lines += [_verdict(verdict) for verdict in verdicts]
     lines += _reasons(document, verdicts)
     if comparison is not None:
@@ -125,7 +128,9 @@ def _client(result: LoadResult) -> list[str]:
 
 
 def _verdict(verdict: Verdict) -> str:
-    seen = "nothing measured" if verdict.observed is None else f"measured {verdict.observed:.4g}{verdict.gate.unit}"
+    if verdict.observed is None:
+        return f"MISSED      {verdict.gate.text}: {verdict.reason}"
+    seen = f"measured {verdict.observed:.4g}{verdict.gate.unit}"
     if verdict.passed:
         # rounded down: 99.96 % is not 100 %
         sure = "" if verdict.confidence is None else f", at most {math.floor(1000 * verdict.confidence) / 10:g} % sure"
