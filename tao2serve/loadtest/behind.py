@@ -57,8 +57,8 @@ def unknown_models(plan: LoadPlan) -> list[str]:
         else:
             notes.append(f"{target.label} is at {target.url}, and the figures are of Triton at {watched}")
     if unknown:
-        told = "nothing of them is in Triton's figures" if prefixes(plan) else "Triton's figures are of all its models"
-        notes.append(f"the models behind {', '.join(unknown)} are not known: {told}")
+        told = "of the other targets' models" if prefixes(plan) else "of all its models"
+        notes.append(f"the models behind {', '.join(unknown)} are not known: Triton's figures are {told}")
     return notes
 
 
@@ -70,8 +70,8 @@ def attributed(models: Iterable[ModelCounts], plan: LoadPlan) -> tuple[tuple[Mod
     if not mixed:
         return found, []
     return found, [
-        f"{', '.join(mixed)} answered an endpoint and direct requests: the figures are of both together, "
-        "so the endpoint's `infer` is not split"
+        f"the figures of {', '.join(mixed)} are of requests to an endpoint and of direct ones together, "
+        "so the endpoint's stage infer is not split"
     ]
 
 

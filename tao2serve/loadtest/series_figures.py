@@ -100,7 +100,7 @@ def _cross_out(figure: Any, points: Sequence[tuple[float, float]]) -> None:
     if points:
         figure.add_scatter(
             x=[load for load, _ in points], y=[value for _, value in points], mode="markers",
-            name="limited by the load generator", hoverinfo="skip",
+            name="client limited", hoverinfo="skip",
             marker={"size": 13, "symbol": "x-thin", "line": {"color": GREY, "width": 3}},
         )  # fmt: skip
 
@@ -174,4 +174,8 @@ def _parts(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
 def _load_axis(figure: Any, series: LoadSeries, loads: Sequence[float]) -> None:
     figure.update_xaxes(title_text=load_name(series), rangemode="tozero")
     if len(set(loads)) <= 8:
-        figure.update_xaxes(tickvals=sorted(set(loads)), ticktext=[f"{load:.4g}" for load in sorted(set(loads))])
+        named: list[float] = []  # a search's last rates are so near that their names would lie on each other
+        for load in sorted(set(loads)):
+            if not named or load - named[-1] >= max(loads) / 16:
+                named.append(load)
+        figure.update_xaxes(tickvals=named, ticktext=[f"{load:.4g}" for load in named])

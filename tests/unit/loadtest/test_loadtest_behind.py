@@ -65,7 +65,7 @@ def test_what_is_not_known_is_said() -> None:
     assert unknown_models(asked(STREET, PEOPLE, DIRECT)) == []
     assert unknown_models(asked(STREET, BY_URL, ELSEWHERE)) == [
         f"triton-grpc people_1 is at 127.0.0.1:9001, and the figures are of Triton at {TRITON}",
-        "the models behind /serve/cars are not known: nothing of them is in Triton's figures",
+        "the models behind /serve/cars are not known: Triton's figures are of the other targets' models",
     ]
     assert unknown_models(asked(BY_URL)) == [
         "the models behind /serve/cars are not known: Triton's figures are of all its models"
@@ -90,8 +90,8 @@ def test_a_model_asked_twice_over_is_not_split() -> None:
         assert found.models[-1].targets == (0, 1)
         (note,) = found.notes
         assert note == (
-            f"{found.models[-1].name} answered an endpoint and direct requests: the figures are of both together, "
-            "so the endpoint's `infer` is not split"
+            f"the figures of {found.models[-1].name} are of requests to an endpoint and of direct ones together, "
+            "so the endpoint's stage infer is not split"
         )
         parts = dict(parts_of(loaded(found, STREET, direct)))
         assert parts["infer, not split"] == 20

@@ -117,7 +117,7 @@ def test_a_series_says_which_rate_holds(sweep: Path) -> None:
         "; 40 do not",
         "It held in 3 of 3 &lt;b&gt;runs",
         "p99=50ms by 44 ms (88 %)",
-        "<b>The load generator was the bottleneck.</b><br> 20 requests/s: the processor was busy.<br> The numbers say",
+        "<b>The load generator was the bottleneck.</b> 20 requests/s: the processor was busy.<br> The numbers say",
         "Latency over load",
         "0.05 per 1,000 images",
     ):
@@ -139,10 +139,10 @@ def test_a_series_is_drawn_over_its_load() -> None:
     drawn = {figure.layout.title.text: figure for figure in series_figures(SWEEP)}
     latency = drawn["Latency over load"]
     lines = {line.name: line for line in latency.data}
-    assert set(lines) == {"p50", "p90", "p95", "p99", "limit of p99", "limited by the load generator"}
+    assert set(lines) == {"p50", "p90", "p95", "p99", "limit of p99", "client limited"}
     assert list(lines["p99"].x) == [10, 20, 40]
     assert list(lines["p99"].y) == [24, 24, 94]
-    crosses = lines["limited by the load generator"]
+    crosses = lines["client limited"]
     assert (set(crosses.x), set(crosses.y)) == ({20}, {lines[name].y[1] for name in ("p50", "p90", "p95", "p99")})
     (crossed,) = (line for line in drawn["Throughput over load"].data if line.name == crosses.name)
     assert list(crossed.x) == [20]
