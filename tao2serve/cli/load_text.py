@@ -33,6 +33,11 @@ def run_text(
         value = f"{scenario['metric']} {scenario['value']:.4g} {scenario['unit']}"
         lines.append(f"scenario    {scenario['name']}: {value}")
     lines += _client(result)
+    if result.fell_behind:
+        lines.append(
+            f"warning     {result.open_at_end} of {result.requests} requests had no answer yet when the run time was "
+            "over: at this rate the latency grows as long as the load lasts"
+        )
     lines += [
         f"error       {error.count} x {error.kind}" + (f": {error.detail}" if error.detail else "")
         for error in result.errors

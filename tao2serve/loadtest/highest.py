@@ -24,7 +24,6 @@ from tao2serve.loadtest.gates import Gate, shortfall
 from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
 from tao2serve.loadtest.sweep import OnRun, RunOnce
-from tao2serve.loadtest.window import is_measured
 
 __all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate", "require_gates"]
 
@@ -32,8 +31,6 @@ WITHIN: Final = 0.05
 BUDGET_S: Final = 1800.0
 _GROWTH: Final = 2.0
 _DOUBLINGS: Final = 12  # up or down from the first rate, by a factor of 4,096
-_BEHIND: Final = 0.1  # of the requests, still open at the end: the service did not keep up
-_CHANCE: Final = 10  # so many may be open behind one slow answer
 _FIRST_LOOK_S: Final = 5.0
 _SURE: Final = 0.95
 _SPARE: Final = 1.25  # arrivals are drawn, and some answers fail
@@ -201,11 +198,8 @@ def _trial(rate_rps: float, runs: Sequence[SeriesRun], needed: int) -> Trial:
 
 
 def _fell_behind(run: SeriesRun) -> bool:
-    """Whether more of the requests were still open at the end than an answer slow by chance leaves."""
-    result = run.result
-    end_s = result.plan.run_time_s
-    still_open = sum(is_measured(result.plan, record) and end_s <= record.end_s for record in result.records)
-    return not _is_of_client(run) and still_open > max(_BEHIND * result.requests, _CHANCE)
+    """Whether it was the service that fell behind the requests."""
+    return not _is_of_client(run) and run.result.fell_behind
 
 
 def highest_of(runs: Sequence[SeriesRun], gates: Sequence[Gate], *, ended: str = "") -> HighestRate:

@@ -99,9 +99,19 @@ def banners(results: Sequence[LoadResult]) -> list[tuple[str, str, list[str]]]:
         found.append(("alarm", "The load generator was the bottleneck.", alarms))
     if warnings:
         found.append(("warning", "Mind the load generator.", warnings))
+    behind = [_of_run(result, _behind(result), results) for result in results if result.fell_behind]
+    if behind:
+        found.append(("warning", "More requests than answers.", behind))
     if few:
         found.append(("warning", "Few successful requests.", few))
     return found
+
+
+def _behind(result: LoadResult) -> str:
+    return (
+        f"{result.open_at_end:,} of {result.requests:,} requests had no answer yet when the run time was over: "
+        "at this rate the latency grows as long as the load lasts"
+    )
 
 
 def _of_run(result: LoadResult, text: str, results: Sequence[LoadResult]) -> str:

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loadtest_samples import record, result
+from loadtest_samples import record, result, run
 
+from tao2serve.cli.load_text import run_text
 from tao2serve.loadtest import ClosedLoop, Gate, LoadResult, OpenLoop, Target, evaluate, parse_gate, passed
 from tao2serve.loadtest.compare import compare_with
 from tao2serve.loadtest.figures import figures
@@ -24,6 +25,7 @@ from tao2serve.loadtest.report import write_report, write_series_report
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun
 from tao2serve.loadtest.series_figures import series_figures
 from tao2serve.loadtest.servers import ServerSide
+from tao2serve.loadtest.summary import summarise
 from tao2serve.loadtest.triton_counts import ModelCounts
 from tao2serve.loadtest.waterfall import parts_of
 
@@ -183,6 +185,22 @@ def test_a_search_is_not_called_better_than_it_is(
     highest = HighestRate(gates=(P99,), holds_rps=holds, fails_rps=fails, confidence="", confirmed=confirmed)
     assert series_outcome(replace(SWEEP, highest=highest)) == badge
     assert replace(SWEEP, highest=highest).passed == (badge[0] == "good")
+
+
+def test_a_service_that_falls_behind_is_told(tmp_path: Path) -> None:
+    """Where a queue grew until the end, latencies are those of the run's length; a closed loop has no such queue."""
+    shape = OpenLoop(rate_rps=20)
+    queued = [record(index / 20, 60.0 * index) for index in range(200)]  # the service does 12 a second
+    found = summarise(replace(result([]).plan, shape=shape), run(queued), cpu=(), environment={})
+    assert (found.open_at_end, found.fell_behind) == (109, True)
+    page = own_part(write_report(found, directory=tmp_path))
+    assert "<b>More requests than answers.</b> 109 of 200 requests had no answer yet" in page
+    told = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (told["open_at_end"], told["fell_behind"]) == (109, True)
+    assert "109 of 200 requests had no answer yet" in run_text(found, (), told)
+    few = summarise(found.plan, run(queued[:100] + queued[:90]), cpu=(), environment={})
+    assert not few.fell_behind
+    assert not replace(found, plan=replace(found.plan, shape=ClosedLoop(users=2))).fell_behind
 
 
 def test_what_runs_have_in_common_is_said_once() -> None:
