@@ -163,7 +163,7 @@ class Job:
 
         searched = self.load.search is not None
         highest = highest_of(self.done, self.gates, ended="The search was interrupted") if searched else None
-        return LoadSeries(runs=tuple(self.done), highest=highest)
+        return LoadSeries(runs=tuple(self.done), highest=highest, cut_short=True)
 
     def _run(self, plan: LoadPlan, directory: Path, step: Step) -> LoadResult:
         from tao2serve.loadtest import run_load_test

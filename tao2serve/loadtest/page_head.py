@@ -42,6 +42,8 @@ def series_outcome(series: LoadSeries) -> Badge:
             return "bad", "highest rate not found" if failed is None else "no rate holds the gates"
         sure = "" if series.highest.confirmed else ", not confirmed"
         return "good" if series.highest.confirmed else "bad", f"holds {found:.4g} requests/s{sure}"
+    if series.cut_short:
+        return "bad", f"cut short after {'1 run' if len(series.runs) == 1 else f'{len(series.runs)} runs'}"
     if not any(run.verdicts for run in series.runs):
         runs = "1 run" if saturated == 1 else f"{saturated} runs"
         return ("bad", f"client saturated in {runs}") if saturated else ("plain", "no gates set")

@@ -98,6 +98,7 @@ def series_document(series: LoadSeries, *, report: Path | None = None, cost: Cos
         **runs[series.decisive],
         "passed": series.passed,
         "decisive": series.decisive,
+        "cut_short": series.cut_short,
         "runs": runs,
         "highest": series.highest.to_dict() if series.highest else None,
         "cost": cost.to_dict() if cost else None,

@@ -60,11 +60,12 @@ class LoadSeries:
     """Runs in the order in which they were made, at least one.
 
     A search passes if some rate holds the gates, confirmed. A sweep passes if every load of it does: who names a load
-    means it.
+    means it, so one that was cut short does not.
     """
 
     runs: tuple[SeriesRun, ...]
     highest: HighestRate | None = None  # of a search
+    cut_short: bool = False  # it was interrupted, or an error ended it: loads that were to be tried are missing
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -74,7 +75,7 @@ class LoadSeries:
     def passed(self) -> bool:
         if self.highest is not None:
             return self.highest.confirmed
-        return all(run.passed for run in self.runs)
+        return not self.cut_short and all(run.passed for run in self.runs)
 
     @property
     def decisive(self) -> int:

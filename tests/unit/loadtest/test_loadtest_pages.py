@@ -203,6 +203,18 @@ def test_a_service_that_falls_behind_is_told(tmp_path: Path) -> None:
     assert not replace(found, plan=replace(found.plan, shape=ClosedLoop(users=2))).fell_behind
 
 
+def test_a_sweep_that_was_cut_short_does_not_pass(tmp_path: Path) -> None:
+    """The loads that are missing were meant, so those that were tried are not the whole of it."""
+    whole = judged(shaped(ClosedLoop(users=1)), shaped(ClosedLoop(users=2)))
+    assert whole.passed
+    short = replace(whole, cut_short=True)
+    assert not short.passed
+    page = own_part(write_series_report(short, directory=tmp_path))
+    assert '<span class="badge bad">cut short after 2 runs</span>' in page
+    told = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (told["passed"], told["cut_short"]) == (False, True)
+
+
 def test_what_runs_have_in_common_is_said_once() -> None:
     """One alarm and one warning for all runs of a series, a sentence for each; no run is in both."""
     late = replace(shaped(ClosedLoop(users=2)).client, warning="it was late")
