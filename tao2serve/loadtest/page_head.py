@@ -79,10 +79,10 @@ def highest_card(series: LoadSeries, cost: Cost | None) -> list[tuple[str, str, 
     return shown
 
 
-def banners(results: Sequence[LoadResult]) -> list[tuple[str, str, list[str]]]:
-    """Return CSS class, head and sentences of what a reader must know before believing the numbers, the worst first.
+def banners(results: Sequence[LoadResult]) -> list[tuple[str, str, str]]:
+    """Return CSS class, head and text of what a reader must know before believing the numbers, the worst first.
 
-    Of several runs each sentence begins with the run's load.
+    Of several runs the text has a line for each, which begins with the run's load.
     """
     alarms = [_of_run(result, result.client.reason, results) for result in results if result.client.saturated]
     warnings = [
@@ -106,7 +106,8 @@ def banners(results: Sequence[LoadResult]) -> list[tuple[str, str, list[str]]]:
         found.append(("warning", "More requests than answers.", behind))
     if few:
         found.append(("warning", "Few successful requests.", few))
-    return found
+    lines = "\n" if len(results) > 1 else " "
+    return [(kind, head, lines.join(sentences)) for kind, head, sentences in found]
 
 
 def _behind(result: LoadResult) -> str:

@@ -222,8 +222,8 @@ def test_what_runs_have_in_common_is_said_once() -> None:
     runs[0] = replace(runs[0], client=replace(late, saturated=True, reason="it was the limit"))
     assert banners(runs) == [
         ("alarm", "The load generator was the bottleneck.",
-         ["1 user: it was the limit.", "The numbers say nothing about the endpoint and pass no gate."]),
-        ("warning", "Mind the load generator.", ["2 users: it was late.", "4 users: it was late."]),
+         "1 user: it was the limit.\nThe numbers say nothing about the endpoint and pass no gate."),
+        ("warning", "Mind the load generator.", "2 users: it was late.\n4 users: it was late."),
     ]  # fmt: skip
 
 
