@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tao2serve.cli.load_options import Load
 from tao2serve.cli.load_text import layers_text, run_text, series_text
 from tao2serve.cli.load_told import tell
+from tao2serve.documents import json_text
 from tao2serve.steps import tell_aftermath
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Job:
         )
         report = (self.output / "layers.json").resolve()
         told = {**costs.to_dict(), "passed": passed, "report": str(report)}
-        report.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        report.write_text(json_text(told), encoding="utf-8")
         return told, layers_text(costs)
 
     def several(self, plan: LoadPlan, steps: Steps) -> tuple[dict[str, Any], str]:
@@ -163,7 +163,7 @@ class Job:
 
         searched = self.load.search is not None
         highest = highest_of(self.done, self.gates, ended="The search was interrupted") if searched else None
-        return LoadSeries(runs=tuple(self.done), highest=highest)
+        return LoadSeries(runs=tuple(self.done), highest=highest, cut_short=True)
 
     def _run(self, plan: LoadPlan, directory: Path, step: Step) -> LoadResult:
         from tao2serve.loadtest import run_load_test

@@ -215,9 +215,15 @@ def target_of(named: Named, *, protocol: Protocol, triton: str) -> Target | None
             )
         over: Protocol = "triton-http" if match[1] == "http" else "triton-grpc"
         return Target(url=match[3], protocol=over, model=match[4], weight=named.weight)
+    is_url = named.text.startswith(("http://", "https://"))
+    if "://" in named.text and not is_url:
+        raise UsageError(
+            "endpoint", f"{shown_url(named.text)!r} is not one",
+            hint="NAME, NAME/VERSION, http://HOST:PORT/serve/NAME or triton-grpc://HOST:PORT/MODEL",
+        )  # fmt: skip
     if protocol == "endpoint":
         return None
-    if "://" in named.text:
+    if is_url:
         raise UsageError(
             f"--protocol {protocol}", f"takes models, not the URL {shown_url(named.text)}", hint="street/4, street_4"
         )

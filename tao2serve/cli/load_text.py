@@ -30,9 +30,18 @@ def run_text(
         since = " from the intended start" if result.plan.is_open else ""
         lines.append("latency     " + "  ".join(f"{name} {latency_ms[name]:.1f} ms" for name in PERCENTILES) + since)
     if (scenario := document.get("scenario")) and scenario["value"] is not None:
-        lines.append(f"{scenario['name']:<11} {scenario['metric']} {scenario['value']:.4g} {scenario['unit']}")
+        value = f"{scenario['metric']} {scenario['value']:.4g} {scenario['unit']}"
+        lines.append(f"scenario    {scenario['name']}: {value}")
     lines += _client(result)
-    lines += [f"error       {error.count} x {error.kind}: {error.detail}" for error in result.errors]
+    if result.fell_behind:
+        lines.append(
+            f"warning     {result.open_at_end} of {result.requests} requests had no answer yet when the run time was "
+            "over: at this rate the latency grows as long as the load lasts"
+        )
+    lines += [
+        f"error       {error.count} x {error.kind}" + (f": {error.detail}" if error.detail else "")
+        for error in result.errors
+    ]
     lines += [_verdict(verdict) for verdict in verdicts]
     lines += _reasons(document, verdicts)
     if comparison is not None:
@@ -60,6 +69,11 @@ def series_text(series: LoadSeries) -> str:
         lines.append("latencies in ms, from the intended start of each request")
     else:
         lines.append("latencies in ms")
+    lines += [
+        f"warning     {load_of(run.result.plan.shape)}: {run.result.client.reason}"
+        for run in series.runs
+        if run.result.client.saturated
+    ]
     if series.highest is not None:
         lines += _highest(series.highest)
     return "\n".join(lines)
@@ -78,7 +92,8 @@ def layers_text(costs: LayerCosts) -> str:
             f"{layer.failures}/{layer.requests}",
             "client saturated" if layer.saturated else "",
         ))  # fmt: skip
-    return "\n".join([*table(rows), "ms; added: beyond the p50 of the last one"])
+    warnings = [f"warning     {layer.target.label}: {layer.saturated}" for layer in costs.layers if layer.saturated]
+    return "\n".join([*table(rows), "ms; added: beyond the p50 of the last one", *warnings])
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -108,11 +123,7 @@ def _outcome(passed: bool, verdicts: Sequence[Verdict], result: LoadResult) -> s
 
 
 def _highest(highest: HighestRate) -> list[str]:
-    gates = ", ".join(gate.text for gate in highest.gates)
-    if highest.holds_rps is None:
-        return [f"highest     no rate holds {gates}", f"            {highest.confidence}"]
-    sure = "" if highest.confirmed else ", once"
-    return [f"highest     {highest.holds_rps:g} requests/s hold {gates}{sure}", f"            {highest.confidence}"]
+    return [f"highest     {highest.finding}", f"            {highest.confidence}"]
 
 
 def _client(result: LoadResult) -> list[str]:
@@ -122,7 +133,9 @@ def _client(result: LoadResult) -> list[str]:
 
 
 def _verdict(verdict: Verdict) -> str:
-    seen = "nothing measured" if verdict.observed is None else f"measured {verdict.observed:.4g}{verdict.gate.unit}"
+    if verdict.observed is None:
+        return f"MISSED      {verdict.gate.text}: {verdict.reason}"
+    seen = f"measured {verdict.observed:.4g}{verdict.gate.unit}"
     if verdict.passed:
         # rounded down: 99.96 % is not 100 %
         sure = "" if verdict.confidence is None else f", at most {math.floor(1000 * verdict.confidence) / 10:g} % sure"

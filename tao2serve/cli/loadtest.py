@@ -190,8 +190,7 @@ def loadtest(
     from tao2serve.config import home, load_settings
     from tao2serve.loadtest import parse_gate
     from tao2serve.loadtest.addresses import shown_url
-    from tao2serve.loadtest.earlier import read_earlier
-    from tao2serve.loadtest.plan import LoadPlan, Target
+    from tao2serve.loadtest.plan import LoadPlan, Target, images_within, make_directory
 
     if worker is not None:
         return _join(worker, endpoint, processes=processes, runs=runs, master=master, json_output=json_output)
@@ -235,8 +234,6 @@ def loadtest(
         raise UsageError("--triton", "is of Triton itself", hint="add: --protocol triton-grpc, or triton-http")
     times_s = {name: seconds(text, option=f"--{name}") for name, text in (("run-time", run_time), ("warmup", warmup))}
     timeout_s = seconds(timeout, option="--timeout")
-    if compare is not None:
-        read_earlier(compare)  # what cannot be compared with is said before the load, not after it
     settings = load_settings({"service": service})
     job = replace(job, triton_grpc=settings.triton_grpc)
     named = named_targets(endpoint)
@@ -257,6 +254,9 @@ def loadtest(
         timeout_s=timeout_s,
         endpoint=", ".join(shown_url(one.text) for one in named),
     )
+    if compare is not None:
+        _require_like(compare, replace(plan, shape=load.loads[0]))
+    images_within(images)
     with quiet(home() / "logs" / "loadtest.log") as terminal, shown_steps(terminal) as steps:
         with steps.step("find the endpoint") as step:
             found = [
@@ -271,11 +271,11 @@ def loadtest(
             plan,
             targets=targets,
             triton=next((one.triton for one in found if one.triton), ""),
-            triton_model=found[0].triton_model if len(found) == 1 else "",
         )
         if not (no_clearml or layers) and len(named) == 1 and on_triton[0] is None:
             job = replace(job, deployed=deployment_of(named[0].text, steps, service=settings.service))
         if cold_start:
+            make_directory(output)  # or models would be loaded anew for nothing
             job = replace(job, cold=_cold_start(plan, settings, steps, force=force))
         ways = {"run": job.one, "sweep": job.several, "search": job.several}
         if tuning is not None:
@@ -291,11 +291,10 @@ def loadtest(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A target, and of an endpoint the model behind it on the Triton whose counters say where the time goes."""
+    """A target, and of an endpoint the Triton behind it, whose counters say where the time goes."""
 
     target: Target
     triton: str = ""
-    triton_model: str = ""
 
 
 def _find(named: Named, service_id: str) -> Found:
@@ -303,8 +302,7 @@ def _find(named: Named, service_id: str) -> Found:
     from tao2serve.serving.resolve import resolved
 
     there = resolved(named.text, service_id=service_id)
-    target = Target(url=there.url, weight=named.weight)
-    return Found(target=target, triton=there.triton, triton_model=there.triton_model)
+    return Found(target=Target(url=there.url, weight=named.weight, behind=there.models), triton=there.triton)
 
 
 def _check_layers(
@@ -351,6 +349,18 @@ def _cold_start(plan: LoadPlan, settings: Settings, steps: Steps, *, force: bool
         requests_ms = first_requests(fresh.url, plan.images, timeout_s=plan.timeout_s)
         step.note(f"{requests_ms[0]:.0f} ms for the first")
     return ColdStart(models=fresh.models, load_s=fresh.load_s, requests_ms=requests_ms)
+
+
+def _require_like(compare: Path, plan: LoadPlan) -> None:
+    """Refuse an earlier run that this one cannot be compared with before the load, not after it."""
+    from tao2serve.loadtest.differences import unlike
+    from tao2serve.loadtest.earlier import read_earlier
+
+    document, _ = read_earlier(compare)
+    if why := unlike(document, plan):
+        hint = "compare runs of the same --users or --rate and --run-time"
+        raise UsageError(f"--compare {compare}", "is of a run that this one cannot be compared with", evidence=why,
+                         hint=hint)  # fmt: skip
 
 
 def _tolerance(text: str | None, compare: Path | None, load: Load) -> float:

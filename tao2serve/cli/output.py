@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
+from tao2serve.documents import json_text
 from tao2serve.errors import Tao2ServeError, UsageError
 from tao2serve.steps import note_of
 
@@ -46,7 +46,7 @@ class Told(int):
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Write the one JSON document of a `--json` run."""
-    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+    sys.stdout.write(json_text(document))
     sys.stdout.flush()
 
 

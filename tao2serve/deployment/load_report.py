@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.deployment.candidate import DOCUMENT
-from tao2serve.deployment.reuse import DEPLOY
 from tao2serve.loadtest import Gate, LoadResult, figures
 from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import series_figures
-from tao2serve.registry.operations import OperationRecord, list_operations, read_records
+from tao2serve.registry.operations import list_operations, read_records
 from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.instances import read_state
+from tao2serve.serving.inventory import Inventory
 
 __all__ = ["Deployed", "find_deployment", "report_load", "show"]
 
@@ -32,17 +32,18 @@ class Deployed:
 
 
 def find_deployment(endpoint: str, version: int | None, *, service_id: str) -> Deployed | None:
-    """Return the deployment that made this version, without one that of the version which the alias routes to.
+    """Return the deployment that made this version (`Inventory.maker`), without one that of the alias's version.
 
     None if no deployment of ours made it, or if the alias routes to several: their load is that of none alone.
     Raises ServiceError if ClearML does not answer.
     """
+    state = read_state(service_id)
     if version is None:
-        weights = read_state(service_id).weights(endpoint)
+        weights = state.weights(endpoint)
         if len(weights) != 1:
             return None
         (version,) = weights
-    record = _made(list_operations(service_id, endpoint=endpoint), version)
+    record = Inventory(state=state, operations=list_operations(service_id, endpoint=endpoint)).maker(endpoint, version)
     if record is None:
         return None
     document = read_records(record.task_id, DOCUMENT).get(DOCUMENT) or {}
@@ -50,13 +51,6 @@ def find_deployment(endpoint: str, version: int | None, *, service_id: str) -> D
         task_id=record.task_id, endpoint=endpoint, version=version,
         environment={**_told(document), **_serving(service_id), "deployment_task": record.task_id},
     )  # fmt: skip
-
-
-def _made(records: Sequence[OperationRecord], version: int) -> OperationRecord | None:
-    """Return the newest deployment of the version that came to its end."""
-    return next(
-        (record for record in records if record.kind == DEPLOY and record.version == version and record.is_done), None
-    )
 
 
 def _told(document: Mapping[str, Any]) -> dict[str, str]:

@@ -59,7 +59,9 @@ class Assignment:
         return cls(
             **{
                 **document,
-                "targets": tuple(Target(**target) for target in document["targets"]),
+                "targets": tuple(
+                    Target(**{**target, "behind": tuple(target["behind"])}) for target in document["targets"]
+                ),
                 "shape": ClosedLoop(**shape) if "users" in shape else OpenLoop(**shape),
             }
         )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from tao2serve.loadtest.result import StageTiming
-from tao2serve.loadtest.servers import ServerSide
 from tao2serve.loadtest.triton_counts import ModelCounts
 from tao2serve.triton.models import DETECTOR
 
@@ -24,12 +23,13 @@ PARTS: Final = ("outside", "preprocess", TO_TRITON, *_SPLIT, UNEXPLAINED, "postp
 _ALLOWED_EXCESS: Final = 0.1
 
 
-def waterfall(stages: Sequence[StageTiming], server: ServerSide | None) -> tuple[tuple[str, float], ...]:
+def waterfall(stages: Sequence[StageTiming], models: Sequence[ModelCounts]) -> tuple[tuple[str, float], ...]:
     """Return the parts of the mean request in milliseconds, in order; they add up to the mean latency, none is below 0.
 
-    Of requests whose answers have a timing; () if none has. `infer` of the answers is split by what Triton
-    counted, what is left of it being the way `to Triton and back`. It stays whole, as `unexplained`, if nothing was
-    counted or if that cannot be of the same requests. `rest` is the server's total less its stages.
+    Of requests whose answers have a timing; () if none has. `models` are those that answered them (`of_endpoints`):
+    `infer` of the answers is split by what Triton counted for them, what is left of it being the way `to Triton and
+    back`. It stays whole, as `unexplained`, if nothing was counted or if that cannot be of the same requests. `rest` is
+    the server's total less its stages.
     """
     means = {stage.stage: max(stage.mean, 0.0) for stage in stages}
     if "total" not in means:
@@ -41,15 +41,15 @@ def waterfall(stages: Sequence[StageTiming], server: ServerSide | None) -> tuple
     parts = {
         "outside": means.get("outside", 0.0),
         "preprocess": means.get("preprocess", 0.0) * scale,
-        **_inside_infer(infer_ms, server),
+        **_inside_infer(infer_ms, models),
         "postprocess": means.get("postprocess", 0.0) * scale,
         "rest": max(means["total"] - timed_ms * scale, 0.0),
     }
     return tuple((name, parts[name]) for name in PARTS if name in parts)
 
 
-def _inside_infer(infer_ms: float, server: ServerSide | None) -> dict[str, float]:
-    split = _split(server.models if server else ())
+def _inside_infer(infer_ms: float, models: Sequence[ModelCounts]) -> dict[str, float]:
+    split = _split(models)
     counted_ms = math.fsum(split.values())
     if not counted_ms or counted_ms > infer_ms * (1 + _ALLOWED_EXCESS):
         return {UNEXPLAINED: infer_ms} if infer_ms else {}

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["Difference", "differences", "unknown"]
+from tao2serve.loadtest.plan import LoadPlan
+
+__all__ = ["Difference", "differences", "unknown", "unlike"]
 
 # A number under another one of these is another question, not a change.
 _DECISIVE_ENVIRONMENT: Final = {
@@ -57,6 +59,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Differe
         if key in old and key in new and old[key] != new[key]
     ]
     return tuple(sorted(found, key=lambda difference: not difference.is_decisive))
+
+
+def unlike(old: Mapping[str, Any], plan: LoadPlan) -> str:
+    """Say what makes an earlier run incomparable with one by this plan, as far as that is known before it."""
+    found = []
+    if old["client"]["saturated"]:
+        found.append("its load generator was the limit")
+    if old["shape"] != str(plan.shape):
+        found.append(f"it was a {old['shape']}, and this is a {plan.shape}")
+    if old["run_time_s"] != plan.run_time_s:
+        found.append(f"it ran for {old['run_time_s']:g} s, and this for {plan.run_time_s:g} s")
+    return "; ".join(found)
 
 
 def unknown(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:

@@ -155,7 +155,8 @@ def parse_gate(text: str) -> Gate:
         limit = float(number) * units[unit]
     except ValueError:
         raise UsageError("--slo", f"{number!r} is not a number", evidence=text, hint=_HINT) from None
-    if not math.isfinite(limit) or (metric == "failure-ratio" and limit > 1):
+    is_possible = limit > 0 if metric in _LATENCIES else limit <= 1 or metric != "failure-ratio"
+    if not math.isfinite(limit) or not is_possible:
         raise UsageError("--slo", f"{number}{unit} is no possible {metric}", evidence=text, hint=_HINT)
     return Gate(metric=metric, limit=limit)
 

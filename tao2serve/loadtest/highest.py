@@ -24,7 +24,6 @@ from tao2serve.loadtest.gates import Gate, shortfall
 from tao2serve.loadtest.plan import Arrivals, ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
 from tao2serve.loadtest.sweep import OnRun, RunOnce
-from tao2serve.loadtest.window import is_measured
 
 __all__ = ["BUDGET_S", "WITHIN", "Trial", "find_max", "highest_of", "next_rate", "require_gates"]
 
@@ -32,8 +31,6 @@ WITHIN: Final = 0.05
 BUDGET_S: Final = 1800.0
 _GROWTH: Final = 2.0
 _DOUBLINGS: Final = 12  # up or down from the first rate, by a factor of 4,096
-_BEHIND: Final = 0.1  # of the requests, still open at the end: the service did not keep up
-_CHANCE: Final = 10  # so many may be open behind one slow answer
 _FIRST_LOOK_S: Final = 5.0
 _SURE: Final = 0.95
 _SPARE: Final = 1.25  # arrivals are drawn, and some answers fail
@@ -201,11 +198,8 @@ def _trial(rate_rps: float, runs: Sequence[SeriesRun], needed: int) -> Trial:
 
 
 def _fell_behind(run: SeriesRun) -> bool:
-    """Whether more of the requests were still open at the end than an answer slow by chance leaves."""
-    result = run.result
-    end_s = result.plan.run_time_s
-    still_open = sum(is_measured(result.plan, record) and end_s <= record.end_s for record in result.records)
-    return not _is_of_client(run) and still_open > max(_BEHIND * result.requests, _CHANCE)
+    """Whether it was the service that fell behind the requests."""
+    return not _is_of_client(run) and run.result.fell_behind
 
 
 def highest_of(runs: Sequence[SeriesRun], gates: Sequence[Gate], *, ended: str = "") -> HighestRate:
@@ -214,7 +208,8 @@ def highest_of(runs: Sequence[SeriesRun], gates: Sequence[Gate], *, ended: str =
     low_runs = [run for run in runs if low is not None and _rate(run) == low.rate_rps]
     high_runs = [run for run in runs if high is not None and _rate(run) == high.rate_rps]
     of_client = any(not run.passed and _is_of_client(run) for run in high_runs)
-    sentences = [_base(low_runs, gates) if low is not None else _nothing(runs), _bound(low, high, of_client), ended]
+    found = _base(low_runs, gates) if low is not None else _nothing(runs, is_failed=high is not None)
+    sentences = [found, _bound(low, high, of_client), ended]
     return HighestRate(
         gates=tuple(gates),
         holds_rps=low.rate_rps if low is not None else None,
@@ -229,8 +224,12 @@ def _is_of_client(run: SeriesRun) -> bool:
     return run.result.client.saturated or bool(shortfall(run.result))
 
 
-def _nothing(runs: Sequence[SeriesRun]) -> str:
-    return f"No rate held, down to {min(map(_rate, runs)):g} requests/s"
+def _nothing(runs: Sequence[SeriesRun], *, is_failed: bool) -> str:
+    if all(map(_is_of_client, runs)):
+        times = "the only run" if len(runs) == 1 else f"all {len(runs)} runs"
+        return f"The load generator was the limit in {times}, so nothing is known of the endpoint"
+    lowest = f"{min(map(_rate, runs)):g} requests/s"
+    return f"No rate held, down to {lowest}" if is_failed else f"No rate held; {lowest} missed once, maybe by chance"
 
 
 def _base(runs: Sequence[SeriesRun], gates: Sequence[Gate]) -> str:
@@ -263,7 +262,7 @@ def _percent(ratio: float) -> str:
 
 def _bound(low: Trial | None, high: Trial | None, of_client: bool) -> str:
     if high is None:
-        return "No higher rate was tried"
+        return "" if low is None else "No higher rate was tried"
     if of_client:
         return (
             f"At {high.rate_rps:g} requests/s the load generator was the limit, so a higher rate may hold: "

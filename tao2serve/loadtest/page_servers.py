@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tao2serve.loadtest.page_words import sentence
+from tao2serve.loadtest.plan import Target
 from tao2serve.loadtest.servers import ServerSide
+from tao2serve.loadtest.triton_counts import ModelCounts
 
 __all__ = ["ServerTables", "server_tables"]
 
@@ -17,13 +20,14 @@ class ServerTables:
     """Cells of the tables, empty where nothing is known."""
 
     span: str
-    models: list[list[str]]  # model, requests, mean batch, queue, input, compute, output
+    model_heads: list[str]
+    models: list[list[str]]  # model, of several targets those that it answers, requests, batches, queue …
     processes: list[list[str]]  # server, CPU, memory
     gpus: list[list[str]]  # GPU, utilisation, memory, power
     notes: list[str]
 
 
-def server_tables(server: ServerSide | None) -> ServerTables | None:
+def server_tables(server: ServerSide | None, targets: Sequence[Target]) -> ServerTables | None:
     """Return None if nobody looked, or nothing was seen and nothing is to be said."""
     if server is None or not (server.models or server.processes or server.gpus or server.notes):
         return None
@@ -40,9 +44,26 @@ def server_tables(server: ServerSide | None) -> ServerTables | None:
         processes.append(["this machine, all in all", f"{busy:.2f} of {machine.cpus} cores", "–", "–"])
     return ServerTables(
         span=f"{server.span_s:.1f} s of the run time",
+        model_heads=[
+            "Triton model",
+            *(["Target"] if len(targets) > 1 else []),
+            "Requests",
+            "Failures",
+            "Batch",
+            "queue",
+            "input",
+            "compute",
+            "output, ms",
+        ],
         models=[
-            [model.name, f"{model.requests:,}", f"{model.failures:,}", _batches(model.batch_size, model.batch_sizes)]
-            + [f"{value:.2f}" for value in (model.queue_ms, model.input_ms, model.infer_ms, model.output_ms)]
+            [
+                model.name,
+                *([_asked_by(model, targets)] if len(targets) > 1 else []),
+                f"{model.requests:,}",
+                f"{model.failures:,}",
+                _batches(model.batch_size, model.batch_sizes),
+                *(f"{value:.2f}" for value in (model.queue_ms, model.input_ms, model.infer_ms, model.output_ms)),
+            ]
             for model in server.models
         ],
         processes=processes,
@@ -59,6 +80,10 @@ def server_tables(server: ServerSide | None) -> ServerTables | None:
     )
 
 
+def _asked_by(model: ModelCounts, targets: Sequence[Target]) -> str:
+    return ", ".join(dict.fromkeys(targets[index].label for index in model.targets)) or "not known"
+
+
 def _mib(size_bytes: float) -> str:
     return f"{size_bytes / _MIB:,.0f} MiB"
 
@@ -72,8 +97,3 @@ def _batches(mean: float, sizes: Iterable[tuple[int, int]]) -> str:
     if not mean:
         return "–"
     return f"{mean:.2f}, at most {largest}" if largest > 1 else f"{mean:.2f}"
-
-
-def sentence(text: str) -> str:
-    """Return a note as a sentence, "" of nothing."""
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

@@ -49,6 +49,7 @@ class Target:
     protocol: Protocol = "endpoint"
     model: str = ""  # on Triton; "" for an endpoint
     weight: float = 1.0  # share of the requests, among the targets of a plan
+    behind: tuple[str, ...] = ()  # of an endpoint: the models on Triton that answer it, as far as they are known
 
     def __post_init__(self) -> None:
         if self.protocol == "endpoint":
@@ -124,7 +125,7 @@ class LoadPlan:
     endpoint: str = ""  # name and version, for the report only
     model: str = ""  # for the report only
     triton: str = ""  # HOST:PORT of its gRPC, to read its statistics; "": not known
-    triton_model: str = ""  # whose statistics: this model, and those that an ensemble of the name passes to
+    triton_model: str = ""  # of a plan with one target: the model behind it, in place of the target's own `behind`
     triton_metrics: str = ""  # URL of its metrics page, for GPUs; "": port 8002 of the same host, if it is there
 
     def __post_init__(self) -> None:

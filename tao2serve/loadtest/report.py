@@ -6,15 +6,15 @@ figures go to ClearML, points can be hovered and zoomed, and the page opens on a
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tao2serve.documents import json_text
 from tao2serve.errors import UsageError
-from tao2serve.loadtest import page
+from tao2serve.loadtest import page_facts, page_head, page_tables
 from tao2serve.loadtest.compare import Comparison
 from tao2serve.loadtest.cost import Cost, cost_of
 from tao2serve.loadtest.drawing import plotly
@@ -98,6 +98,7 @@ def series_document(series: LoadSeries, *, report: Path | None = None, cost: Cos
         **runs[series.decisive],
         "passed": series.passed,
         "decisive": series.decisive,
+        "cut_short": series.cut_short,
         "runs": runs,
         "highest": series.highest.to_dict() if series.highest else None,
         "cost": cost.to_dict() if cost else None,
@@ -118,7 +119,7 @@ def _write(report: Path, html: str, told: Mapping[str, object], tables: Mapping[
         make_directory(report.parent)
         for name, text in tables.items():
             _replace(report.with_name(name), text)
-        _replace(report.with_name("result.json"), json.dumps(told, indent=2) + "\n")
+        _replace(report.with_name("result.json"), json_text(told))
         _replace(report, html)
     except OSError as error:
         raise UsageError(
@@ -154,18 +155,18 @@ def _run_page(
         result=result,
         plan=result.plan,
         name=result.plan.endpoint or result.plan.url,
-        badge=page.outcome(result, verdicts, comparison),
-        banners=page.banners([result]),
-        cards=page.cards(result, cost),
-        gates=page.gate_rows(verdicts),
-        other_reasons=page.other_reasons(result, verdicts),
-        servers=server_tables(result.server),
+        badge=page_head.outcome(result, verdicts, comparison),
+        banners=page_head.banners([result]),
+        cards=page_head.cards(result, cost),
+        gates=page_tables.gate_rows(verdicts),
+        other_reasons=page_head.other_reasons(result, verdicts),
+        servers=server_tables(result.server, result.plan.targets),
         comparison=comparison,
-        changes=page.change_rows(comparison) if comparison else [],
-        clocks=page.two_clocks(result),
-        targets=page.target_rows(result),
-        served=[*page.endpoint_facts(result), *page.more_facts(more)],
-        generator=page.generator_facts(result),
+        changes=page_tables.change_rows(comparison) if comparison else [],
+        clocks=page_tables.two_clocks(result),
+        targets=page_tables.target_rows(result),
+        served=[*page_facts.endpoint_facts(result), *page_facts.more_facts(more)],
+        generator=page_facts.generator_facts(result),
         cost=cost,
     )
 
@@ -180,15 +181,15 @@ def _series_page(series: LoadSeries, cost: Cost | None, name: str, more: Mapping
         plan=first.plan,
         first=first,
         name=name or first.plan.endpoint or first.plan.url,
-        badge=page.series_outcome(series),
-        banners=page.banners(results),
-        cards=page.highest_card(series, cost),
+        badge=page_head.series_outcome(series),
+        banners=page_head.banners(results),
+        cards=page_head.highest_card(series, cost),
         gates=[gate.text for gate in gates_of(series)],
         load_name=load_name(series),
-        rows=page.run_rows(series),
+        rows=page_tables.run_rows(series),
         errors=[(f"{load_of(series, result):.4g}", error) for result in results for error in result.errors],
-        served=[*page.endpoint_facts(first), *page.more_facts(more)],
-        generator=page.generator_facts(first),
+        served=[*page_facts.endpoint_facts(first), *page_facts.more_facts(more)],
+        generator=page_facts.generator_facts(first),
         cost=cost,
     )
 

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from tao2serve.loadtest.addresses import shown_url
 from tao2serve.loadtest.plan import ClosedLoop, LoadPlan, OpenLoop
 from tao2serve.loadtest.records import RequestRecord
 from tao2serve.loadtest.servers import ServerSide
+from tao2serve.loadtest.window import is_measured
+
+_BEHIND: Final = 0.1  # of the requests
+_CHANCE: Final = 10  # so many may be open behind one slow answer
 
 __all__ = [
     "ClientLoad",
@@ -135,6 +140,19 @@ class LoadResult:
     def failure_ratio(self) -> float | None:
         return self.failures / self.requests if self.requests else None
 
+    @property
+    def open_at_end(self) -> int:
+        """How many of the requests had no answer when the run time was over."""
+        return sum(is_measured(self.plan, at) and at.end_s >= self.plan.run_time_s for at in self.records)
+
+    @property
+    def fell_behind(self) -> bool:
+        """Whether an open loop's requests came faster than answers: more were open at the end than a slow one leaves.
+
+        What is measured then depends on the run time: the queue grows as long as the load lasts.
+        """
+        return self.plan.is_open and self.open_at_end > max(_BEHIND * self.requests, _CHANCE)
+
     def to_dict(self) -> dict[str, object]:
         """Return the JSON document of the load test, without its verdicts and single requests."""
         return {
@@ -155,6 +173,8 @@ class LoadResult:
             "requests": self.requests,
             "failures": self.failures,
             "failure_ratio": self.failure_ratio,
+            "open_at_end": self.open_at_end,
+            "fell_behind": self.fell_behind,
             "throughput_rps": round(self.throughput_rps, 3),
             "latency_ms": _latency(self.latency_ms),
             "service_ms": _latency(self.service_ms),

@@ -35,6 +35,16 @@ class HighestRate:
     # `holds_rps` held in two runs or more, in most of its runs, and with enough answers for the gates' percentiles
     confirmed: bool = False
 
+    @property
+    def finding(self) -> str:
+        """What was found, as the begin of a sentence."""
+        gates = ", ".join(gate.text for gate in self.gates)
+        if self.holds_rps is not None:
+            return f"{self.holds_rps:g} requests/s hold {gates}{'' if self.confirmed else ', not confirmed'}"
+        if self.fails_rps is not None:
+            return f"no rate that was tried holds {gates}"
+        return f"the highest rate that holds {gates} was not found"
+
     def to_dict(self) -> dict[str, object]:
         return {
             "gates": [gate.text for gate in self.gates],
@@ -50,11 +60,12 @@ class LoadSeries:
     """Runs in the order in which they were made, at least one.
 
     A search passes if some rate holds the gates, confirmed. A sweep passes if every load of it does: who names a load
-    means it.
+    means it, so one that was cut short does not.
     """
 
     runs: tuple[SeriesRun, ...]
     highest: HighestRate | None = None  # of a search
+    cut_short: bool = False  # it was interrupted, or an error ended it: loads that were to be tried are missing
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -64,7 +75,7 @@ class LoadSeries:
     def passed(self) -> bool:
         if self.highest is not None:
             return self.highest.confirmed
-        return all(run.passed for run in self.runs)
+        return not self.cut_short and all(run.passed for run in self.runs)
 
     @property
     def decisive(self) -> int:

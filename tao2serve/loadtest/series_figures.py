@@ -70,11 +70,16 @@ def _latency(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
     for name, colour in COLOURS.items():
         latencies = [run.result.latency_ms.to_dict()[name] for run in runs if run.result.latency_ms is not None]
         values += latencies
-        symbols = ["x" if run.result.client.saturated else "circle" for run in runs]
         figure.add_scatter(
             x=loads, y=latencies, mode="lines+markers", name=name, line={"color": colour, "width": 2.5},
-            marker={"size": 8, "symbol": symbols}, hovertemplate=f"%{{x:.4g}}: {name} %{{y:.1f}} ms<extra></extra>",
+            marker={"size": 8}, hovertemplate=f"%{{x:.4g}}: {name} %{{y:.1f}} ms<extra></extra>",
         )  # fmt: skip
+    _cross_out(figure, [
+        (load, latency)
+        for load, run in zip(loads, runs, strict=True)
+        for latency in ((run.result.latency_ms.to_dict()[name] for name in COLOURS) if run.result.latency_ms else ())
+        if run.result.client.saturated
+    ])  # fmt: skip
     for gate in gates_of(series):
         if gate.metric in COLOURS:
             figure.add_scatter(
@@ -88,6 +93,16 @@ def _latency(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
     figure.update_yaxes(title_text="response time, ms" if is_open else "latency, ms")
     figure.update_yaxes(**latency_axis(values))
     return figure.update_layout(title_text="Latency over load", height=420, **LAYOUT)
+
+
+def _cross_out(figure: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Mark what the load generator limited; with a name of its own, so that the legend says what a cross is."""
+    if points:
+        figure.add_scatter(
+            x=[load for load, _ in points], y=[value for _, value in points], mode="markers",
+            name="client limited", hoverinfo="skip",
+            marker={"size": 13, "symbol": "x-thin", "line": {"color": GREY, "width": 3}},
+        )  # fmt: skip
 
 
 def _mark_highest(figure: Any, series: LoadSeries, loads: Sequence[float]) -> None:
@@ -115,6 +130,8 @@ def _throughput(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
         failed = [run.result.failures / run.result.plan.run_time_s for run in runs]
         line = {"color": RED, "width": 2}
         figure.add_scatter(x=loads, y=failed, mode="lines+markers", name="failed", line=line, marker={"size": 8})
+    at = zip(loads, runs, strict=True)
+    _cross_out(figure, [(load, run.result.throughput_rps) for load, run in at if run.result.client.saturated])
     _load_axis(figure, series, loads)
     figure.update_yaxes(title_text="requests/s", rangemode="tozero")
     shown = len(figure.data) > 1
@@ -157,4 +174,8 @@ def _parts(go: Any, series: LoadSeries, runs: Sequence[SeriesRun]) -> Any:
 def _load_axis(figure: Any, series: LoadSeries, loads: Sequence[float]) -> None:
     figure.update_xaxes(title_text=load_name(series), rangemode="tozero")
     if len(set(loads)) <= 8:
-        figure.update_xaxes(tickvals=sorted(set(loads)), ticktext=[f"{load:.4g}" for load in sorted(set(loads))])
+        named: list[float] = []  # a search's last rates are so near that their names would lie on each other
+        for load in sorted(set(loads)):
+            if not named or load - named[-1] >= max(loads) / 16:
+                named.append(load)
+        figure.update_xaxes(tickvals=named, ticktext=[f"{load:.4g}" for load in named])

@@ -7,13 +7,13 @@ figures are the differences between the first and the last reading inside the ru
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from tao2serve.errors import ServiceError
+from tao2serve.loadtest.addresses import bracketed, is_loopback, place_of
+from tao2serve.loadtest.behind import attributed, prefixes, triton_grpc, unknown_models
 from tao2serve.loadtest.gpus import GpuReading, GpuUse, TritonMetrics, gpus_on_page, nvml_reader, used_gpus
 from tao2serve.loadtest.plan import LoadPlan
 from tao2serve.loadtest.processes import (
@@ -34,9 +34,6 @@ __all__ = [
     "ServerWatch",
     "addresses_of",
     "gpu_reader",
-    "is_loopback",
-    "place_of",
-    "triton_grpc",
     "watched_servers",
     "with_triton",
 ]
@@ -117,10 +114,11 @@ class ServerWatch:
         if not counted:
             return (), None
         span = (counted[0].at_s, counted[-1].at_s)
-        models, said = counted_between(counted[0].value, counted[-1].value)
-        notes += [*said, *_strangers(models, run, span)]
+        found, said = counted_between(counted[0].value, counted[-1].value)
+        models, mixed = attributed(found, self.plan)
+        notes += [*said, *mixed, *_strangers(models, run, span)]
         if not models and not said:
-            notes.append(f"Triton counted no request of {', '.join(_prefixes(self.plan)) or 'any model'}")
+            notes.append(f"Triton counted no request of {', '.join(prefixes(self.plan)) or 'any model'}")
         return models, span
 
     def _used(
@@ -144,11 +142,15 @@ def _unread(subject: str, sampled: Sampled[Any]) -> str:
     return f"{subject}: {why}"
 
 
-def _strangers(models: Iterable[ModelCounts], run: RunRecords, span: tuple[float, float]) -> list[str]:
+def _strangers(models: Sequence[ModelCounts], run: RunRecords, span: tuple[float, float]) -> list[str]:
     """Say so if Triton answered more requests than were open at any time of the span: somebody else asks it too."""
     begin_s, end_s = (at_s - run.window_start_s for at_s in span)
+    known = {target for model in models for target in model.targets}
     open_then = sum(
-        1 for record in run.requests if record.end_s >= begin_s - _SLACK_S and record.start_s <= end_s + _SLACK_S
+        1
+        for record in run.requests
+        if record.end_s >= begin_s - _SLACK_S and record.start_s <= end_s + _SLACK_S
+        if not known or record.target in known
     )
     roots = [model for model in models if not any(model.name.startswith(f"{other.name}_") for other in models)]
     counted = sum(model.requests for model in roots)
@@ -181,7 +183,7 @@ def with_triton(plan: LoadPlan, *, configured: str = "") -> LoadPlan:
     host, port = place_of(over_http.url)
     theirs = place_of(configured)[0]
     is_same = theirs == host or (is_loopback(theirs) and is_loopback(host))
-    for address in (configured if is_same else "", f"{_bracketed(host)}:{port + 1}"):
+    for address in (configured if is_same else "", f"{bracketed(host)}:{port + 1}"):
         if address and _serves(address, over_http.model):
             return replace(plan, triton=address)
     return plan
@@ -205,19 +207,10 @@ def _watch_triton(watch: ServerWatch, stack: contextlib.ExitStack, every_s: floa
     if not address:
         watch.notes.append("Triton's address is not known: nothing is told of its queue and models")
         return
-    counters = TritonCounters(address, _prefixes(watch.plan))
+    watch.notes += unknown_models(watch.plan)
+    counters = TritonCounters(address, prefixes(watch.plan))
     stack.callback(counters.close)
     watch.triton = stack.enter_context(Sampled(counters.read, every_s=every_s))
-
-
-def triton_grpc(plan: LoadPlan) -> str:
-    """Return HOST:PORT of Triton's gRPC as far as the plan knows it, else ""."""
-    return plan.triton or next((target.url for target in plan.targets if target.protocol == "triton-grpc"), "")
-
-
-def _prefixes(plan: LoadPlan) -> tuple[str, ...]:
-    named = [plan.triton_model, *(target.model for target in plan.targets if target.protocol != "endpoint")]
-    return tuple(dict.fromkeys(filter(None, named)))
 
 
 def _watch_gpus(watch: ServerWatch, stack: contextlib.ExitStack, every_s: float) -> None:
@@ -233,7 +226,7 @@ def gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | No
     notes = []
     host, _ = place_of(triton_grpc(plan))
     # Where no page is named, the usual port may be that of another Triton: its page must name a model of ours.
-    url = plan.triton_metrics or (f"http://{_bracketed(host)}:{_METRICS_PORT}/metrics" if host else "")
+    url = plan.triton_metrics or (f"http://{bracketed(host)}:{_METRICS_PORT}/metrics" if host else "")
     if url:
         metrics = TritonMetrics(url)
         try:
@@ -242,7 +235,7 @@ def gpu_reader(plan: LoadPlan) -> tuple[Callable[[], dict[str, GpuReading]] | No
             if plan.triton_metrics:
                 notes.append(f"{error.subject} {error.fact} ({error.evidence})")
         else:
-            named = (f'model="{name}{end}' for name in _prefixes(plan) for end in '"_')
+            named = (f'model="{name}{end}' for name in prefixes(plan) for end in '"_')
             ours = bool(plan.triton_metrics) or any(words in page for words in named)
             if ours and gpus_on_page(page):
                 return metrics.read, "Triton's metrics", []
@@ -275,26 +268,3 @@ def addresses_of(plan: LoadPlan) -> list[tuple[str, int, str]]:
     if plan.triton:
         found.setdefault(place_of(plan.triton), "Triton")
     return [(host, port, role) for (host, port), role in found.items()]
-
-
-def place_of(address: str) -> tuple[str, int]:
-    """Return host and port of a URL or of HOST:PORT, ("", 0) if there is none."""
-    if not address:
-        return "", 0
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:  # an unclosed bracket, a port that is no number
-        return "", 0
-    return parts.hostname or "", port
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its loopback address."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
+from tao2serve.loadtest.addresses import is_loopback, place_of
+from tao2serve.loadtest.behind import triton_grpc
 from tao2serve.loadtest.gpus import gpu_names
 from tao2serve.loadtest.plan import LoadPlan
 from tao2serve.loadtest.processes import listeners
-from tao2serve.loadtest.servers import addresses_of, is_loopback, place_of, triton_grpc
+from tao2serve.loadtest.servers import addresses_of
 
 __all__ = ["describe_servers", "triton_version"]
 

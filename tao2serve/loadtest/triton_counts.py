@@ -37,6 +37,7 @@ class ModelCounts:
     infer_ms: float
     output_ms: float
     total_ms: float  # from Triton's taking the request to its answer
+    targets: tuple[int, ...] = ()  # of the plan, by their number from 0, that it answers, as far as that is known
 
     @property
     def batch_size(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+from tao2serve.loadtest.behind import of_endpoints
 from tao2serve.loadtest.breakdown import waterfall
 from tao2serve.loadtest.drawing import BLUE, GREY, LAYOUT
 from tao2serve.loadtest.result import LoadResult
@@ -28,7 +29,8 @@ _STAGES: Final = ("#14b8a6", BLUE, "#8b5cf6", "#ec4899", "#f59e0b", "#84cc16", "
 
 def parts_of(result: LoadResult) -> Parts:
     """Return the parts of a request, empty if the server gave no account of its time; only means add up."""
-    return tuple((_NAMES.get(name, name), value) for name, value in waterfall(result.stages, result.server))
+    models = of_endpoints(result.server.models, result.plan.targets) if result.server else ()
+    return tuple((_NAMES.get(name, name), value) for name, value in waterfall(result.stages, models))
 
 
 def stage_colour(name: str, index: int) -> str:

@@ -23,7 +23,7 @@ def run_worker(address: str, *, processes: int = 1, runs: int = 1, directory: Pa
     answer. The images come from there. Locust's log stays in `directory` as worker.log, and without one where the
     error says if there is one. Raises ToolError if locust is missing, is refused, or cannot join.
     """
-    host, port = host_and_port(address, option="--worker", hint="the address that the master listens on")
+    host, port = host_and_port(address, option="--worker", hint="--worker HOST:PORT, where the master listens")
     require_locust()
     scratch = Path(tempfile.mkdtemp(prefix="tao2serve-worker-")).resolve()
     log = (directory or scratch).resolve() / "worker.log"

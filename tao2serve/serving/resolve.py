@@ -13,11 +13,11 @@ __all__ = ["Resolved", "endpoint_url", "resolved"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """Where to post to, and HOST:PORT of the Triton behind it with the model there, as far as they are known."""
+    """Where to post to, and HOST:PORT of the Triton behind it with the models there, as far as they are known."""
 
     url: str
     triton: str = ""
-    triton_model: str = ""  # "" of an alias that shares its requests among versions
+    models: tuple[str, ...] = ()  # of each version that gets requests
 
 
 def resolved(endpoint: str, *, service_id: str = "") -> Resolved:
@@ -30,8 +30,8 @@ def resolved(endpoint: str, *, service_id: str = "") -> Resolved:
     triton = settings.triton_grpc or service.setting("triton_grpc_server")
     name, _, version = endpoint.partition("/")
     versions = [int(version)] if version.isdecimal() else [] if version else sorted(service.state().weights(name))
-    model = triton_model_name(name, versions[0]) if len(versions) == 1 else ""
-    return Resolved(url=url, triton=triton, triton_model=model)
+    models = tuple(triton_model_name(name, number) for number in versions)
+    return Resolved(url=url, triton=triton, models=models)
 
 
 def endpoint_url(endpoint: str, *, service_id: str = "") -> str:

@@ -17,6 +17,8 @@ from tao2serve.loadtest import OpenLoop, Target, evaluate, parse_gate, write_rep
 from tao2serve.loadtest.compare import compare_with
 from tao2serve.loadtest.report import write_series_report
 from tao2serve.loadtest.series import HighestRate, LoadSeries, judged
+from tao2serve.loadtest.servers import ServerSide
+from tao2serve.loadtest.triton_counts import ModelCounts
 
 pytest.importorskip("plotly")
 pytestmark = [
@@ -48,6 +50,12 @@ CUT_OFF = """
 """
 
 
+# What is beside its name in a list, in too narrow a column to be read.
+NARROW = "[...document.querySelectorAll('dd')].filter(d => d.clientWidth < 120).map(d => d.textContent)"
+# Legends that hold more names than they have room for.
+SCROLLED = "[...document.querySelectorAll('.legend .scrollbar')].filter(bar => bar.getAttribute('height') > 0).length"
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run with everything that a page can show, and a search."""
@@ -58,13 +66,19 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     saturated = replace(closed.client, saturated=True, reason=f"the load generator was busy {LONG}")
     targets = (*closed.plan.targets, Target(url="127.0.0.1:8001", protocol="triton-grpc", model="people_4"))
     plan = replace(closed.plan, targets=targets, shape=OpenLoop(rate_rps=40), endpoint=f"people{LONG[:60]}/4")
-    one = replace(closed, plan=plan, client=saturated, environment={**closed.environment, "gpu": LONG})
+    known = {"gpu": LONG, "clearml_serving": "1.3.5"}  # the latter has the longest name
+    one = replace(closed, plan=plan, client=saturated, environment={**closed.environment, **known})
     write_report(closed, directory=folder / "old")
     comparison = compare_with(folder / "old" / "result.json", one)
     gates = [parse_gate("p99=50ms"), GATES[2]]
+    counted = ModelCounts(
+        name="people_4", requests=400, inferences=400, executions=400, queue_ms=1, input_ms=0.5, infer_ms=2,
+        output_ms=0.5, total_ms=4,
+    )  # fmt: skip
+    whole = replace(closed, server=ServerSide(span_s=9.0, models=(counted,)))
     runs = tuple(
-        judged(replace(closed, plan=replace(closed.plan, shape=OpenLoop(rate_rps=rate))), gates)
-        for rate in (5, 40, 640)
+        judged(replace(whole, client=client, plan=replace(closed.plan, shape=OpenLoop(rate_rps=rate))), gates)
+        for rate, client in ((5, closed.client), (40, closed.client), (640, saturated))
     )
     highest = HighestRate(gates=tuple(gates), holds_rps=5, fails_rps=40, confidence="It held in 3 of 3 runs.")
     return {
@@ -95,6 +109,8 @@ def test_a_page_is_whole(reports: dict[str, Path], page: Page, name: str, width:
     assert page.value("document.documentElement.scrollWidth") <= width
     assert page.value(STICKING_OUT) == []
     assert page.value(CUT_OFF) == []
+    assert page.value(NARROW) == []
+    assert page.value(SCROLLED) == 0
     assert page.asked == [reports[name].as_uri()]
     assert page.complaints == []
     # the corner is the page's own colour

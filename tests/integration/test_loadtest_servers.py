@@ -93,7 +93,7 @@ def test_cpu_and_memory_are_plausible(load: Watched) -> None:
 
 def test_both_accounts_add_up(load: Watched) -> None:
     """The parts are the mean latency, Triton's lie inside `infer`, and nothing is unexplained."""
-    parts = dict(waterfall(load.result.stages, load.server))
+    parts = dict(waterfall(load.result.stages, load.server.models))
     print(parts)
     assert load.result.latency_ms is not None
     assert math.fsum(parts.values()) == pytest.approx(load.result.latency_ms.mean, rel=0.01)
@@ -113,7 +113,7 @@ def test_an_ensembles_models_are_told_one_by_one(sandbox: CommandLine, whole: di
     assert set(models) == {"", "_detector", "_postprocess", "_preprocess"}
     counts = [model.requests for model in models.values()]
     assert max(counts) - min(counts) <= USERS
-    parts = dict(waterfall(load.result.stages, load.server))
+    parts = dict(waterfall(load.result.stages, load.server.models))
     print(parts)
     assert load.result.latency_ms is not None
     assert math.fsum(parts.values()) == pytest.approx(load.result.latency_ms.mean, rel=0.01)

@@ -25,13 +25,17 @@ folder = Path(sys.argv[1])
 processor = ModelRequestProcessor(force_create=True, name="tested", project=PROJECT)
 processor.serialize()  # notes its version
 service_id = str(processor.get_id())
-for version in ("1", "2"):
+Task.get_task(task_id=service_id).set_configuration_object(
+    "endpoints", config_dict={f"street/{version}": {"model_id": f"m{version}"} for version in (1, 2, 4)}
+)
+# Who came after the one that made version 1 found it there; another one's model was never registered.
+for version, model, precision in (("1", "m1", "int8"), ("1", "m1", "fp16"), ("1", "m9", "fp32"), ("2", "m2", "fp32")):
     with Operation("deploy", endpoint="street", service_id=service_id, project=PROJECT) as operation:
-        operation.note(version=version)
+        operation.note(version=version, model=model)
         operation.record(
             "deployment",
             {
-                "artifact": {"precision": "int8", "tools": {"tao2serve": "0.1", "tensorrt": "10.3"}},
+                "artifact": {"precision": precision, "tools": {"tao2serve": "0.1", "tensorrt": "10.3"}},
                 "placement": "ensemble",
                 "source": {"weights": "a.hdf5"},
             },
@@ -70,6 +74,7 @@ print(
             "p99": json.loads(samples["2026-09-21 14:13:20 result.json"])["latency_ms"]["p99"],
             "unknown": [
                 find_deployment("street", 3, service_id=service_id),
+                find_deployment("street", 4, service_id=service_id),
                 find_deployment("cars", 1, service_id=service_id),
                 find_deployment("street", None, service_id=service_id),
             ],

@@ -16,7 +16,7 @@ from tao2serve.cli import load_job
 from tao2serve.cli.load_job import Job
 from tao2serve.cli.load_options import Load, Search
 from tao2serve.deployment.load_report import Deployed
-from tao2serve.loadtest import ClosedLoop, parse_gate
+from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadResult, parse_gate
 from tao2serve.loadtest.cold_start import ColdStart
 from tao2serve.loadtest.scenarios import scenario_of
 from tao2serve.steps import Steps
@@ -88,6 +88,23 @@ def test_an_earlier_series_does_not_lie_beside_another_report(tmp_path: Path, mo
     job(tmp_path, 1).one(plan(), Steps())
     assert not (tmp_path / "series.csv").exists()
     assert not runs.exists()
+
+
+def test_a_sweep_that_is_interrupted_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report of the runs that were made, which says that there were to be more, and does not pass."""
+    answers = iter([result([record(index / 20, 10) for index in range(200)])])
+
+    def interrupted(asked: LoadPlan, **_: object) -> LoadResult:
+        if (found := next(answers, None)) is None:
+            raise KeyboardInterrupt
+        return replace(found, plan=asked)
+
+    monkeypatch.setattr(loadtest, "run_load_test", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path, 1, 2).several(plan(), Steps())
+    told = json.loads((tmp_path / "result.json").read_text("utf-8"))
+    assert (len(told["runs"]), told["runs"][0]["passed"]) == (1, True)
+    assert (told["cut_short"], told["passed"], told["reported_to"]) == (True, False, None)
 
 
 def test_the_first_look_of_a_search_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,22 @@ from tao2serve.cli.load_options import Load, awaited_workers, chosen_load, named
 from tao2serve.cli.load_text import layers_text, more_text, run_text, series_text
 from tao2serve.cli.main import run
 from tao2serve.errors import UsageError
-from tao2serve.loadtest import ClosedLoop, OpenLoop, Target, evaluate, parse_gate
+from tao2serve.loadtest import (
+    ClosedLoop,
+    LoadPlan,
+    LoadResult,
+    OpenLoop,
+    Target,
+    evaluate,
+    parse_gate,
+    write_report,
+)
 from tao2serve.loadtest.highest import find_max
 from tao2serve.loadtest.layers import measure_layers
 from tao2serve.loadtest.report import run_document
-from tao2serve.loadtest.scenarios import OFFLINE_USERS
+from tao2serve.loadtest.scenarios import OFFLINE_USERS, headline, scenario_of
 from tao2serve.loadtest.sweep import run_sweep
+from tao2serve.sandbox.samples import pictures
 
 URL = "http://127.0.0.1:9/serve/x"
 NOTHING: dict[str, Any] = dict.fromkeys(
@@ -110,6 +120,8 @@ def test_a_search_begins_where_it_is_told() -> None:
         ("http://127.0.0.1:9/serve/y --layers --sweep 1,2", "one load"),
         ("http://127.0.0.1:9/serve/y --layers --slo p99=50ms", "--slo"),
         ("triton-http://h/serve/y", "triton-http"),
+        ("triton://h:8001/street_1", "triton-grpc://HOST:PORT/MODEL"),
+        ("--slo p99=0ms", "no possible p99"),
         ("--cold-start", "--cold-start"),
         ("--force", "--cold-start"),
         ("--workers 2", "--master"),
@@ -216,6 +228,71 @@ def test_layers_are_a_table() -> None:
     assert lines[1].split()[:4] == ["/serve/people/4", "30.0", "10.0", "30.0"]
     assert lines[2].startswith("triton-grpc street_4")
     assert len(lines) == 4
+
+
+def test_a_limited_client_is_explained_below_a_table() -> None:
+    """The word in the table says that, and a line below it why; of a sweep and of layers."""
+    model = QueueModel(service_s=0.01)
+
+    def limited(asked: LoadPlan) -> LoadResult:
+        found = model(asked)
+        return replace(found, client=replace(found.client, saturated=True, reason="it was busy"))
+
+    sweep = run_sweep(plan(), (OpenLoop(rate_rps=20), OpenLoop(rate_rps=30)), [], run=limited)
+    lines = series_text(sweep).splitlines()
+    assert lines[1].endswith("client saturated")
+    assert "warning     20 requests/s: it was busy" in lines
+    triton = Target(url="h:8001", protocol="triton-grpc", model="street_4")
+    costs = measure_layers(plan(), (plan().targets[0], triton), run=limited)
+    assert layers_text(costs).splitlines()[-1] == "warning     triton-grpc street_4: it was busy"
+
+
+def test_where_nothing_was_answered_it_is_said_once() -> None:
+    """A failure without a text ends without a colon, and a gate without a number gives its reason."""
+    found = result([record(1, 5, error="timeout")])
+    verdicts = evaluate(found, [parse_gate("p99=50ms")])
+    lines = run_text(found, verdicts, run_document(found, verdicts)).splitlines()
+    assert "error       1 x timeout" in lines
+    assert "MISSED      p99=50ms: nothing was measured" in lines
+
+
+def test_a_scenario_has_a_line() -> None:
+    """Its name and the number it is read by."""
+    found = result([record(1, 5)])
+    told = {**run_document(found, ()), "scenario": headline(scenario_of("single-stream"), found)}
+    assert "scenario    single-stream: p90 5 ms" in run_text(found, (), told).splitlines()
+
+
+def test_pictures_that_are_not_there_are_said_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Above all before a cold start, which takes a version away for a while."""
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tao2serve.cli.loadtest._find", lambda *_: pytest.fail("it was asked"))
+    assert run(["loadtest", "street/4", "--images", str(tmp_path / "nowhere"), "--cold-start", "--json"]) == 3
+    assert "does not exist" in json.loads(capsys.readouterr().out)["error"]["fact"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--users", "3"], "it was a closed loop, 2 users, and this is a closed loop, 3 users"),
+        (["--users", "2", "--run-time", "5s"], "it ran for 10 s, and this for 5 s"),
+    ],
+)
+def test_what_cannot_be_compared_is_not_measured(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An earlier run of another load: exit 2 before the load, and not 8 after it."""
+    monkeypatch.setenv("TAO2SERVE_HOME", str(tmp_path / "home"))
+    old = write_report(result([record(1, 5)]), directory=tmp_path / "old").with_name("result.json")
+    asked = ["loadtest", URL, "--images", str(pictures()[0]), "--run-time", "10s", "--compare", str(old), "--json"]
+    assert run([*asked, *arguments]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["evidence"] == words
 
 
 def test_cost_and_cold_start_are_below() -> None:

@@ -51,6 +51,7 @@ def test_gates_are_read(text: str, metric: str, limit: float) -> None:
         "p99=nanms",
         "p99=1e999ms",
         "p99<50ms",
+        "p99=0ms",
         "latency=50ms",
         "failure-ratio=50ms",
         "failure-ratio=1.5",

@@ -11,9 +11,9 @@ from queue_model import QueueModel, highest_md1_rate
 
 from tao2serve.errors import UsageError
 from tao2serve.loadtest import LoadResult, OpenLoop, parse_gate
-from tao2serve.loadtest.highest import Trial, find_max, next_rate
+from tao2serve.loadtest.highest import Trial, find_max, highest_of, next_rate
 from tao2serve.loadtest.plan import LoadPlan
-from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun
+from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun, judged
 
 P99 = parse_gate("p99=50ms")
 PLAN = plan(run_time_s=60, warmup_s=2)
@@ -145,9 +145,10 @@ def test_without_time_for_enough_requests_nothing_is_confirmed() -> None:
 
 def test_where_nothing_holds_it_says_so() -> None:
     """A limit below the service time is missed at every rate: the search ends, and the series does not pass."""
-    series = find_max(plan(run_time_s=2000, warmup_s=0), [parse_gate("p50=5ms")], run=QueueModel(service_s=0.01))
+    series = find_max(plan(run_time_s=100, warmup_s=0), [parse_gate("p50=5ms")], run=QueueModel(service_s=0.01))
     assert highest(series).holds_rps is None
     assert "No rate held, down to" in highest(series).confidence
+    assert highest(series).finding == "no rate that was tried holds p50=5ms"
     assert not series.passed
     assert rates(series)[series.decisive] == min(rates(series))
 
@@ -215,3 +216,22 @@ def test_which_rate_is_next() -> None:
     assert following(r40=(2, 1), r42=(0, 2)) is None
     assert following(r20=(1, 0), r40=(1, 2), r42=(0, 2)) == 28.28
     assert next_rate([Trial(rate_rps=10, held=0, missed=1, fell_behind=True)], start_rps=10, within=0.05) == 5
+
+
+def test_a_client_that_was_the_limit_says_nothing_of_the_endpoint() -> None:
+    """Of a search whose runs were all limited by the load generator no rate is said to hold, and none to fail."""
+    one = QueueModel(service_s=0.010)(replace(plan(), shape=OpenLoop(rate_rps=20)))
+    limited = replace(one, client=replace(one.client, saturated=True, reason="it was busy"))
+    for count, times in ((1, "the only run"), (2, "all 2 runs")):
+        found = highest_of([judged(limited, [P99])] * count, [P99], ended="The time was over")
+        assert (found.holds_rps, found.fails_rps) == (None, None)
+        assert found.finding == "the highest rate that holds p99=50ms was not found"
+        assert found.confidence.startswith(f"The load generator was the limit in {times}, so nothing is known")
+
+
+def test_one_miss_may_be_chance() -> None:
+    """A rate that missed once, before the time was over, is not said to fail."""
+    slow = QueueModel(service_s=0.060)(replace(plan(), shape=OpenLoop(rate_rps=1)))
+    found = highest_of([judged(slow, [P99])], [P99], ended="The time was over")
+    assert (found.holds_rps, found.fails_rps) == (None, None)
+    assert found.confidence == "No rate held; 1 requests/s missed once, maybe by chance. The time was over."

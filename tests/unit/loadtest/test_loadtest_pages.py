@@ -10,19 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loadtest_samples import record, result
+from loadtest_samples import record, result, run
 
+from tao2serve.cli.load_text import run_text
 from tao2serve.loadtest import ClosedLoop, Gate, LoadResult, OpenLoop, Target, evaluate, parse_gate, passed
 from tao2serve.loadtest.compare import compare_with
 from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gpus import GpuUse
-from tao2serve.loadtest.page import missed_by, outcome, target_rows
+from tao2serve.loadtest.page_head import banners, outcome, series_outcome
+from tao2serve.loadtest.page_tables import missed_by, target_rows
 from tao2serve.loadtest.plan import Shape
 from tao2serve.loadtest.processes import MachineUse, ProcessUse
 from tao2serve.loadtest.report import write_report, write_series_report
 from tao2serve.loadtest.series import HighestRate, LoadSeries, SeriesRun
 from tao2serve.loadtest.series_figures import series_figures
 from tao2serve.loadtest.servers import ServerSide
+from tao2serve.loadtest.summary import summarise
 from tao2serve.loadtest.triton_counts import ModelCounts
 from tao2serve.loadtest.waterfall import parts_of
 
@@ -112,11 +115,11 @@ def test_a_series_says_which_rate_holds(sweep: Path) -> None:
     """The highest rate, what it rests on, each run's verdict with what it lacked, and who was the limit."""
     page = own_part(sweep)
     for text in (
-        "10 requests/s hold p99=50ms",
-        ", 40 do not",
+        "10 requests/s hold p99=50ms, not confirmed",
+        "; 40 do not",
         "It held in 3 of 3 &lt;b&gt;runs",
         "p99=50ms by 44 ms (88 %)",
-        "The load generator was the bottleneck (open loop, 20 requests/s, poisson arrivals)",
+        "<b>The load generator was the bottleneck.</b> 20 requests/s: the processor was busy.<br> The numbers say",
         "Latency over load",
         "0.05 per 1,000 images",
     ):
@@ -138,10 +141,13 @@ def test_a_series_is_drawn_over_its_load() -> None:
     drawn = {figure.layout.title.text: figure for figure in series_figures(SWEEP)}
     latency = drawn["Latency over load"]
     lines = {line.name: line for line in latency.data}
-    assert set(lines) == {"p50", "p90", "p95", "p99", "limit of p99"}
+    assert set(lines) == {"p50", "p90", "p95", "p99", "limit of p99", "client limited"}
     assert list(lines["p99"].x) == [10, 20, 40]
     assert list(lines["p99"].y) == [24, 24, 94]
-    assert list(lines["p99"].marker.symbol) == ["circle", "x", "circle"]
+    crosses = lines["client limited"]
+    assert (set(crosses.x), set(crosses.y)) == ({20}, {lines[name].y[1] for name in ("p50", "p90", "p95", "p99")})
+    (crossed,) = (line for line in drawn["Throughput over load"].data if line.name == crosses.name)
+    assert list(crossed.x) == [20]
     assert set(lines["limit of p99"].y) == {50}
     assert latency.layout.xaxis.title.text == "offered requests/s"
     assert "Where the time goes over load" in drawn
@@ -161,6 +167,64 @@ def test_a_series_without_an_answer_has_a_report(tmp_path: Path) -> None:
     highest = HighestRate(gates=(P99,), holds_rps=None, fails_rps=1, confidence="")
     page = write_series_report(replace(judged(failed), highest=highest), directory=tmp_path, price_per_hour=1)
     assert "No rate that was tried holds p99=50ms" in own_part(page)
+
+
+@pytest.mark.parametrize(
+    ("holds", "fails", "confirmed", "badge"),
+    [
+        (10.0, 40.0, True, ("good", "holds 10 requests/s")),
+        (10.0, 40.0, False, ("bad", "holds 10 requests/s, not confirmed")),
+        (None, 40.0, False, ("bad", "no rate holds the gates")),
+        (None, None, False, ("bad", "highest rate not found")),
+    ],
+)
+def test_a_search_is_not_called_better_than_it_is(
+    holds: float | None, fails: float | None, confirmed: bool, badge: tuple[str, str]
+) -> None:
+    """What was not confirmed passes no gate and is not green; where nothing was judged, nothing is said to fail."""
+    highest = HighestRate(gates=(P99,), holds_rps=holds, fails_rps=fails, confidence="", confirmed=confirmed)
+    assert series_outcome(replace(SWEEP, highest=highest)) == badge
+    assert replace(SWEEP, highest=highest).passed == (badge[0] == "good")
+
+
+def test_a_service_that_falls_behind_is_told(tmp_path: Path) -> None:
+    """Where a queue grew until the end, latencies are those of the run's length; a closed loop has no such queue."""
+    shape = OpenLoop(rate_rps=20)
+    queued = [record(index / 20, 60.0 * index) for index in range(200)]  # the service does 12 a second
+    found = summarise(replace(result([]).plan, shape=shape), run(queued), cpu=(), environment={})
+    assert (found.open_at_end, found.fell_behind) == (109, True)
+    page = own_part(write_report(found, directory=tmp_path))
+    assert "<b>More requests than answers.</b> 109 of 200 requests had no answer yet" in page
+    told = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (told["open_at_end"], told["fell_behind"]) == (109, True)
+    assert "109 of 200 requests had no answer yet" in run_text(found, (), told)
+    few = summarise(found.plan, run(queued[:100] + queued[:90]), cpu=(), environment={})
+    assert not few.fell_behind
+    assert not replace(found, plan=replace(found.plan, shape=ClosedLoop(users=2))).fell_behind
+
+
+def test_a_sweep_that_was_cut_short_does_not_pass(tmp_path: Path) -> None:
+    """The loads that are missing were meant, so those that were tried are not the whole of it."""
+    whole = judged(shaped(ClosedLoop(users=1)), shaped(ClosedLoop(users=2)))
+    assert whole.passed
+    short = replace(whole, cut_short=True)
+    assert not short.passed
+    page = own_part(write_series_report(short, directory=tmp_path))
+    assert '<span class="badge bad">cut short after 2 runs</span>' in page
+    told = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (told["passed"], told["cut_short"]) == (False, True)
+
+
+def test_what_runs_have_in_common_is_said_once() -> None:
+    """One alarm and one warning for all runs of a series, a sentence for each; no run is in both."""
+    late = replace(shaped(ClosedLoop(users=2)).client, warning="it was late")
+    runs = [replace(shaped(ClosedLoop(users=users)), client=late) for users in (1, 2, 4)]
+    runs[0] = replace(runs[0], client=replace(late, saturated=True, reason="it was the limit"))
+    assert banners(runs) == [
+        ("alarm", "The load generator was the bottleneck.",
+         "1 user: it was the limit.\nThe numbers say nothing about the endpoint and pass no gate."),
+        ("warning", "Mind the load generator.", "2 users: it was late.\n4 users: it was late."),
+    ]  # fmt: skip
 
 
 def test_a_saturated_client_is_said_loudly(tmp_path: Path) -> None:
