@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,12 +30,20 @@ _UNITS: Final = {"mib": 2**20, "gib": 2**30, "m": 2**20, "g": 2**30, "mb": 10**6
 class TuneJob:
     """What is varied and within which limits, as far as the options say it."""
 
-    values: tuple[str, ...]
+    values: Mapping[str, tuple[Any, ...]]
     gates: tuple[Gate, ...]
     memory_bytes: int | None
     gpu_memory_bytes: int | None
     blocks: int
     output: Path
+
+    def check(self, images: Path, settings: Settings) -> None:
+        """Refuse what can be seen without asking anybody: as `run_tuning` does, before ClearML is asked for names."""
+        from tao2serve.loadtest import images_within
+        from tao2serve.tuning.run import check_tunable
+
+        check_tunable(settings)
+        images_within(images)
 
     def run(self, plan: LoadPlan, load: Load, settings: Settings, steps: Steps) -> tuple[dict[str, Any], str]:
         """Tune the plan's endpoint; return document and text."""
@@ -85,10 +93,11 @@ def tune_job(
         raise UsageError("--tune", "takes one endpoint, by its name", hint="for example: street, or street/3")
     if blocks is not None and not 2 <= blocks <= 20:
         raise UsageError("--blocks", f"is {blocks}", hint="2 to 20; one alone does not say what is noise")
+    from tao2serve.tuning.candidate import parse_values
     from tao2serve.tuning.search import BLOCKS
 
     return TuneJob(
-        values=tuple(values or ()),
+        values=parse_values(values or ()),
         gates=tuple(gates),
         memory_bytes=_bytes(memory_limit, option="--memory-limit"),
         gpu_memory_bytes=_bytes(gpu_memory_limit, option="--gpu-memory-limit"),

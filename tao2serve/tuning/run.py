@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,25 +17,25 @@ from tao2serve.deployment.site import open_site
 from tao2serve.errors import UsageError
 from tao2serve.loadtest import Gate, LoadPlan, LoadResult, evaluate, images_within, run_load_test
 from tao2serve.loadtest.gates import reasons
+from tao2serve.loadtest.hardware import GPU, NO_GPU, serving_hardware
 from tao2serve.loadtest.machine import describe_machine
 from tao2serve.loadtest.plan import make_directory
 from tao2serve.serving.names import endpoint_and_version
 from tao2serve.steps import Step, Steps, tell_aftermath
 from tao2serve.tao.source import sha256_of
 from tao2serve.tuned import Tuned, render_tuned
-from tao2serve.tuning.candidate import Candidate, default_grid, parse_values
+from tao2serve.tuning.candidate import Candidate, Grid, default_grid
 from tao2serve.tuning.deployed import Deployed, read_deployed, version_to_tune
 from tao2serve.tuning.measurement import Journal, Measurement
 from tao2serve.tuning.search import BLOCKS, Objective, Tuning, tune
 from tao2serve.tuning.trials import RefusedError, Trials
 
-__all__ = ["Limits", "Outcome", "TuneRequest", "objective_of", "run_tuning"]
+__all__ = ["Limits", "Outcome", "TuneRequest", "check_tunable", "objective_of", "run_tuning"]
 
 JOURNAL: Final = "measurements.jsonl"
 TUNED_FILE: Final = "tuned.toml"
 DOCUMENT: Final = "tuning.json"
 _TRIES: Final = 2
-_HARDWARE: Final = ("cpu_model", "cpu_count")
 
 RunLoad = Callable[[LoadPlan, Callable[[str], None]], LoadResult]
 
@@ -56,7 +56,7 @@ class TuneRequest:
     endpoint: str  # NAME or NAME/VERSION
     plan: LoadPlan
     limits: Limits
-    values: tuple[str, ...] = ()  # knob=1,2,4 in place of the default grid's
+    values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # in place of the default grid's
     blocks: int = BLOCKS
     directory: Path = Path("tao2serve-loadtest")
 
@@ -67,6 +67,7 @@ class Outcome:
 
     request: TuneRequest
     deployed: Deployed
+    hardware: Mapping[str, str]  # that serves
     tuning: Tuning
     tuned: Path | None
     reused: int  # measurements that were there already
@@ -79,7 +80,7 @@ class Outcome:
             "model_sha256": self.deployed.artifact.sha256,
             "precision": self.deployed.artifact.precision,
             "shape": str(self.request.plan.shape),
-            "hardware": _hardware(),
+            "hardware": dict(self.hardware),
             "slo": [gate.text for gate in self.request.limits.gates],
             "memory_limit_bytes": self.request.limits.memory_bytes,
             "gpu_memory_limit_bytes": self.request.limits.gpu_memory_bytes,
@@ -95,6 +96,12 @@ def objective_of(plan: LoadPlan) -> Objective:
     return "p99" if plan.is_open else "throughput"
 
 
+def check_tunable(settings: Settings) -> None:
+    """Raise UsageError where Triton is not ours to control."""
+    if settings.managed:
+        raise UsageError("--tune", "needs a Triton of ours: ClearML Serving's own controller owns this one")
+
+
 def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: RunLoad | None = None) -> Outcome:
     """Measure candidates on versions that no alias routes to, propose settings, and leave nothing but files.
 
@@ -102,9 +109,9 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
     ours to control, and as `Trials.put` and the load test do; what was measured until then is kept, which the
     error says.
     """
-    if settings.managed:
-        raise UsageError("--tune", "needs a Triton of ours: ClearML Serving's own controller owns this one")
+    check_tunable(settings)
     name, _ = endpoint_and_version(request.endpoint)
+    images = images_within(request.plan.images)
     make_directory(request.directory)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-tune-")))
@@ -112,8 +119,8 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
             site = open_site(name, settings, stack)
             deployed = read_deployed(version_to_tune(request.endpoint, site), site, settings)
             step.note(f"{name}/{deployed.endpoint.version}: {deployed.present}")
-        images = images_within(request.plan.images)
-        journal = Journal(path=request.directory / JOURNAL, work=_work(request, deployed, images))
+        hardware = serving_hardware(site.host.control.address, [deployed.endpoint.triton_model])
+        journal = Journal(path=request.directory / JOURNAL, work=_work(request, deployed, images, hardware))
         bench = _Bench(
             request=request, deployed=deployed, journal=journal, steps=steps, stack=stack, run=run or _run,
             trials=Trials(
@@ -121,10 +128,7 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
             ),
             triton=site.host.control.address,
         )  # fmt: skip
-        grid = parse_values(request.values, default_grid(
-            deployed.present, cpus=int(_hardware().get("cpu_count", "1")),
-            largest_batch=deployed.artifact.batches[1] if deployed.artifact.batches else None,
-        ))  # fmt: skip
+        grid = replace(_default_grid(deployed, hardware), **request.values)
         found = len(journal)
         try:
             tuning = tune(
@@ -135,7 +139,9 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
             raise
         if bench.begun:  # else all was measured before, and nothing was changed
             bench.trials.keep(tuning.to_dict())
-    return _written(Outcome(request=request, deployed=deployed, tuning=tuning, tuned=None, reused=found))
+    return _written(Outcome(
+        request=request, deployed=deployed, hardware=hardware, tuning=tuning, tuned=None, reused=found
+    ))  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -231,12 +237,15 @@ def _run(plan: LoadPlan, on_news: Callable[[str], None]) -> LoadResult:
     return run_load_test(plan, on_progress=lambda now: on_news(str(now)))
 
 
-def _hardware() -> dict[str, str]:
-    described = describe_machine()
-    return {name: described[name] for name in _HARDWARE if name in described}
+def _default_grid(deployed: Deployed, hardware: Mapping[str, str]) -> Grid:
+    is_cpu = hardware[GPU] == NO_GPU and "cpu_count" in hardware
+    return default_grid(
+        deployed.present, cpus=int(hardware["cpu_count"]) if is_cpu else None,
+        largest_batch=deployed.artifact.batches[1] if deployed.artifact.batches else None,
+    )  # fmt: skip
 
 
-def _work(request: TuneRequest, deployed: Deployed, images: Sequence[Path]) -> str:
+def _work(request: TuneRequest, deployed: Deployed, images: Sequence[Path], hardware: Mapping[str, str]) -> str:
     """Return the digest of all that makes two measurements comparable."""
     plan, limits, settings = request.plan, request.limits, deployed.settings.model_dump(mode="json")
     return digest_of({
@@ -249,7 +258,8 @@ def _work(request: TuneRequest, deployed: Deployed, images: Sequence[Path]) -> s
         "times_s": [plan.run_time_s, plan.warmup_s, plan.timeout_s],
         "images": [(image.name, sha256_of(image)) for image in images],
         "limits": [[gate.text for gate in limits.gates], limits.memory_bytes, limits.gpu_memory_bytes],
-        "hardware": _hardware(),
+        "hardware": dict(hardware),
+        "load_generator": describe_machine(),
     })  # fmt: skip
 
 
@@ -268,7 +278,7 @@ def _written(outcome: Outcome) -> Outcome:
         artifact = outcome.deployed.artifact
         tuned = Tuned(
             settings=outcome.tuning.proposed.settings(), source_sha256=artifact.source_sha256,
-            precision=artifact.precision, model_sha256=artifact.sha256, hardware=_hardware(),
+            precision=artifact.precision, model_sha256=artifact.sha256, hardware=outcome.hardware,
         )  # fmt: skip
         path.write_text(render_tuned(tuned, comment=_basis(outcome)), encoding="utf-8")
         outcome = replace(outcome, tuned=path)

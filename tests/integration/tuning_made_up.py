@@ -20,6 +20,7 @@ from tao2serve.sandbox.samples import pictures
 from tao2serve.serving.client import ask
 from tao2serve.steps import Steps
 from tao2serve.triton.config import CONFIG_FILE, parse_config
+from tao2serve.tuning.candidate import parse_values
 from tao2serve.tuning.run import Limits, TuneRequest, run_tuning
 
 VALUES = ("placement=ensemble", "instances=2", "max_batch_size=4", "queue_delay_us=250")
@@ -50,7 +51,12 @@ if __name__ == "__main__":
         run_time_s=1.0, warmup_s=0.1, endpoint="street",
     )  # fmt: skip
     request = TuneRequest(
-        endpoint="street", plan=plan, limits=Limits(), values=VALUES, blocks=2, directory=Path(sys.argv[1])
+        endpoint="street",
+        plan=plan,
+        limits=Limits(),
+        values=parse_values(VALUES),
+        blocks=2,
+        directory=Path(sys.argv[1]),
     )
     settings = load_settings()
     print(json.dumps(run_tuning(request, settings, steps=Steps(), run=made_up(settings)).to_dict()))
