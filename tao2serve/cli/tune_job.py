@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tao2serve.cli.load_options import Load
 from tao2serve.cli.load_text import table
-from tao2serve.errors import UsageError
+from tao2serve.errors import Tao2ServeError, UsageError
 
 if TYPE_CHECKING:
     from tao2serve.config import Settings
+    from tao2serve.deployment.load_report import Deployed
     from tao2serve.loadtest import Gate, LoadPlan
     from tao2serve.steps import Steps
     from tao2serve.tuning.measurement import Measurement
-    from tao2serve.tuning.run import Outcome
+    from tao2serve.tuning.outcome import Outcome
     from tao2serve.tuning.search import Finalist
 
 __all__ = ["TuneJob", "tune_job"]
@@ -45,10 +46,13 @@ class TuneJob:
         check_tunable(settings)
         images_within(images)
 
-    def run(self, plan: LoadPlan, load: Load, settings: Settings, steps: Steps) -> tuple[dict[str, Any], str]:
-        """Tune the plan's endpoint; return document and text."""
+    def run(
+        self, plan: LoadPlan, load: Load, settings: Settings, steps: Steps, *, deployed: Deployed | None
+    ) -> tuple[dict[str, Any], str]:
+        """Tune the plan's endpoint, report to ClearML as a load test does, and return document and text."""
         from dataclasses import replace
 
+        from tao2serve.tuning.report import write_outcome
         from tao2serve.tuning.run import Limits, TuneRequest, run_tuning
 
         request = TuneRequest(
@@ -60,7 +64,26 @@ class TuneJob:
             directory=self.output,
         )
         outcome = run_tuning(request, settings, steps=steps)
+        known = {**outcome.serving, **(deployed.environment if deployed else {})}
+        outcome = replace(outcome, serving=known, reported_to=deployed.task_id if deployed else None)
+        outcome = write_outcome(outcome)
+        if deployed is not None and not _tell(deployed, outcome, steps):
+            outcome = write_outcome(replace(outcome, reported_to=None))
         return outcome.to_dict(), tuning_text(outcome)
+
+
+def _tell(deployed: Deployed, outcome: Outcome, steps: Steps) -> bool:
+    """Report a tuning to the deployment's ClearML task; return whether ClearML took it."""
+    from tao2serve.tuning.report import report_to
+
+    with steps.step("report to ClearML") as step:
+        try:
+            report_to(deployed, outcome)
+        except Tao2ServeError as error:
+            step.note(f"not reported: {error}")
+            return False
+        step.note(f"ClearML task {deployed.task_id}")
+    return True
 
 
 def tune_job(

@@ -11,13 +11,13 @@ from tao2serve.config import PlacementKind, Settings
 from tao2serve.errors import UsageError
 from tao2serve.tuned import checked
 
-__all__ = ["KNOBS", "Candidate", "Grid", "Knob", "default_grid", "parse_values"]
+__all__ = ["BATCHES", "INSTANCES", "KNOBS", "Candidate", "Grid", "Knob", "default_grid", "parse_values"]
 
 Knob: TypeAlias = Literal["placement", "instances", "max_batch_size", "queue_delay_us"]
 KNOBS: Final[tuple[Knob, ...]] = get_args(Knob)
-_BATCHES: Final = (1, 4, 8)
+BATCHES: Final = (1, 4, 8)
 _DELAYS_US: Final = (0, 1000)
-_INSTANCES: Final = (1, 2, 4)
+INSTANCES: Final = (1, 2, 4)
 _HINT: Final = "for example: --try max_batch_size=1,4,8 --try instances=1,2"
 
 
@@ -80,11 +80,11 @@ def default_grid(present: Candidate, *, cpus: int | None, largest_batch: int | N
     `cpus` is None for a GPU, and where it is not known what serves.
     `largest_batch` is that of a plan, None for a model that takes any.
     """
-    batches = {size for size in _BATCHES if largest_batch is None or size <= largest_batch}
+    batches = {size for size in BATCHES if largest_batch is None or size <= largest_batch}
     return Grid(
         placement=("endpoint", "ensemble"),
         instances=_sorted(
-            {count for count in _INSTANCES if cpus is None or count <= max(cpus, 1)} | {present.instances}
+            {count for count in INSTANCES if cpus is None or count <= max(cpus, 1)} | {present.instances}
         ),
         max_batch_size=_sorted(batches | {present.max_batch_size}),
         queue_delay_us=_sorted({*_DELAYS_US, present.queue_delay_us}),
