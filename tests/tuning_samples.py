@@ -71,7 +71,8 @@ def tuning_outcome(
         request=TuneRequest(
             endpoint=name, plan=replace(plan(), shape=shape), directory=folder, limits=Limits(gates=gates, **limits)
         ),
-        deployed=deployed, tuning=tuning, grid=grid, skipped=skipped(grid, tuning, given=given, cpus=2, largest_batch=None),
+        deployed=deployed, tuning=tuning, grid=grid,
+        skipped=skipped(grid, tuning, given=given, cpus=2, largest_batch=None),
         hardware={"cpu_model": "EPYC <b>", "cpu_count": "2", "gpu": "none seen"}, serving={"triton": "2.51.0"},
         generator={"CPU": "EPYC", "CPUs usable": "2"}, at=datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC), reused=0,
     )  # fmt: skip
