@@ -73,6 +73,7 @@ def tuning_outcome(
         ),
         deployed=deployed, tuning=tuning, grid=grid,
         skipped=skipped(grid, tuning, given=given, cpus=2, largest_batch=None),
-        hardware={"cpu_model": "EPYC <b>", "cpu_count": "2", "gpu": "none seen"}, serving={"triton": "2.51.0"},
+        hardware={"cpu_model": "EPYC <b>", "cpu_count": "2", "gpu": "none seen"},
+        serving={"triton": "2.51.0", "clearml_serving": "1.3.5", "deployment_task": "0" * 32},
         generator={"CPU": "EPYC", "CPUs usable": "2"}, at=datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC), reused=0,
     )  # fmt: skip

@@ -15,6 +15,7 @@ __all__ = ["NOTES", "tuning_figures"]
 
 GREEN: Final = "#10b981"
 _MIB: Final = 2**20
+_FAR: Final = 2  # a limit that is further off would only press the marks together
 _LOOK: Final[dict[Role, tuple[str, str]]] = {
     "proposed": (GREEN, "circle"),
     "present settings": (BLUE, "circle"),
@@ -81,7 +82,7 @@ def _over_memory(
     _scatter(figure, known, x=_memory, y=value)
     if tuning.objective == "p99":
         _limit(figure, gates, [_mib(point.memory_bytes) for point in known])
-    if limit_bytes:
+    if limit_bytes and limit_bytes / _MIB <= _FAR * max(_mib(point.memory_bytes) for point in known):
         top = max(number for point in known for number in _values(point, value))
         figure.add_scatter(
             x=[limit_bytes / _MIB] * 2, y=[0, top], mode="lines", name="limit of memory",

@@ -55,7 +55,8 @@ def rule(tuning: Tuning) -> str:
     return (
         "A candidate is proposed if it held every gate and limit in every judged block of the finals, and its "
         f"{sought} of {len(tuning.finals[0].blocks)} blocks is better than that of the present settings by more than "
-        "the blocks of either differ among themselves. Of those that are as good as the best, the simplest is taken."
+        "the blocks of either differ among themselves, unless those do not hold. Of candidates that are as good as the "
+        "best, the simplest is taken."
     )
 
 
