@@ -38,7 +38,7 @@ from tao2serve.tuning.search import Objective, tune
 from tao2serve.tuning.skipped import skipped
 from tao2serve.tuning.trials import RefusedError, Trials
 
-__all__ = ["Limits", "Outcome", "TuneRequest", "check_tunable", "objective_of", "run_tuning"]
+__all__ = ["Limits", "Outcome", "TuneRequest", "check_limits", "check_tunable", "objective_of", "run_tuning"]
 
 JOURNAL: Final = "measurements.jsonl"
 _TRIES: Final = 2
@@ -57,6 +57,20 @@ def check_tunable(settings: Settings) -> None:
     plotly()  # the page at the end of a long tuning needs it
     if settings.managed:
         raise UsageError("--tune", "needs a Triton of ours: ClearML Serving's own controller owns this one")
+
+
+def check_limits(limits: Limits, hardware: Mapping[str, str]) -> None:
+    """Raise UsageError for a limit on what cannot be measured: no candidate would hold it, after all the work."""
+    if limits.gpu_memory_bytes is not None and hardware[GPU] == NO_GPU:
+        raise UsageError(
+            "--gpu-memory-limit", "cannot be judged: no GPU is seen, neither by NVML here nor by Triton's metrics",
+            hint="leave it out, or see that Triton's metrics are to be had on port 8002",
+        )  # fmt: skip
+    if limits.memory_bytes is not None and "cpu_count" not in hardware:
+        raise UsageError(
+            "--memory-limit", "cannot be judged: Triton's processes are not on this machine",
+            hint="leave it out, or tune where Triton runs",
+        )  # fmt: skip
 
 
 def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: RunLoad | None = None) -> Outcome:
@@ -79,6 +93,7 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
             step.note(f"{name}/{deployed.endpoint.version}: {deployed.present}")
         triton = triton_version(site.host.control.address)
         hardware = serving_hardware(site.host.control.address, [deployed.endpoint.triton_model])
+        check_limits(request.limits, hardware)
         journal = Journal(path=request.directory / JOURNAL, work=_work(request, deployed, images, hardware))
         bench = _Bench(
             request=request, deployed=deployed, journal=journal, steps=steps, stack=stack, run=run or _run,
