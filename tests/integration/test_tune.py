@@ -60,7 +60,7 @@ def made_up(sandbox: CommandLine, folder: Path, scratch: Path, *commands: Sequen
         f"import runpy, sys\nsys.argv[1:] = {[str(folder), then]!r}\n"
         f"runpy.run_path({str(MADE_UP)!r}, run_name='__main__')\n"
     )
-    said = sandbox.python(script).assert_success().stdout
+    said = sandbox.python(script, timeout_s=240).assert_success().stdout
     return [json.JSONDecoder().raw_decode(said, at.start())[0] for at in re.finditer(r"^\{", said, flags=re.M)]
 
 
