@@ -30,7 +30,7 @@ PROPOSED = {"placement": "ensemble", "instances": 2, "max_batch_size": 4, "queue
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a tuning must leave as it was: all but what is of an endpoint `tuned`."""
+    """What a tuning must leave as it was."""
 
     folders: tuple[tuple[str, str], ...]
     ready: frozenset[str]
@@ -42,15 +42,9 @@ def look(sandbox: CommandLine) -> Around:
     clearml, repository = ClearML(sandbox), Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])
     with TritonControl(sandbox.environment["TAO2SERVE_TRITON_GRPC"]) as control:
         ready = frozenset(name for name, is_ready in control.models().items() if is_ready)
-
-    def configured(name: str) -> str:
-        return re.sub(r"^tuned[^\n]*\{\n.*?^\}\n?", "", clearml.configured(name) + "\n", flags=re.M | re.S).strip()
-
-    folders = [path for path in sorted(repository.iterdir()) if not path.name.startswith("tuned_")]
     return Around(
-        folders=tuple((path.name, (path / CONFIG_FILE).read_text()) for path in folders),
-        ready=frozenset(name for name in ready if not name.startswith("tuned_")),
-        endpoints=configured("endpoints"), routes=configured("canary"),
+        folders=tuple((path.name, (path / CONFIG_FILE).read_text()) for path in sorted(repository.iterdir())),
+        ready=ready, endpoints=clearml.configured("endpoints"), routes=clearml.configured("canary"),
     )  # fmt: skip
 
 
@@ -70,16 +64,16 @@ def test_tuning_leaves_nothing_but_settings_that_deploy_uses(
     """After one that was killed too: every trial is gone, and the deployed version was never touched.
 
     The candidates were really served, and answered by boxes. Whoever comes next goes on from the measurements, the
-    command at last from all of them. A version that is deployed with the file has its settings.
+    command at last from all of them. `deploy` takes the file for this model, and would use its settings.
     """
     before, output = look(sandbox), tmp_path / "tune"
     kill_in_step(sandbox, "measure ensemble, 2 instances, batch 4, 250 us", *TUNE, "-o", output)
     assert look(sandbox).endpoints != before.endpoints
     deploy = (
         "deploy", "--project", "street-detector", "--endpoint", "tuned", "--tuned", output / "tuned.toml",
-        "--image", pictures()[0], "--json",
+        "--image", pictures()[0], "--plan", "--json",
     )  # fmt: skip
-    *seen, outcome, told, tuned, document, made = made_up(sandbox, output, tmp_path, (*TUNE, "-o", output), deploy)
+    *seen, outcome, told, tuned, plan, made = made_up(sandbox, output, tmp_path, (*TUNE, "-o", output), deploy)
     assert look(sandbox) == before
     first = json.loads((output / "measurements.jsonl").read_text(encoding="utf-8").splitlines()[0])["measurement"]
     anew = bool(first["saturated"])  # on a busy machine: then it is measured again
@@ -102,9 +96,21 @@ def test_tuning_leaves_nothing_but_settings_that_deploy_uses(
     assert json.loads(task["configuration"]["tuning"]["value"])["proposed"] == PROPOSED
     assert Path(told["report"]).stat().st_size > 1e6
 
-    assert document["endpoint"]["version"] == "1"
-    assert any(step["detail"].startswith("the same: ") for step in document["steps"])  # hardware
-    folder = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"]) / "tuned_1_detector"
-    config = parse_config((folder / CONFIG_FILE).read_text(encoding="utf-8"), source=folder)
-    assert (config.instance_group[0].count, config.max_batch_size) == (2, 4)
-    assert config.dynamic_batching.max_queue_delay_microseconds == 250
+    steps = {step["name"]: step["detail"] for step in plan["steps"]}
+    assert steps["see what was tuned"] == ", ".join(f"{name} {value}" for name, value in PROPOSED.items())
+    assert steps["compare its hardware with what was tuned on"].startswith("the same: ")
+    assert plan["endpoint"]["version"] == "1"
+
+
+def test_a_version_that_is_deployed_with_a_file_of_settings_has_them(
+    sandbox: CommandLine, whole: dict[str, Any]
+) -> None:
+    """Placement and batching are the file's; that it was made on another GPU is said, and it goes on."""
+    repository = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])
+    path = repository / "whole_1_detector" / CONFIG_FILE
+    config = parse_config(path.read_text(encoding="utf-8"), source=path)
+    assert whole["placement"] == "ensemble"
+    assert config.dynamic_batching.max_queue_delay_microseconds == 50
+    steps = {step["name"]: step["detail"] for step in whole["steps"]}
+    said = steps["compare its hardware with what was tuned on"]
+    assert said.startswith("warning: tuned on other hardware: gpu Tesla T4, here ")
