@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from tao2serve.errors import Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts, heard_interrupts
 
-__all__ = ["Step", "StepEvent", "Steps", "attempt", "note_of", "tell_aftermath", "undone_on_failure"]
+__all__ = ["WARNING", "Step", "StepEvent", "Steps", "attempt", "note_of", "tell_aftermath", "undone_on_failure"]
 
 log = logging.getLogger(__name__)
+
+WARNING: Final = "warning: "  # how the detail of a step begins that went on in spite of something
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

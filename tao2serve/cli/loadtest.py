@@ -235,6 +235,8 @@ def loadtest(
     times_s = {name: seconds(text, option=f"--{name}") for name, text in (("run-time", run_time), ("warmup", warmup))}
     timeout_s = seconds(timeout, option="--timeout")
     settings = load_settings({"service": service})
+    if tuning is not None:
+        tuning.check(images, settings)
     job = replace(job, triton_grpc=settings.triton_grpc)
     named = named_targets(endpoint)
     if cold_start and (len(named) > 1 or chosen != "endpoint" or "://" in named[0].text):
@@ -279,7 +281,7 @@ def loadtest(
             job = replace(job, cold=_cold_start(plan, settings, steps, force=force))
         ways = {"run": job.one, "sweep": job.several, "search": job.several}
         if tuning is not None:
-            told, text = tuning.run(plan, load, settings, steps)
+            told, text = tuning.run(plan, load, settings, steps, deployed=job.deployed)
         else:
             told, text = (job.layers if layers else ways[load.kind])(plan, steps)
     if json_output:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tao2serve.cli.load_options import Load
 from tao2serve.cli.load_text import table
-from tao2serve.errors import UsageError
+from tao2serve.errors import Tao2ServeError, UsageError
 
 if TYPE_CHECKING:
     from tao2serve.config import Settings
+    from tao2serve.deployment.load_report import Deployed
     from tao2serve.loadtest import Gate, LoadPlan
     from tao2serve.steps import Steps
     from tao2serve.tuning.measurement import Measurement
-    from tao2serve.tuning.run import Outcome
+    from tao2serve.tuning.outcome import Outcome
     from tao2serve.tuning.search import Finalist
 
 __all__ = ["TuneJob", "tune_job"]
@@ -30,17 +31,28 @@ _UNITS: Final = {"mib": 2**20, "gib": 2**30, "m": 2**20, "g": 2**30, "mb": 10**6
 class TuneJob:
     """What is varied and within which limits, as far as the options say it."""
 
-    values: tuple[str, ...]
+    values: Mapping[str, tuple[Any, ...]]
     gates: tuple[Gate, ...]
     memory_bytes: int | None
     gpu_memory_bytes: int | None
     blocks: int
     output: Path
 
-    def run(self, plan: LoadPlan, load: Load, settings: Settings, steps: Steps) -> tuple[dict[str, Any], str]:
-        """Tune the plan's endpoint; return document and text."""
+    def check(self, images: Path, settings: Settings) -> None:
+        """Refuse what can be seen without asking anybody: as `run_tuning` does, before ClearML is asked for names."""
+        from tao2serve.loadtest import images_within
+        from tao2serve.tuning.run import check_tunable
+
+        check_tunable(settings)
+        images_within(images)
+
+    def run(
+        self, plan: LoadPlan, load: Load, settings: Settings, steps: Steps, *, deployed: Deployed | None
+    ) -> tuple[dict[str, Any], str]:
+        """Tune the plan's endpoint, report to ClearML as a load test does, and return document and text."""
         from dataclasses import replace
 
+        from tao2serve.tuning.report import write_outcome
         from tao2serve.tuning.run import Limits, TuneRequest, run_tuning
 
         request = TuneRequest(
@@ -52,7 +64,26 @@ class TuneJob:
             directory=self.output,
         )
         outcome = run_tuning(request, settings, steps=steps)
+        known = {**outcome.serving, **(deployed.environment if deployed else {})}
+        outcome = replace(outcome, serving=known, reported_to=deployed.task_id if deployed else None)
+        outcome = write_outcome(outcome)
+        if deployed is not None and not _tell(deployed, outcome, steps):
+            outcome = write_outcome(replace(outcome, reported_to=None))
         return outcome.to_dict(), tuning_text(outcome)
+
+
+def _tell(deployed: Deployed, outcome: Outcome, steps: Steps) -> bool:
+    """Report a tuning to the deployment's ClearML task; return whether ClearML took it."""
+    from tao2serve.tuning.report import report_to
+
+    with steps.step("report to ClearML") as step:
+        try:
+            report_to(deployed, outcome)
+        except Tao2ServeError as error:
+            step.note(f"not reported: {error}")
+            return False
+        step.note(f"ClearML task {deployed.task_id}")
+    return True
 
 
 def tune_job(
@@ -85,10 +116,11 @@ def tune_job(
         raise UsageError("--tune", "takes one endpoint, by its name", hint="for example: street, or street/3")
     if blocks is not None and not 2 <= blocks <= 20:
         raise UsageError("--blocks", f"is {blocks}", hint="2 to 20; one alone does not say what is noise")
+    from tao2serve.tuning.candidate import parse_values
     from tao2serve.tuning.search import BLOCKS
 
     return TuneJob(
-        values=tuple(values or ()),
+        values=parse_values(values or ()),
         gates=tuple(gates),
         memory_bytes=_bytes(memory_limit, option="--memory-limit"),
         gpu_memory_bytes=_bytes(gpu_memory_limit, option="--gpu-memory-limit"),

@@ -13,10 +13,10 @@ from tao2serve.deployment.inputs import Chosen, choose, weights_sha256
 from tao2serve.deployment.request import DeployRequest, check_request
 from tao2serve.deployment.site import Site, open_site
 from tao2serve.errors import UsageError
-from tao2serve.loadtest.machine import describe_machine
+from tao2serve.loadtest.hardware import serving_hardware
 from tao2serve.registry.source import give_to_clearml
 from tao2serve.serving.managed import check_manageable
-from tao2serve.steps import Steps
+from tao2serve.steps import WARNING, Steps
 from tao2serve.tuned import Tuned
 
 __all__ = ["GIVE_WEIGHTS", "Job", "give_weights", "open_job"]
@@ -66,6 +66,9 @@ def open_job(
     with steps.step("find the serving service") as step:
         site = open_site(request.endpoint, settings, stack)
         step.note(site.service.id)
+    if request.tuned is not None:
+        with steps.step("compare its hardware with what was tuned on") as step:
+            step.note(told_hardware(request.tuned, site))
     return Job(
         request=request, settings=settings, chosen=chosen, site=site, folder=folder, steps=steps,
         course=course or Course(),
@@ -73,10 +76,7 @@ def open_job(
 
 
 def check_tuned(tuned: Tuned, chosen: Chosen, request: DeployRequest) -> str:
-    """Say what tuned settings were made for; raises UsageError if that is another model than the chosen one.
-
-    Other hardware is told and no error: it may be a server's, that is seen from elsewhere.
-    """
+    """Say what tuned settings are; raises UsageError if they were made for another model than the chosen one."""
     weights, precision = weights_sha256(chosen.source), request.artifacts.precision
     hint = f"tune this model: tao2serve loadtest {request.endpoint} --tune; or copy what fits into tao2serve.toml"
     if weights != tuned.source_sha256:
@@ -85,9 +85,15 @@ def check_tuned(tuned: Tuned, chosen: Chosen, request: DeployRequest) -> str:
     if precision is not None and tuned.precision and precision != tuned.precision:
         evidence = f"{tuned.precision}, and --precision says {precision}"
         raise UsageError(str(tuned.path), "was made for another precision", evidence=evidence, hint=hint)
-    said = ", ".join(f"{name} {value}" for name, value in tuned.settings.items())
-    other = tuned.other_hardware(describe_machine())
-    return f"{said}{'; warning: tuned on other hardware: ' + other if other else ''}"
+    return ", ".join(f"{name} {value}" for name, value in tuned.settings.items())
+
+
+def told_hardware(tuned: Tuned, site: Site) -> str:
+    """Say whether it is the same; other hardware is a warning and no error: not all of it is seen from everywhere."""
+    here = serving_hardware(site.host.control.address, site.host.control.models())
+    if other := tuned.other_hardware(here):
+        return f"{WARNING}tuned on other hardware: {other}"
+    return f"the same: {', '.join(here.values())}"
 
 
 def give_weights(job: Job) -> Job:

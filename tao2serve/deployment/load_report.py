@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from tao2serve.registry.session import clearml, translated
 from tao2serve.serving.instances import read_state
 from tao2serve.serving.inventory import Inventory
 
-__all__ = ["Deployed", "find_deployment", "report_load", "show"]
+__all__ = ["Deployed", "find_deployment", "report_load", "report_tuning", "show"]
 
 _FILES: Final = ("report.html", "result.json")
 
@@ -83,27 +84,58 @@ def report_load(
     started; the task's single values are those of the last one. Its status stays as it is.
     Raises ServiceError if ClearML does not take them.
     """
-    sdk = clearml()
     first = load if isinstance(load, LoadResult) else load.runs[0].result
     moment = f"{first.started_at:%Y-%m-%d %H:%M:%S}"
-    with translated(f"ClearML task {deployed.task_id}", "did not take the load test"):
-        task = sdk.Task.get_task(task_id=deployed.task_id)
+    with _task_of(deployed, "load test") as task:
         logger = task.get_logger()
         show(logger, load, series=moment, gates=gates)
-        for name in _FILES:
-            # An ended task takes events, but no artifacts (tasks.add_or_update_artifacts: "Invalid task status", also
-            # with force), and one that is started again for it would be a running operation to all others.
-            logger.report_media(f"load test {name}", moment, iteration=0, local_path=directory / name)
+        _report_files(logger, [directory / name for name in _FILES], "load test", series=moment)
+
+
+def report_tuning(
+    deployed: Deployed, drawn: Iterable[Any], numbers: Mapping[str, float], *, files: Sequence[Path], series: str
+) -> None:
+    """Add figures, numbers and files of a tuning to the task of the deployment that was tuned, as `report_load` does.
+
+    Raises ServiceError if ClearML does not take them.
+    """
+    with _task_of(deployed, "tuning") as task:
+        logger = task.get_logger()
+        _show(logger, drawn, numbers, what="tuning", series=series)
+        _report_files(logger, files, "tuning", series=series)
+
+
+@contextmanager
+def _task_of(deployed: Deployed, what: str) -> Iterator[Any]:
+    """Yield the SDK's task; what is reported to it until the end has arrived then."""
+    sdk = clearml()
+    with translated(f"ClearML task {deployed.task_id}", f"did not take the {what}"):
+        task = sdk.Task.get_task(task_id=deployed.task_id)
+        yield task
         task.flush(wait_for_uploads=True)
+
+
+def _report_files(logger: Any, files: Sequence[Path], what: str, *, series: str) -> None:
+    """Report files as debug samples.
+
+    An ended task takes events, but no artifacts (tasks.add_or_update_artifacts: "Invalid task status", also with
+    force), and one that is started again for it would be a running operation to all others.
+    """
+    for path in files:
+        logger.report_media(f"{what} {path.name}", series, iteration=0, local_path=path)
 
 
 def show(logger: Any, load: LoadResult | LoadSeries, *, series: str, gates: Sequence[Gate] = ()) -> None:
     """Report the figures of the HTML page, and the headline numbers, through a task's logger."""
     drawn = figures(load, gates=gates) if isinstance(load, LoadResult) else series_figures(load)
+    _show(logger, drawn, _numbers(load), what="load test", series=series)
+
+
+def _show(logger: Any, drawn: Iterable[Any], numbers: Mapping[str, float], *, what: str, series: str) -> None:
     for figure in drawn:
-        logger.report_plotly(f"load test: {figure.layout.title.text}", series, figure, iteration=0)
-    for name, value in _numbers(load).items():
-        logger.report_single_value(f"load test {name}", value)
+        logger.report_plotly(f"{what}: {figure.layout.title.text}", series, figure, iteration=0)
+    for name, value in numbers.items():
+        logger.report_single_value(f"{what} {name}", value)
 
 
 def _numbers(load: LoadResult | LoadSeries) -> dict[str, float]:

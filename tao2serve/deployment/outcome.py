@@ -15,7 +15,7 @@ from tao2serve.registry.operation import Operation
 from tao2serve.registry.source import ResolvedSource
 from tao2serve.serving.client import Answer
 from tao2serve.serving.service import EndpointVersion
-from tao2serve.steps import Steps
+from tao2serve.steps import WARNING, Steps
 
 __all__ = ["Deployment", "GateMissedError", "Switch", "endpoint_document", "outcome_of"]
 
@@ -62,8 +62,9 @@ class Deployment:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What its user must know of source and spec."""
-        return tuple(self.artifact.get("warnings", ()))
+        """What its user must know of source and spec, and what steps of this run warn of."""
+        said = (event.detail for event in self.steps.done if event.detail.startswith(WARNING))
+        return (*self.artifact.get("warnings", ()), *(detail.removeprefix(WARNING) for detail in said))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `tao2serve deploy`."""

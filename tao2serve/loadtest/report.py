@@ -1,14 +1,8 @@
-"""The report of load tests: one HTML page that needs no network, with JSON and CSV beside it.
-
-The page carries the whole of plotly.js (4.8 MB) from the installed package. That buys three things: the same
-figures go to ClearML, points can be hovered and zoomed, and the page opens on a machine without network.
-"""
+"""The report of load tests: one HTML page that needs no network, with JSON and CSV beside it."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +11,11 @@ from tao2serve.errors import UsageError
 from tao2serve.loadtest import page_facts, page_head, page_tables
 from tao2serve.loadtest.compare import Comparison
 from tao2serve.loadtest.cost import Cost, cost_of
-from tao2serve.loadtest.drawing import plotly
 from tao2serve.loadtest.figures import figures
 from tao2serve.loadtest.gates import Verdict, document
 from tao2serve.loadtest.page_servers import server_tables
 from tao2serve.loadtest.plan import make_directory
+from tao2serve.loadtest.rendering import rendered, replace_file
 from tao2serve.loadtest.result import LoadResult
 from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import gates_of, load_name, load_of, series_figures
@@ -118,27 +112,14 @@ def _write(report: Path, html: str, told: Mapping[str, object], tables: Mapping[
     try:
         make_directory(report.parent)
         for name, text in tables.items():
-            _replace(report.with_name(name), text)
-        _replace(report.with_name("result.json"), json_text(told))
-        _replace(report, html)
+            replace_file(report.with_name(name), text)
+        replace_file(report.with_name("result.json"), json_text(told))
+        replace_file(report, html)
     except OSError as error:
         raise UsageError(
             str(report.parent), "cannot be written to", evidence=str(error), hint="choose another"
         ) from error
     return report
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file as a whole: a reader sees the old one or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _run_page(
@@ -149,7 +130,7 @@ def _run_page(
     more: Mapping[str, Any],
 ) -> str:
     gates = [verdict.gate for verdict in verdicts]
-    return _rendered(
+    return rendered(
         "report.html.j2",
         figures(result, gates=gates),
         result=result,
@@ -174,7 +155,7 @@ def _run_page(
 def _series_page(series: LoadSeries, cost: Cost | None, name: str, more: Mapping[str, Any]) -> str:
     results = [run.result for run in series.runs]
     first = results[0]
-    return _rendered(
+    return rendered(
         "series.html.j2",
         series_figures(series),
         series=series,
@@ -192,25 +173,3 @@ def _series_page(series: LoadSeries, cost: Cost | None, name: str, more: Mapping
         generator=page_facts.generator_facts(first),
         cost=cost,
     )
-
-
-def _rendered(template: str, drawn: Iterable[Any], **values: object) -> str:
-    plotly()
-    from jinja2 import Environment, PackageLoader
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(loader=PackageLoader("tao2serve.loadtest", "."), autoescape=True)
-    shown = [_figure(figure) for figure in drawn]
-    return environment.get_template(template).render(figures=shown, plotly_js=get_plotlyjs(), **values)
-
-
-def _figure(figure: Any) -> dict[str, str]:
-    """Return title and JSON; the page sets fonts and colours itself, for light and dark."""
-    title = figure.layout.title.text
-    figure = figure.update_layout(template=None, title=None)
-    # `</script>` in a text of the server would end the element that holds the JSON
-    return {
-        "title": title,
-        "json": figure.to_json().replace("</", "<\\/"),
-        "height": str(figure.layout.height),
-    }

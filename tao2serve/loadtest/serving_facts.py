@@ -12,7 +12,7 @@ from tao2serve.loadtest.plan import LoadPlan
 from tao2serve.loadtest.processes import listeners
 from tao2serve.loadtest.servers import addresses_of
 
-__all__ = ["describe_servers", "triton_version"]
+__all__ = ["describe_servers", "is_here", "triton_version"]
 
 _TIMEOUT_S: Final = 2.0
 _TUNNELS: Final = (
@@ -32,11 +32,11 @@ def describe_servers(plan: LoadPlan, *, cpu_model: str) -> dict[str, str]:
     Hardware is told only of servers whose processes listen on this machine; `cpu_model` is this machine's.
     """
     address = triton_grpc(plan)
-    is_here = all(_is_here(host, port) for host, port, _ in addresses_of(plan))
+    all_here = all(is_here(host, port) for host, port, _ in addresses_of(plan))
     told = {
         "triton": triton_version(address) or _http_version(plan),
-        "serving_cpu": cpu_model if is_here else "",
-        "gpu": gpu_names() if address and _is_here(*place_of(address)) else "",
+        "serving_cpu": cpu_model if all_here else "",
+        "gpu": gpu_names() if address and is_here(*place_of(address)) else "",
     }
     return {name: value for name, value in told.items() if value}
 
@@ -68,7 +68,7 @@ def _http_version(plan: LoadPlan) -> str:
     return ""
 
 
-def _is_here(host: str, port: int) -> bool:
+def is_here(host: str, port: int) -> bool:
     """Whether a server itself, no tunnel to one, listens there on this machine."""
     import psutil
 

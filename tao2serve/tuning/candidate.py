@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from tao2serve.config import PlacementKind, Settings
 from tao2serve.errors import UsageError
+from tao2serve.tuned import checked
 
-__all__ = ["KNOBS", "Candidate", "Grid", "Knob", "default_grid", "parse_values"]
+__all__ = ["BATCHES", "INSTANCES", "KNOBS", "Candidate", "Grid", "Knob", "default_grid", "parse_values"]
 
 Knob: TypeAlias = Literal["placement", "instances", "max_batch_size", "queue_delay_us"]
 KNOBS: Final[tuple[Knob, ...]] = get_args(Knob)
-_BATCHES: Final = (1, 4, 8)
+BATCHES: Final = (1, 4, 8)
 _DELAYS_US: Final = (0, 1000)
-_INSTANCES: Final = (1, 2, 4)
+INSTANCES: Final = (1, 2, 4)
 _HINT: Final = "for example: --try max_batch_size=1,4,8 --try instances=1,2"
 
 
@@ -72,23 +73,26 @@ class Grid:
         return tuple(other for other in dict.fromkeys(varied) if other != candidate)
 
 
-def default_grid(present: Candidate, *, cpus: int, largest_batch: int | None = None) -> Grid:
+def default_grid(present: Candidate, *, cpus: int | None, largest_batch: int | None = None) -> Grid:
     """Return few values of each knob around the present ones.
 
     More instances of a detector than CPUs gain nothing where it runs on CPUs; on a GPU a few hide its idle times.
+    `cpus` is None for a GPU, and where it is not known what serves.
     `largest_batch` is that of a plan, None for a model that takes any.
     """
-    batches = {size for size in _BATCHES if largest_batch is None or size <= largest_batch}
+    batches = {size for size in BATCHES if largest_batch is None or size <= largest_batch}
     return Grid(
         placement=("endpoint", "ensemble"),
-        instances=_sorted({count for count in _INSTANCES if count <= max(cpus, 1)} | {present.instances}),
+        instances=_sorted(
+            {count for count in INSTANCES if cpus is None or count <= max(cpus, 1)} | {present.instances}
+        ),
         max_batch_size=_sorted(batches | {present.max_batch_size}),
         queue_delay_us=_sorted({*_DELAYS_US, present.queue_delay_us}),
     )
 
 
-def parse_values(texts: Sequence[str], grid: Grid) -> Grid:
-    """Return the grid with the values of `max_batch_size=1,4,8` and the like in place of its own.
+def parse_values(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Return what `max_batch_size=1,4,8` and the like say, by knob.
 
     Raises UsageError for anything else, naming the setting's own limits, and for a knob that is named twice.
     """
@@ -100,16 +104,15 @@ def parse_values(texts: Sequence[str], grid: Grid) -> Grid:
         if knob in given:
             raise UsageError("--try", f"names {knob} twice", hint=f"all values at once: --try {knob}=A,B")
         given[knob] = tuple(dict.fromkeys(_value(knob, word.strip()) for word in values.split(",")))
-    return replace(grid, **given)
+    return given
 
 
 def _value(knob: str, word: str) -> Any:
     """Read a value as the setting of the name would be."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    field, annotated = Settings.model_fields[knob], cast(Any, Annotated)
     try:
-        return TypeAdapter(annotated[field.annotation, knob, *field.metadata]).validate_python(word)
+        return checked(knob, word)
     except ValidationError as error:
         raise UsageError("--try", f"{knob} is {word!r}: {error.errors()[0]['msg']}", hint=_HINT) from error
 

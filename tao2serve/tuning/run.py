@@ -2,97 +2,75 @@
 
 from __future__ import annotations
 
-import json
+import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tao2serve import __version__
 from tao2serve.config import Settings
 from tao2serve.deployment.inputs import ELSEWHERE, digest_of, runtime_sha256
 from tao2serve.deployment.site import open_site
 from tao2serve.errors import UsageError
-from tao2serve.loadtest import Gate, LoadPlan, LoadResult, evaluate, images_within, run_load_test
+from tao2serve.loadtest import LoadPlan, LoadResult, evaluate, images_within, run_load_test
+from tao2serve.loadtest.drawing import plotly
 from tao2serve.loadtest.gates import reasons
+from tao2serve.loadtest.hardware import GPU, NO_GPU, serving_hardware
+from tao2serve.loadtest.locust_process import require_locust
 from tao2serve.loadtest.machine import describe_machine
+from tao2serve.loadtest.plan import digest_of as images_digest
 from tao2serve.loadtest.plan import make_directory
+from tao2serve.loadtest.serving_facts import triton_version
 from tao2serve.serving.names import endpoint_and_version
 from tao2serve.steps import Step, Steps, tell_aftermath
 from tao2serve.tao.source import sha256_of
-from tao2serve.tuned import Tuned, render_tuned
-from tao2serve.tuning.candidate import Candidate, default_grid, parse_values
+from tao2serve.tuning.candidate import Candidate, default_grid
 from tao2serve.tuning.deployed import Deployed, read_deployed, version_to_tune
 from tao2serve.tuning.measurement import Journal, Measurement
-from tao2serve.tuning.search import BLOCKS, Objective, Tuning, tune
+from tao2serve.tuning.outcome import Limits, Outcome, TuneRequest
+from tao2serve.tuning.report import write_outcome
+from tao2serve.tuning.search import Objective, tune
+from tao2serve.tuning.skipped import skipped
 from tao2serve.tuning.trials import RefusedError, Trials
 
-__all__ = ["Limits", "Outcome", "TuneRequest", "objective_of", "run_tuning"]
+__all__ = ["Limits", "Outcome", "TuneRequest", "check_limits", "check_tunable", "objective_of", "run_tuning"]
 
 JOURNAL: Final = "measurements.jsonl"
-TUNED_FILE: Final = "tuned.toml"
-DOCUMENT: Final = "tuning.json"
 _TRIES: Final = 2
-_HARDWARE: Final = ("cpu_model", "cpu_count")
 
 RunLoad = Callable[[LoadPlan, Callable[[str], None]], LoadResult]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a candidate must hold besides the load test's own demands."""
-
-    gates: tuple[Gate, ...] = ()
-    memory_bytes: int | None = None  # resident, of Triton's processes together, other models included
-    gpu_memory_bytes: int | None = None  # of each GPU, whoever uses it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneRequest:
-    """What to tune, and under which load; the plan's targets are put in by the tuning."""
-
-    endpoint: str  # NAME or NAME/VERSION
-    plan: LoadPlan
-    limits: Limits
-    values: tuple[str, ...] = ()  # knob=1,2,4 in place of the default grid's
-    blocks: int = BLOCKS
-    directory: Path = Path("tao2serve-loadtest")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What came of a tuning; `tuned` is the file of the proposed settings, None if nothing holds."""
-
-    request: TuneRequest
-    deployed: Deployed
-    tuning: Tuning
-    tuned: Path | None
-    reused: int  # measurements that were there already
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document of `loadtest --tune`."""
-        endpoint = self.deployed.endpoint
-        return {
-            "endpoint": f"{endpoint.name}/{endpoint.version}",
-            "model_sha256": self.deployed.artifact.sha256,
-            "precision": self.deployed.artifact.precision,
-            "shape": str(self.request.plan.shape),
-            "hardware": _hardware(),
-            "slo": [gate.text for gate in self.request.limits.gates],
-            "memory_limit_bytes": self.request.limits.memory_bytes,
-            "gpu_memory_limit_bytes": self.request.limits.gpu_memory_bytes,
-            **self.tuning.to_dict(),
-            "reused_measurements": self.reused,
-            "tuned": str(self.tuned) if self.tuned else None,
-            "passed": self.tuning.proposed is not None,
-        }
 
 
 def objective_of(plan: LoadPlan) -> Objective:
     """At a given rate the throughput is given, so the latency counts; users in a loop show what can be had."""
     return "p99" if plan.is_open else "throughput"
+
+
+def check_tunable(settings: Settings) -> None:
+    """Raise UsageError where Triton is not ours to control, ToolError if locust or plotly is not installed."""
+    require_locust()
+    plotly()  # the page at the end of a long tuning needs it
+    if settings.managed:
+        raise UsageError("--tune", "needs a Triton of ours: ClearML Serving's own controller owns this one")
+
+
+def check_limits(limits: Limits, hardware: Mapping[str, str]) -> None:
+    """Raise UsageError for a limit on what cannot be measured: no candidate would hold it, after all the work."""
+    if limits.gpu_memory_bytes is not None and hardware[GPU] == NO_GPU:
+        raise UsageError(
+            "--gpu-memory-limit", "cannot be judged: no GPU is seen, neither by NVML here nor by Triton's metrics",
+            hint="leave it out, or see that Triton's metrics are to be had on port 8002",
+        )  # fmt: skip
+    if limits.memory_bytes is not None and "cpu_count" not in hardware:
+        raise UsageError(
+            "--memory-limit", "cannot be judged: Triton's processes are not on this machine",
+            hint="leave it out, or tune where Triton runs",
+        )  # fmt: skip
 
 
 def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: RunLoad | None = None) -> Outcome:
@@ -102,9 +80,10 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
     ours to control, and as `Trials.put` and the load test do; what was measured until then is kept, which the
     error says.
     """
-    if settings.managed:
-        raise UsageError("--tune", "needs a Triton of ours: ClearML Serving's own controller owns this one")
+    check_tunable(settings)
     name, _ = endpoint_and_version(request.endpoint)
+    at = datetime.now(UTC)
+    images = images_within(request.plan.images)
     make_directory(request.directory)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tao2serve-tune-")))
@@ -112,8 +91,10 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
             site = open_site(name, settings, stack)
             deployed = read_deployed(version_to_tune(request.endpoint, site), site, settings)
             step.note(f"{name}/{deployed.endpoint.version}: {deployed.present}")
-        images = images_within(request.plan.images)
-        journal = Journal(path=request.directory / JOURNAL, work=_work(request, deployed, images))
+        triton = triton_version(site.host.control.address)
+        hardware = serving_hardware(site.host.control.address, [deployed.endpoint.triton_model])
+        check_limits(request.limits, hardware)
+        journal = Journal(path=request.directory / JOURNAL, work=_work(request, deployed, images, hardware))
         bench = _Bench(
             request=request, deployed=deployed, journal=journal, steps=steps, stack=stack, run=run or _run,
             trials=Trials(
@@ -121,10 +102,9 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
             ),
             triton=site.host.control.address,
         )  # fmt: skip
-        grid = parse_values(request.values, default_grid(
-            deployed.present, cpus=int(_hardware().get("cpu_count", "1")),
-            largest_batch=deployed.artifact.batches[1] if deployed.artifact.batches else None,
-        ))  # fmt: skip
+        grid = replace(default_grid(
+            deployed.present, cpus=_cpus(hardware), largest_batch=_largest_batch(deployed)
+        ), **request.values)  # fmt: skip
         found = len(journal)
         try:
             tuning = tune(
@@ -135,7 +115,13 @@ def run_tuning(request: TuneRequest, settings: Settings, *, steps: Steps, run: R
             raise
         if bench.begun:  # else all was measured before, and nothing was changed
             bench.trials.keep(tuning.to_dict())
-    return _written(Outcome(request=request, deployed=deployed, tuning=tuning, tuned=None, reused=found))
+    return write_outcome(Outcome(
+        request=request, deployed=deployed, tuning=tuning, grid=grid, hardware=hardware, at=at, reused=found,
+        skipped=skipped(
+            grid, tuning, given=request.values, cpus=_cpus(hardware), largest_batch=_largest_batch(deployed)
+        ),
+        serving={"triton": triton}, generator=_generator(request, images),
+    ))  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -231,12 +217,35 @@ def _run(plan: LoadPlan, on_news: Callable[[str], None]) -> LoadResult:
     return run_load_test(plan, on_progress=lambda now: on_news(str(now)))
 
 
-def _hardware() -> dict[str, str]:
-    described = describe_machine()
-    return {name: described[name] for name in _HARDWARE if name in described}
+def _cpus(hardware: Mapping[str, str]) -> int | None:
+    """Return how many CPUs serve; None if a GPU does, or nobody knows."""
+    return int(hardware["cpu_count"]) if hardware[GPU] == NO_GPU and "cpu_count" in hardware else None
 
 
-def _work(request: TuneRequest, deployed: Deployed, images: Sequence[Path]) -> str:
+def _largest_batch(deployed: Deployed) -> int | None:
+    return deployed.artifact.batches[1] if deployed.artifact.batches else None
+
+
+def _generator(request: TuneRequest, images: Sequence[Path]) -> dict[str, str]:
+    """Return what makes the load, as the page shows it."""
+    machine, plan = describe_machine(), request.plan
+    return {
+        "CPU": machine.get("cpu_model", "not known"),
+        "CPUs usable": machine.get("cpu_count", "not known"),
+        "System": machine.get("system", "not known"),
+        "Python": platform.python_version(),
+        "locust": version("locust"),
+        "tao2serve": __version__,
+        "Images": str(len(images)),
+        "Their digest": images_digest(images)[:16],
+        "Order of the images": plan.order,
+        "Processes": str(plan.processes),
+        "Seed": str(plan.seed),
+        "Timeout": f"{plan.timeout_s:g} s",
+    }
+
+
+def _work(request: TuneRequest, deployed: Deployed, images: Sequence[Path], hardware: Mapping[str, str]) -> str:
     """Return the digest of all that makes two measurements comparable."""
     plan, limits, settings = request.plan, request.limits, deployed.settings.model_dump(mode="json")
     return digest_of({
@@ -249,7 +258,8 @@ def _work(request: TuneRequest, deployed: Deployed, images: Sequence[Path]) -> s
         "times_s": [plan.run_time_s, plan.warmup_s, plan.timeout_s],
         "images": [(image.name, sha256_of(image)) for image in images],
         "limits": [[gate.text for gate in limits.gates], limits.memory_bytes, limits.gpu_memory_bytes],
-        "hardware": _hardware(),
+        "hardware": dict(hardware),
+        "load_generator": describe_machine(),
     })  # fmt: skip
 
 
@@ -258,44 +268,3 @@ def _tell_kept(error: BaseException, journal: Journal) -> None:
         return
     count = f"{len(journal)} measurement{'' if len(journal) == 1 else 's'}"
     tell_aftermath(error, f"{count} kept in {journal.path}: the same command goes on from there")
-
-
-def _written(outcome: Outcome) -> Outcome:
-    """Write the files; a proposal of an earlier run does not stay beside the word that nothing holds."""
-    path = (outcome.request.directory / TUNED_FILE).resolve()
-    path.unlink(missing_ok=True)
-    if outcome.tuning.proposed is not None:
-        artifact = outcome.deployed.artifact
-        tuned = Tuned(
-            settings=outcome.tuning.proposed.settings(), source_sha256=artifact.source_sha256,
-            precision=artifact.precision, model_sha256=artifact.sha256, hardware=_hardware(),
-        )  # fmt: skip
-        path.write_text(render_tuned(tuned, comment=_basis(outcome)), encoding="utf-8")
-        outcome = replace(outcome, tuned=path)
-    document = json.dumps(outcome.to_dict(), indent=2) + "\n"
-    (outcome.request.directory / DOCUMENT).write_text(document, encoding="utf-8")
-    return outcome
-
-
-def _basis(outcome: Outcome) -> list[str]:
-    """Say in a few lines what the settings rest on."""
-    endpoint, tuning, request = outcome.deployed.endpoint, outcome.tuning, outcome.request
-    lines = [
-        f"Settings proposed by tao2serve {__version__} for {endpoint.name}/{endpoint.version}.",
-        f"Use them: tao2serve deploy … --endpoint {endpoint.name} --tuned FILE",
-        "",
-        tuning.reason,
-        f"Load: {request.plan.shape}, {request.plan.run_time_s:g} s a block, {request.blocks} blocks in the finals;",
-        f"limits: {', '.join(gate.text for gate in request.limits.gates) or 'none'}"
-        + (f", memory of Triton {request.limits.memory_bytes / 2**20:.0f} MiB" if request.limits.memory_bytes else ""),
-        f"{len(tuning.survey)} of {tuning.of_grid} candidates measured"
-        + ("." if tuning.is_whole else " by a local search, which may miss a better one."),
-    ]
-    for finalist in tuning.finals:
-        row = finalist.to_dict()
-        p99 = f"{row['p99_ms']:.1f} ms" if row["p99_ms"] is not None else "-"
-        lines.append(
-            f"  {finalist.candidate}: {row['throughput_rps']:.1f} answers/s, p99 {p99}"
-            + ("" if finalist.holds else "; does not hold")
-        )
-    return lines

@@ -14,13 +14,13 @@ from typing import Any, Final, Literal, TypeAlias
 from tao2serve.tuning.candidate import KNOBS, Candidate, Grid
 from tao2serve.tuning.measurement import Measurement
 
-__all__ = ["BLOCKS", "Finalist", "Measure", "Objective", "Tuning", "tune"]
+__all__ = ["BLOCKS", "CHALLENGERS", "Finalist", "Measure", "Objective", "Tuning", "tune"]
 
 Objective: TypeAlias = Literal["throughput", "p99"]
 Measure: TypeAlias = Callable[[Candidate, int], Measurement]
 BLOCKS: Final = 3
 _WHOLE: Final = 8  # candidates that are few enough to measure all of them
-_CHALLENGERS: Final = 2  # beside the present settings in the finals
+CHALLENGERS: Final = 2  # beside the present settings in the finals
 _ROUNDS: Final = 2
 _FEWEST: Final = 2
 
@@ -179,7 +179,7 @@ def _finals(
         for candidate in _ranked(list(found), found, objective)
         if candidate != present and not found[candidate].reasons
     ]
-    those = [present, *challengers[:_CHALLENGERS]]
+    those = [present, *challengers[:CHALLENGERS]]
     measured: dict[Candidate, list[Measurement]] = {candidate: [] for candidate in those}
     for block in range(1, blocks + 1):
         for candidate in those if block % 2 else reversed(those):
@@ -197,8 +197,11 @@ def _choice(finals: Sequence[Finalist]) -> tuple[Candidate | None, str]:
             "take fewer --users or a lower --rate, or more --processes."
         )
     if not holding:
-        reasons = dict.fromkeys(reason for finalist in finals for block in finalist.blocks for reason in block.why_not)
-        return None, f"No settings held in the finals: {'; '.join(list(reasons)[:3])}."
+        blocks = [block for finalist in finals for block in finalist.blocks]
+        reasons = list(dict.fromkeys(reason for block in blocks for reason in block.reasons))[:3]
+        if saturated := sum(bool(block.saturated) for block in blocks):
+            reasons.append(f"in {saturated} of {len(blocks)} blocks the load generator was the bottleneck")
+        return None, f"No settings held in the finals: {'; '.join(reasons)}."
     best = max(holding, key=lambda finalist: finalist.median)
     near = [finalist for finalist in holding if not best.beats(finalist)]
     if present in near:

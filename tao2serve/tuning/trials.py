@@ -57,6 +57,7 @@ class _Trial:
 
     endpoint: EndpointVersion
     written: tuple[TritonModel, ...] = ()
+    serves: Candidate | None = None  # as what it is loaded, and has answered
     is_registered: bool = False
 
 
@@ -103,12 +104,24 @@ class Trials:
     def put(self, candidate: Candidate, *, on_news: News = lambda _: None) -> EndpointVersion:
         """Serve the candidate, alone among candidates, and return the version to ask; it answers the same boxes.
 
+        One that serves already, as at the turn from one block of the finals to the next, is not loaded anew.
         Raises RefusedError if Triton is well and does not load it, ServiceError and NotReadyError if it does not
         answer, ParityError if its boxes are others than the deployed version's.
         """
-        for other in self._trials.values():
-            self._unload(other)
-        trial = self._trials.get(candidate.placement) or self._new(candidate.placement)
+        trial = self._trials.get(candidate.placement)
+        if trial is None or trial.serves != candidate:
+            for other in self._trials.values():
+                self._unload(other)
+            trial = trial or self._new(candidate.placement)
+            self._load(trial, candidate, on_news)
+        answer = wait_for_answer(
+            trial.endpoint.url, self.image, timeout_s=self.settings.ready_timeout_s, on_news=on_news
+        )
+        check_boxes(self._expected(), answer, subject=trial.endpoint.url)
+        trial.serves = candidate
+        return trial.endpoint
+
+    def _load(self, trial: _Trial, candidate: Candidate, on_news: News) -> None:
         settings, host = settings_of(candidate, self.deployed.settings), self.site.host
         on_news(f"loading {candidate}")
         folders = models_of(self.deployed.artifact, self.deployed.params, settings, name=trial.endpoint.triton_model)
@@ -122,11 +135,6 @@ class Trials:
         if not trial.is_registered:
             on_news(f"waiting for ClearML Serving to see {trial.endpoint.name}/{trial.endpoint.version}")
             self._register(trial, settings)
-        answer = wait_for_answer(
-            trial.endpoint.url, self.image, timeout_s=self.settings.ready_timeout_s, on_news=on_news
-        )
-        check_boxes(self._expected(), answer, subject=trial.endpoint.url)
-        return trial.endpoint
 
     def keep(self, document: Mapping[str, Any]) -> None:
         """Keep what came of the tuning with its operation in ClearML."""
@@ -162,6 +170,7 @@ class Trials:
 
     def _unload(self, trial: _Trial) -> None:
         """Take a trial's models off Triton and out of the repository: the name is free for the next candidate."""
+        trial.serves = None
         for model in reversed(trial.written):  # an ensemble before what it passes on to
             self.site.host.control.unload(model.name)
         names = [model.name for model in trial.written]

@@ -18,8 +18,9 @@ def test_a_load_test_is_told_to_its_deployment(
 ) -> None:
     """Figures, numbers and the report's files come to the ended task of that version, which stays completed.
 
-    A second test stands beside the first; a version, endpoint or alias that no deployment made is told nothing. Of
-    several deployments that name a version it is the one that made it, and not who came later.
+    A second test stands beside the first, and so does a tuning; a version, endpoint or alias that no deployment
+    made is told nothing. Of several deployments that name a version it is the one that made it, and not who came
+    later.
     """
     seen = flow("load_report.py", str(tmp_path))
     assert seen["status"] == "completed"
@@ -32,10 +33,18 @@ def test_a_load_test_is_told_to_its_deployment(
     assert ("load test: Latency by percentile", one) in plots
     assert ("load test: Distribution of latency", one) in plots
     assert ("load test: Latency over load", series) in plots
-    assert len([plot for plot in plots if plot[1] == one]) == len([plot for plot in plots if plot[1] == series]) == 3
+    tests = [when for name, when in plots if name.startswith("load test: ")]
+    assert tests.count(one) == tests.count(series) == 3
+    assert sorted(name for name, _ in plots if name.startswith("tuning: ")) == [
+        "tuning: Latency over answered rate, by setting", "tuning: The finals, block by block",
+        "tuning: Throughput over memory",
+    ]  # fmt: skip
+    assert seen["values"]["tuning present requests per second"] == 60
+    assert seen["values"]["tuning proposed requests per second"] == 98
     assert seen["values"]["load test p99 ms"] == seen["p99"] == 16
     assert seen["values"]["load test highest rate"] == 20
-    assert len(seen["samples"]) == 4
+    assert len(seen["samples"]) == 7
+    assert seen["samples"]["tuning.html"] > 1_000_000
     assert seen["samples"][f"{one} report.html"] > 1_000_000
     assert seen["unknown"] == [None] * 4
     server.assert_answered()

@@ -15,6 +15,10 @@ from sandboxes import sandbox_of
 
 from tao2serve.sandbox.samples import pictures
 from tao2serve.tao.launcher import LAUNCHER_VERSION
+from tao2serve.tao.source import sha256_of
+from tao2serve.tuned import Tuned, render_tuned
+
+WHOLE_DELAY_US = 50
 
 
 @pytest.fixture
@@ -89,11 +93,18 @@ def deployed(sandbox: CommandLine) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def whole(sandbox: CommandLine) -> dict[str, Any]:
-    """The better sample model, deployed as endpoint `whole` with all of it on Triton."""
+def whole(sandbox: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The better sample model, deployed as endpoint `whole` with all of it on Triton, by a file of tuned settings."""
+    weights = pictures()[0].parents[1] / "pruned" / "weights" / "resnet10_street_pruned.hdf5"
+    tuned = Tuned(
+        settings={"placement": "ensemble", "queue_delay_us": WHOLE_DELAY_US}, source_sha256=sha256_of(weights),
+        precision="fp32", hardware={"gpu": "Tesla T4"},
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("tuned") / "tuned.toml"
+    path.write_text(render_tuned(tuned), encoding="utf-8")
     outcome = sandbox.tao2serve(
-        "deploy", "--project", "street-detector", "--endpoint", "whole", "--placement", "ensemble",
-        "--image", pictures()[0], "--json",
+        "deploy", "--project", "street-detector", "--endpoint", "whole", "--tuned", path, "--image", pictures()[0],
+        "--json",
     )  # fmt: skip
     return outcome.assert_success().document
 

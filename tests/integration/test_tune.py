@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +48,14 @@ def look(sandbox: CommandLine) -> Around:
     )  # fmt: skip
 
 
-def made_up(sandbox: CommandLine, folder: Path, scratch: Path) -> list[dict[str, Any]]:
-    script = scratch / "run.py"
+def made_up(sandbox: CommandLine, folder: Path, scratch: Path, *commands: Sequence[str | Path]) -> list[dict[str, Any]]:
+    script, then = scratch / "run.py", json.dumps([[str(word) for word in command] for command in commands])
     script.write_text(
-        f"import runpy, sys\nsys.argv[1:] = [{str(folder)!r}]\nrunpy.run_path({str(MADE_UP)!r}, run_name='__main__')\n"
+        f"import runpy, sys\nsys.argv[1:] = {[str(folder), then]!r}\n"
+        f"runpy.run_path({str(MADE_UP)!r}, run_name='__main__')\n"
     )
-    lines = sandbox.python(script).assert_success().stdout.splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    said = sandbox.python(script, timeout_s=240).assert_success().stdout
+    return [json.JSONDecoder().raw_decode(said, at.start())[0] for at in re.finditer(r"^\{", said, flags=re.M)]
 
 
 def test_tuning_leaves_nothing_but_settings_that_deploy_uses(
@@ -61,36 +64,53 @@ def test_tuning_leaves_nothing_but_settings_that_deploy_uses(
     """After one that was killed too: every trial is gone, and the deployed version was never touched.
 
     The candidates were really served, and answered by boxes. Whoever comes next goes on from the measurements, the
-    command at last from all of them. A version that is deployed with the file has its settings.
+    command at last from all of them. `deploy` takes the file for this model, and would use its settings.
     """
     before, output = look(sandbox), tmp_path / "tune"
     kill_in_step(sandbox, "measure ensemble, 2 instances, batch 4, 250 us", *TUNE, "-o", output)
     assert look(sandbox).endpoints != before.endpoints
-    *seen, outcome = made_up(sandbox, output, tmp_path)
+    deploy = (
+        "deploy", "--project", "street-detector", "--endpoint", "tuned", "--tuned", output / "tuned.toml",
+        "--image", pictures()[0], "--plan", "--json",
+    )  # fmt: skip
+    *seen, outcome, told, tuned, plan, made = made_up(sandbox, output, tmp_path, (*TUNE, "-o", output), deploy)
     assert look(sandbox) == before
     first = json.loads((output / "measurements.jsonl").read_text(encoding="utf-8").splitlines()[0])["measurement"]
-    again = bool(first["saturated"])  # on a busy machine: then it is measured again
+    anew = bool(first["saturated"])  # on a busy machine: then it is measured again
     assert (outcome["proposed"], outcome["reused_measurements"]) == (PROPOSED, 1)
-    assert len(seen) == 1 + 2 * 2 + again
+    assert len(seen) == 1 + 2 * 2 + anew
     served = {tuple(one["served"].values()) for one in seen}
     assert served == {("endpoint", 1, 8), ("ensemble", 2, 4)}
     assert all(one["boxes"] and f"street/{one['version']}" not in before.endpoints for one in seen)
     assert first["memory_bytes"] > 50e6  # of a load test that was a real one
 
-    told = sandbox.tao2serve(*TUNE, "-o", output).assert_success().document
+    assert tuned == made == {"code": 0}
     assert (told["proposed"], told["reused_measurements"], told["passed"]) == (PROPOSED, 6, True)
-    assert look(sandbox) == before
-    states = [(one["status"], one["stage"]) for one in ClearML(sandbox).operations("street") if one["kind"] == "tune"]
-    assert states == [("failed", "taken back"), ("completed", "taken back")]
-    (task,) = ClearML(sandbox).tasks(id=[ClearML(sandbox).operations("street")[-1]["id"]])
+    assert told["reported_to"] == deployed["deployment_task_id"]
+    assert told["hardware"].keys() == {"cpu_model", "cpu_count", "gpu"}
+    operations = ClearML(sandbox).operations("street")
+    assert [(one["status"], one["stage"]) for one in operations if one["kind"] == "tune"] == [
+        ("failed", "taken back"), ("completed", "taken back"),
+    ]  # fmt: skip
+    (task,) = ClearML(sandbox).tasks(id=[operations[-1]["id"]])
     assert json.loads(task["configuration"]["tuning"]["value"])["proposed"] == PROPOSED
+    assert Path(told["report"]).stat().st_size > 1e6
 
-    document = sandbox.tao2serve(
-        "deploy", "--project", "street-detector", "--endpoint", "tuned", "--tuned", told["tuned"],
-        "--image", pictures()[0], "--json",
-    ).assert_success().document  # fmt: skip
-    assert document["endpoint"]["version"] == "1"
-    folder = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"]) / "tuned_1_detector"
-    config = parse_config((folder / CONFIG_FILE).read_text(encoding="utf-8"), source=folder)
-    assert (config.instance_group[0].count, config.max_batch_size) == (2, 4)
-    assert config.dynamic_batching.max_queue_delay_microseconds == 250
+    steps = {step["name"]: step["detail"] for step in plan["steps"]}
+    assert steps["see what was tuned"] == ", ".join(f"{name} {value}" for name, value in PROPOSED.items())
+    assert steps["compare its hardware with what was tuned on"].startswith("the same: ")
+    assert plan["endpoint"]["version"] == "1"
+
+
+def test_a_version_that_is_deployed_with_a_file_of_settings_has_them(
+    sandbox: CommandLine, whole: dict[str, Any]
+) -> None:
+    """Placement and batching are the file's; that it was made on another GPU is said, and it goes on."""
+    repository = Path(sandbox.environment["TAO2SERVE_MODEL_REPOSITORY"])
+    path = repository / "whole_1_detector" / CONFIG_FILE
+    config = parse_config(path.read_text(encoding="utf-8"), source=path)
+    assert whole["placement"] == "ensemble"
+    assert config.dynamic_batching.max_queue_delay_microseconds == 50
+    steps = {step["name"]: step["detail"] for step in whole["steps"]}
+    said = steps["compare its hardware with what was tuned on"]
+    assert said.startswith("warning: tuned on other hardware: gpu Tesla T4, here ")

@@ -1,6 +1,8 @@
 """A tuning whose candidates are really served, and whose numbers are made up: two instances are twice as fast as one.
 
-Run as a program: FOLDER. Prints a line of JSON for each time that a candidate would be measured, and the outcome.
+Run as a program: FOLDER COMMANDS, the last a JSON list of command lines that follow in the same process, since
+the start of one takes seconds. Prints a line of JSON for each time that a candidate would be measured, one for the
+outcome, and of each command its document and its exit code.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from loadtest_samples import record, result
 
+from tao2serve.cli.main import run as run_command
 from tao2serve.config import Settings, load_settings
 from tao2serve.loadtest import ClosedLoop, LoadPlan, LoadResult, Target
 from tao2serve.sandbox.samples import pictures
 from tao2serve.serving.client import ask
 from tao2serve.steps import Steps
 from tao2serve.triton.config import CONFIG_FILE, parse_config
+from tao2serve.tuning.candidate import parse_values
 from tao2serve.tuning.run import Limits, TuneRequest, run_tuning
 
 VALUES = ("placement=ensemble", "instances=2", "max_batch_size=4", "queue_delay_us=250")
@@ -50,7 +54,10 @@ if __name__ == "__main__":
         run_time_s=1.0, warmup_s=0.1, endpoint="street",
     )  # fmt: skip
     request = TuneRequest(
-        endpoint="street", plan=plan, limits=Limits(), values=VALUES, blocks=2, directory=Path(sys.argv[1])
-    )
+        endpoint="street", plan=plan, limits=Limits(), values=parse_values(VALUES), blocks=2,
+        directory=Path(sys.argv[1]),
+    )  # fmt: skip
     settings = load_settings()
-    print(json.dumps(run_tuning(request, settings, steps=Steps(), run=made_up(settings)).to_dict()))
+    print(json.dumps(run_tuning(request, settings, steps=Steps(), run=made_up(settings)).to_dict()), flush=True)
+    for arguments in json.loads(sys.argv[2]):
+        print(json.dumps({"code": run_command(arguments)}), flush=True)

@@ -16,9 +16,11 @@ from tao2serve.loadtest import OpenLoop, evaluate, parse_gate, write_report
 from tao2serve.loadtest.report import write_series_report
 from tao2serve.loadtest.series import HighestRate, LoadSeries, judged
 from tao2serve.registry.operation import Operation
+from tao2serve.tuning.report import report_to, write_outcome
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from loadtest_samples import record, result
+from tuning_samples import tuning_outcome
 
 PROJECT = "Contract load tests"
 folder = Path(sys.argv[1])
@@ -55,8 +57,14 @@ series = LoadSeries(runs=tuple(runs), highest=highest)
 write_series_report(series, directory=folder / "series")
 report_load(deployed, series, directory=folder / "series")
 
+(folder / "tune").mkdir()
+report_to(deployed, write_outcome(tuning_outcome(folder / "tune")))
+
 task = Task.get_task(task_id=deployed.task_id)
 samples = {}
+for name in ("tuning.html", "tuning.json", "tuned.toml"):
+    (sample,) = task.get_debug_samples(f"tuning {name}", f"{one.started_at:%Y-%m-%d %H:%M:%S}")
+    samples[name] = Path(StorageManager.get_local_copy(sample["url"])).read_text()
 for name in ("report.html", "result.json"):
     for started in (one.started_at, later.started_at):
         moment = f"{started:%Y-%m-%d %H:%M:%S}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,8 +95,19 @@ def test_the_file_of_settings_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (read.settings, read.source_sha256, read.precision) == (TUNED.settings, TUNED.source_sha256, "fp32")
     assert (read.hardware, read.model_sha256) == (TUNED.hardware, TUNED.model_sha256)
     assert path.read_text(encoding="utf-8").startswith("# why\n# two\n# lines\n")
-    assert read.other_hardware({"cpu_model": 'A "fast" CPU é', "cpu_count": "8"}) == "cpu_count 2, here 8"
-    assert read.other_hardware({}) == ""
+
+
+def test_other_hardware_is_told_and_what_only_one_side_knows() -> None:
+    """A file that was tuned on one GPU says so on another, and on one that nobody can name."""
+    tuned = replace(TUNED, hardware={"cpu_count": "2", "gpu": "Tesla T4"})
+    assert tuned.other_hardware({"cpu_count": "2", "gpu": "Tesla T4"}) == ""
+    assert tuned.other_hardware({"cpu_count": "2", "gpu": "NVIDIA H100"}) == "gpu Tesla T4, here NVIDIA H100"
+    assert tuned.other_hardware({"gpu": "GPU-aa"}) == "cpu_count 2, here not known; gpu Tesla T4, here GPU-aa"
+    older = replace(TUNED, hardware={"cpu_count": "2"})
+    assert older.other_hardware({"cpu_count": "2", "gpu": "NVIDIA H100"}) == "gpu not known, here NVIDIA H100"
+
+
+MADE_FOR = "[made_for]\nsource_sha256 = 'a'\n"
 
 
 @pytest.mark.parametrize(
@@ -103,14 +115,28 @@ def test_the_file_of_settings_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ("instances = 2\n", "does not say which model"),
         ("instances = \n", "cannot be read as TOML"),
-        ("deadline_s = 2\n[made_for]\nsource_sha256 = 'a'\n", "'deadline_s'"),
+        ("\0", "cannot be read as TOML"),
+        ("x = " + "[" * 100_000, "cannot be read as TOML"),
+        ("made_for = 3\n", "does not say which model"),
+        (f"deadline_s = 2\n{MADE_FOR}", "'deadline_s'"),
+        (f"instances = 0\n{MADE_FOR}", "sets instances to 0"),
+        (f"placement = 'moon'\n{MADE_FOR}", "sets placement to 'moon'"),
+        (f"max_batch_size = [4]\n{MADE_FOR}", "sets max_batch_size"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    """A tao2serve.toml is no file of tuned settings: it does not say which model it is of."""
+    """A tao2serve.toml is no file of tuned settings: it does not say which model it is of. All of it is bad input."""
     (tmp_path / "tuned.toml").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=said):
         read_tuned(tmp_path / "tuned.toml")
+
+
+def test_a_file_that_cannot_be_read_is_bad_input_too(tmp_path: Path) -> None:
+    """As every other file that an option names: not there, a folder, or no text."""
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    for name, said in (("none.toml", "cannot be read"), (".", "cannot be read"), ("latin.toml", "as TOML")):
+        with pytest.raises(InputError, match=said):
+            read_tuned(tmp_path / name)
 
 
 def test_tuned_settings_stand_between_the_file_and_the_environment(
@@ -143,7 +169,7 @@ def test_a_tuned_value_that_no_setting_can_have_is_refused() -> None:
 
 def test_values_replace_those_of_the_default_grid() -> None:
     """Only of the knobs that are named; each value once, in the order given."""
-    grid = parse_values(["max_batch_size=4,2,4", "placement=ensemble"], GRID)
+    grid = replace(GRID, **parse_values(["max_batch_size=4,2,4", "placement=ensemble"]))
     assert (grid.max_batch_size, grid.placement, grid.instances) == ((4, 2), ("ensemble",), GRID.instances)
 
 
@@ -154,9 +180,9 @@ def test_values_replace_those_of_the_default_grid() -> None:
 def test_values_that_no_setting_can_have_are_refused(text: str) -> None:
     """By the settings' own limits, before anything is measured."""
     with pytest.raises(UsageError, match="--try"):
-        parse_values([text], GRID)
+        parse_values([text])
     with pytest.raises(UsageError, match="twice"):
-        parse_values(["instances=1", "instances=2"], GRID)
+        parse_values(["instances=1", "instances=2"])
 
 
 def test_the_default_grid_fits_machine_and_model() -> None:
@@ -164,3 +190,4 @@ def test_the_default_grid_fits_machine_and_model() -> None:
     grid = default_grid(Candidate(placement="endpoint", instances=3, max_batch_size=6, queue_delay_us=50), cpus=2,
                         largest_batch=6)  # fmt: skip
     assert (grid.instances, grid.max_batch_size, grid.queue_delay_us) == ((1, 2, 3), (1, 4, 6), (0, 50, 1000))
+    assert default_grid(PRESENT, cpus=None).instances == (1, 2, 4)  # a GPU

@@ -17,13 +17,14 @@ from tao2serve.deployment.job import check_tuned
 from tao2serve.deployment.request import DeployRequest
 from tao2serve.errors import UsageError
 from tao2serve.loadtest import ClosedLoop, LoadResult, OpenLoop, parse_gate
+from tao2serve.loadtest.hardware import NO_GPU
 from tao2serve.loadtest.processes import ProcessUse
 from tao2serve.loadtest.servers import ServerSide
 from tao2serve.registry.source import ResolvedSource, Source
 from tao2serve.tao.source import sha256_of
 from tao2serve.tuned import Tuned
 from tao2serve.tuning.candidate import Candidate
-from tao2serve.tuning.run import Limits, measurement_of, objective_of
+from tao2serve.tuning.run import Limits, check_limits, measurement_of, objective_of
 from tao2serve.tuning.trials import settings_of
 
 CANDIDATE = Candidate(placement="endpoint", instances=1, max_batch_size=4, queue_delay_us=0)
@@ -55,6 +56,18 @@ def test_a_limit_on_what_was_not_measured_does_not_hold() -> None:
     assert measured(None).holds
     assert not measured(None, memory_bytes=600 * MIB).holds
     assert not measured(500 * MIB, gpu_memory_bytes=600 * MIB).holds
+
+
+def test_a_limit_that_nobody_can_judge_is_refused_before_the_work() -> None:
+    """Not after minutes of load, when no candidate held it."""
+    here, gpu, elsewhere = {"cpu_count": "2", "gpu": NO_GPU}, {"cpu_count": "2", "gpu": "Tesla T4"}, {"gpu": NO_GPU}
+    check_limits(Limits(memory_bytes=MIB), here)
+    check_limits(Limits(memory_bytes=MIB, gpu_memory_bytes=MIB), gpu)
+    check_limits(Limits(), elsewhere)
+    with pytest.raises(UsageError, match="--gpu-memory-limit cannot be judged"):
+        check_limits(Limits(gpu_memory_bytes=MIB), here)
+    with pytest.raises(UsageError, match="--memory-limit cannot be judged"):
+        check_limits(Limits(memory_bytes=MIB), elsewhere)
 
 
 def test_a_saturated_client_judges_nothing() -> None:
@@ -101,6 +114,8 @@ def test_options_of_a_tuning() -> None:
         ({"endpoints": ["street", "people"]}, "one endpoint"),
         ({"endpoints": ["http://127.0.0.1/serve/street"]}, "by its name"),
         ({"blocks": 1}, "--blocks"),
+        ({"values": ["moon=1"]}, "--try has 'moon=1'"),
+        ({"values": ["instances=0"]}, "--try instances is '0'"),
         ({"memory_limit": "2"}, "not a size"),
         ({"memory_limit": "0GiB"}, "not a size"),
     ],
@@ -121,18 +136,13 @@ def chosen(weights: Path) -> Any:
 
 
 def test_tuned_settings_are_taken_for_the_same_weights_alone(tmp_path: Path) -> None:
-    """Other weights, or another precision, are refused with what to do; other hardware is told."""
+    """Other weights, or another precision, are refused with what to do."""
     weights, other = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
     weights.write_bytes(b"weights")
     other.write_bytes(b"others")
-    made = Tuned(
-        settings=CANDIDATE.settings(), source_sha256=sha256_of(weights), precision="fp32",
-        hardware={"cpu_model": "another CPU"},
-    )  # fmt: skip
+    made = Tuned(settings=CANDIDATE.settings(), source_sha256=sha256_of(weights), precision="fp32")
     request = DeployRequest(source=Source(text="x"), endpoint="street", tuned=made)
-    said = check_tuned(made, chosen(weights), request)
-    assert "max_batch_size 4" in said
-    assert "warning: tuned on other hardware: cpu_model another CPU" in said
+    assert "max_batch_size 4" in check_tuned(made, chosen(weights), request)
     with pytest.raises(UsageError, match="other weights") as caught:
         check_tuned(made, chosen(other), request)
     assert "loadtest street --tune" in caught.value.hint
