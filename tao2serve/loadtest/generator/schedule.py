@@ -1,0 +1,96 @@
+"""An open loop: one greenlet keeps the schedule, others send and wait; no request waits for the answer to another.
+
+Whoever has read an answer takes the next request if it is due already. For all others a sender that rests is called,
+or one more is made. As long as the process has time to spare, each request so starts when it is due, and as many are open
+as the server lets wait; where it has none, requests start late, in their order, and its time goes into sending them and
+not into ever more senders.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import gevent
+from gevent.hub import Waiter
+
+from tao2serve.loadtest.tally import Tally
+
+__all__ = ["Schedule"]
+
+_HELD_S = 0.001
+_END_S = 0.01
+_Due: TypeAlias = tuple[int, int, float]  # image, target, intended start
+
+
+@dataclass(slots=True, kw_only=True)
+class Schedule:
+    """Sends each request when it is due; no more than `limit` are open, and those that wait for that are counted."""
+
+    send: Callable[[int, int, float], object]
+    starts_s: Iterator[float]  # ascending, on the monotonic clock; those before the end of the test
+    images: Iterator[int]
+    targets: Iterator[int]
+    limit: int
+    tally: Tally
+    _next_s: float = 0.0
+    _senders: int = 0
+    _resting: list[Waiter] = field(default_factory=list)
+
+    def keep(self) -> None:
+        """Return when every request was sent and has its answer."""
+        self._next_s = next(self.starts_s, math.inf)
+        while self._next_s < math.inf:
+            ahead_s = self._next_s - time.monotonic()
+            if ahead_s > 0:
+                gevent.sleep(ahead_s)
+            else:
+                gevent.idle()  # first whatever has arrived: who reads an answer may take what is due
+            self._call_sender()
+        while self._senders > len(self._resting):
+            gevent.sleep(_END_S)
+        for sender in self._resting:
+            gevent.get_hub().loop.run_callback(sender.switch, None)
+
+    def _call_sender(self) -> None:
+        if self._resting:
+            if due := self._take():
+                gevent.get_hub().loop.run_callback(self._resting.pop().switch, due)
+        elif self._senders < self.limit:
+            if due := self._take():
+                self._senders += 1
+                gevent.spawn(self._send_what_is_due, due)
+        else:
+            gevent.sleep(_HELD_S)
+
+    def _take(self) -> _Due | None:
+        """Give out the next request if it is due, in this order whoever sends it."""
+        intended_s = self._next_s
+        if intended_s > time.monotonic():
+            return None
+        self._next_s = next(self.starts_s, math.inf)
+        return next(self.images), next(self.targets), intended_s
+
+    def _send_what_is_due(self, due: _Due | None) -> None:
+        try:
+            while due:
+                self.send(*due)
+                due = self._take_another() or self._rest()
+        finally:
+            self._senders -= 1
+
+    def _take_another(self) -> _Due | None:
+        due = self._take()
+        if due and self._senders == self.limit and not self._resting:
+            self.tally.capped += 1  # nobody else could have sent it before
+        return due
+
+    def _rest(self) -> _Due | None:
+        """Wait until called; None at the end."""
+        waiter = Waiter()
+        self._resting.append(waiter)
+        due: _Due | None = waiter.get()
+        return due
