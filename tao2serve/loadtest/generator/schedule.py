@@ -1,9 +1,9 @@
 """An open loop: one greenlet keeps the schedule, others send and wait; no request waits for the answer to another.
 
 Whoever has read an answer takes the next request if it is due already. For all others a sender that rests is called,
-or one more is made. As long as the process has time to spare, each request so starts when it is due, and as many are open
-as the server lets wait; where it has none, requests start late, in their order, and its time goes into sending them and
-not into ever more senders.
+or one more is made. So as long as the process has time to spare each request starts when it is due, and as many are
+open as the server lets wait. A process that has none starts them late, oldest first, and sends as fast as it can
+instead of making ever more senders.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-pytest.importorskip("geventhttpclient")
-
 from tao2serve.loadtest.http_connections import HttpConnections, request_head
 from tao2serve.loadtest.posting import EndpointSender, Image
 from tao2serve.loadtest.replies import socket_failure
