@@ -2,8 +2,8 @@
 
     slow_triton.py WAIT_MS
 
-It prints the ports of HTTP and gRPC. The model `waits` takes pixels (32, 48, 3). `/asked` over HTTP says how often it was
-asked, over both.
+It prints the ports of HTTP and gRPC. The model `waits` takes pixels (32, 48, 3). `/asked` over HTTP says how often it
+was asked, over both.
 """
 
 from __future__ import annotations

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -60,13 +63,15 @@ class Server:
 def server() -> Iterator[Callable[..., Server]]:
     listening = socket.create_server(("127.0.0.1", 0))
 
-    def start(*answers: bytes | None) -> Server:
+    def start(*answers: bytes | None, tls: ssl.SSLContext | None = None) -> Server:
         made = Server(answers=list(answers), port=listening.getsockname()[1])
 
         def accept() -> None:
             try:
                 while True:
                     opened, _ = listening.accept()
+                    if tls is not None:
+                        opened = tls.wrap_socket(opened, server_side=True)
                     made.connections.append(opened)
                     threading.Thread(target=made.serve, args=(opened,), daemon=True).start()
             except OSError:
@@ -186,6 +191,25 @@ def test_a_refusal_before_the_end_of_the_body_is_read(server: Callable[..., Serv
     url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     with listening:
         assert HttpConnections(url, timeout_s=2).exchange(request_head(url, {}), b"x" * 200_000).status == 413
+
+
+def test_over_tls(tmp_path: Path, server: Callable[..., Server]) -> None:
+    """The same over an encrypted connection, which is kept too; the certificate need not be one that is trusted."""
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=nobody"
+    subprocess.run(
+        [*command.split(), "-keyout", "key", "-out", "certificate"], cwd=tmp_path, check=True, capture_output=True
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    running = server(OK, OK, tls=context)
+    body = bytes(range(256)) * 2048
+    connections = HttpConnections(running.url.replace("http", "https"), timeout_s=2)
+    head = request_head(running.url, {})
+    assert [connections.exchange(head, body).content for _ in range(2)] == [b"ok", b"ok"]
+    assert len(running.connections) == 1
+    assert running.requests[1].endswith(body)
+    connections.close()
 
 
 @pytest.mark.parametrize(
