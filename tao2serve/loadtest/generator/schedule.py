@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -37,6 +38,7 @@ class Schedule:
     limit: int
     tally: Tally
     _next_s: float = 0.0
+    _called_for: deque[_Due] = field(default_factory=deque)  # due, and a sender on its way to each
     _senders: int = 0
     _resting: list[Waiter] = field(default_factory=list)
 
@@ -52,45 +54,47 @@ class Schedule:
             self._call_sender()
         while self._senders > len(self._resting):
             gevent.sleep(_END_S)
-        for sender in self._resting:
-            gevent.get_hub().loop.run_callback(sender.switch, None)
+        while self._resting:
+            self._wake(is_over=True)
 
     def _call_sender(self) -> None:
-        if self._resting:
-            if due := self._take():
-                gevent.get_hub().loop.run_callback(self._resting.pop().switch, due)
-        elif self._senders < self.limit:
-            if due := self._take():
-                self._senders += 1
-                gevent.spawn(self._send_what_is_due, due)
-        else:
+        if not self._resting and self._senders >= self.limit:
             gevent.sleep(_HELD_S)
+        elif due := self._next_due():
+            self._called_for.append(due)
+            if self._resting:
+                self._wake(is_over=False)
+            else:
+                self._senders += 1
+                gevent.spawn(self._send_what_is_due)
+
+    def _wake(self, *, is_over: bool) -> None:
+        gevent.get_hub().loop.run_callback(self._resting.pop().switch, is_over)
+
+    def _send_what_is_due(self) -> None:
+        try:
+            while True:
+                while due := self._take():
+                    self.send(*due)
+                waiter = Waiter()
+                self._resting.append(waiter)
+                if waiter.get():
+                    return
+        finally:
+            self._senders -= 1
 
     def _take(self) -> _Due | None:
-        """Give out the next request if it is due, in this order whoever sends it."""
+        """Return the oldest request that is due, also if another sender was called for it: requests start in order."""
+        if self._called_for:
+            return self._called_for.popleft()
+        due = self._next_due()
+        if due and self._senders >= self.limit and not self._resting:
+            self.tally.capped += 1  # nobody could have been called for it
+        return due
+
+    def _next_due(self) -> _Due | None:
         intended_s = self._next_s
         if intended_s > time.monotonic():
             return None
         self._next_s = next(self.starts_s, math.inf)
         return next(self.images), next(self.targets), intended_s
-
-    def _send_what_is_due(self, due: _Due | None) -> None:
-        try:
-            while due:
-                self.send(*due)
-                due = self._take_another() or self._rest()
-        finally:
-            self._senders -= 1
-
-    def _take_another(self) -> _Due | None:
-        due = self._take()
-        if due and self._senders == self.limit and not self._resting:
-            self.tally.capped += 1  # nobody else could have sent it before
-        return due
-
-    def _rest(self) -> _Due | None:
-        """Wait until called; None at the end."""
-        waiter = Waiter()
-        self._resting.append(waiter)
-        due: _Due | None = waiter.get()
-        return due
