@@ -3,6 +3,6 @@
 locust -f benchmarks/locustfile.py --host http://127.0.0.1:8080 --endpoint people --images DIR
 """
 
-from tao2serve.loadtest.locustfile import ImageUser
+from tao2serve.loadtest.generator.locustfile import ImageUser
 
 __all__ = ["ImageUser"]

@@ -55,7 +55,7 @@ class Null(asyncio.Protocol):
 
 
 async def main() -> None:
-    server = await asyncio.get_running_loop().create_server(Null, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Null, "127.0.0.1", 0, backlog=1000)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

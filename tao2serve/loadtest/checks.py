@@ -56,12 +56,13 @@ class Checks:
         return row
 
     def sample(self, row: Sequence[Any], process: int) -> CpuSample:
-        at_s, used_s, waited_s, late_ms, _ = row
-        for name, value in (("at_s", at_s), ("used_s", used_s), ("waited_s", waited_s)):
+        at_s, used_s, thread_s, waited_s, late_ms, _ = row
+        seconds = {"at_s": at_s, "used_s": used_s, "thread_s": thread_s, "waited_s": waited_s}
+        for name, value in seconds.items():
             _require(name, value, _is_number(value, -LARGEST_MS, LARGEST_MS))
         for late in late_ms:
             _require("late_ms", late, _is_number(late, -LARGEST_MS, LARGEST_MS))
-        return CpuSample(at_s=at_s, used_s=used_s, waited_s=waited_s, late_ms=tuple(late_ms), process=process)
+        return CpuSample(**seconds, late_ms=tuple(late_ms), process=process)
 
 
 def _is_number(value: object, lowest: float, highest: float) -> bool:

@@ -32,7 +32,10 @@ def start_locust(
 ) -> subprocess.Popen[bytes]:
     """Start locust with our locustfile, in a session of its own: a Ctrl-C at the terminal reaches only us."""
     return subprocess.Popen(
-        [*(sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))), *options],
+        [
+            *(sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("generator") / "locustfile.py")),
+            *options,
+        ],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -76,6 +76,8 @@ def generator_facts(result: LoadResult) -> Facts:
     facts = [(name, held[key]) for key, name in _GENERATOR_NAMES.items() if held.get(key)]
     facts += [(key, value) for key, value in held.items() if key not in _GENERATOR_NAMES | _ENDPOINT_NAMES]
     cpu = "not measured" if client.cpu_ratio is None else f"{100 * client.cpu_ratio:.0f} % of one core"
+    if client.thread_cpu_ratio is not None:
+        cpu += f", {100 * client.thread_cpu_ratio:.0f} % by the thread that sends"
     lag = "not measured" if client.start_lag_p99_ms is None else f"{client.start_lag_p99_ms:.2f} ms"
     told = f"{warmup.requests:,} requests, {warmup.failures:,} failed"
     if warmup.latency_ms is not None:

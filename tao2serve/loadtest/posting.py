@@ -1,6 +1,6 @@
-"""What one process of a load test sends: images in memory, and senders that tell locust's statistics of each request.
+"""What one process of a load test posts to endpoints: images in memory, and who tells locust's statistics of requests.
 
-Locust itself is not imported here: its agent, its event and what it takes for failures are given.
+Locust itself is not imported here: its event is given.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tao2serve.loadtest.http_connections import HttpConnections, request_head
 from tao2serve.loadtest.replies import refusal, server_timing, socket_failure
 from tao2serve.loadtest.sending import Reply, Sender
 from tao2serve.values import IMAGE_MEDIA_TYPES
 
-__all__ = ["EndpointSender", "Image", "ToldSender", "headers", "load_images", "paths_of"]
+__all__ = ["EndpointSender", "Image", "ToldSender", "load_images", "paths_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,80 +24,58 @@ class Image:
 
     path: Path | None
     body: bytes
-    headers: dict[str, str]
-
-
-def headers(suffix: str) -> dict[str, str]:
-    """Return the headers of an image by its file name's suffix."""
-    return {"Content-Type": IMAGE_MEDIA_TYPES[suffix.lower()], "Accept-Encoding": "gzip, deflate, br"}
+    media_type: str
 
 
 def load_images(paths: tuple[Path, ...]) -> tuple[Image, ...]:
     """Read images into memory: reading files is no part of what is measured."""
-    return tuple(Image(path=path, body=path.read_bytes(), headers=headers(path.suffix)) for path in paths)
+    return tuple(
+        Image(path=path, body=path.read_bytes(), media_type=IMAGE_MEDIA_TYPES[path.suffix.lower()]) for path in paths
+    )
 
 
 def paths_of(images: tuple[Image, ...]) -> tuple[Path, ...]:
     return tuple(image.path for image in images if image.path is not None)
 
 
-@dataclass(frozen=True, slots=True)
 class EndpointSender:
-    """Posts images to an endpoint through the agent of a locust session, and tells locust's statistics.
+    """Posts images to an endpoint."""
 
-    What the session does around its agent for each request (names, contexts, checks of the answer) is done once here,
-    or by us: measured, it took a fifth of a request's processor time.
-    """
-
-    agent: Any
-    url: str
-    label: str
-    images: tuple[Image, ...]
-    request_event: Any
-    failures: tuple[type[BaseException], ...]  # what the agent raises
+    def __init__(self, url: str, images: tuple[Image, ...], *, timeout_s: float) -> None:
+        self._images = images
+        self._connections = HttpConnections(url, timeout_s=timeout_s)
+        self._heads = {
+            media_type: request_head(url, {"Content-Type": media_type, "Accept-Encoding": "gzip"})
+            for media_type in {image.media_type for image in images}
+        }
 
     def send(self, image: int) -> Reply:
         """Post an image; any answer but 200 is a failure with the server's `detail`."""
-        sent = self.images[image]
-        start_time, start_s = time.time(), time.perf_counter()
-        response, exception, content = None, None, b""
+        sent = self._images[image]
+        head, size = self._heads[sent.media_type], len(sent.body)
+        started_s = time.perf_counter()
         try:
-            response = self.agent.urlopen(self.url, method="POST", payload=sent.body, headers=dict(sent.headers))
-            content = response.content or b""
-        except self.failures as raised:
-            exception = raised
-            response = response or getattr(raised, "response", None)
-        latency_ms = (time.perf_counter() - start_s) * 1000
-        status = response.status_code if response is not None else 0
+            answer = self._connections.exchange(head, sent.body)
+        except Exception as raised:  # whatever it is, it is a failed request, and no end of the test
+            latency_ms = (time.perf_counter() - started_s) * 1000
+            error, detail = socket_failure(raised)
+            return Reply(latency_ms=latency_ms, status=0, error=error, detail=detail, sent_bytes=size)
+        latency_ms = (time.perf_counter() - started_s) * 1000
         error = detail = ""
-        if exception is not None:
-            error, detail = socket_failure(exception)
-        elif status != 200:
-            error, detail = refusal(status, content.decode("utf-8", "replace"))
-        self.request_event.fire(
-            request_type="POST",
-            name=self.label,
-            response_time=latency_ms,
-            response_length=len(content),
-            exception=RuntimeError(f"{error}: {detail}" if detail else error) if error else None,
-            context={},
-            start_time=start_time,
-            url=self.url,
-            response=response,
-        )
-        timing_ms = None if error else server_timing(content)
+        if answer.status != 200:
+            error, detail = refusal(answer.status, answer.content.decode("utf-8", "replace"))
         return Reply(
             latency_ms=latency_ms,
-            status=status,
+            status=answer.status,
             error=error,
             detail=detail,
-            timing_ms=timing_ms,
-            sent_bytes=len(sent.body),
-            received_bytes=len(content),
+            timing_ms=None if error else server_timing(answer.content),
+            sent_bytes=size,
+            received_bytes=len(answer.content),
         )
 
     def close(self) -> None:
-        self.agent.clientpool.close()
+        self._connections.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +96,7 @@ class ToldSender:
             name=self.label,
             response_time=reply.latency_ms,
             response_length=reply.received_bytes,
-            exception=RuntimeError(f"{reply.error}: {reply.detail}") if reply.error else None,
+            exception=RuntimeError(f"{reply.error}: {reply.detail}".removesuffix(": ")) if reply.error else None,
             context={},
             start_time=start_time,
             url=self.url,

@@ -32,7 +32,7 @@ __all__ = [
 
 RUN_FILE_VARIABLE = "TAO2SERVE_LOADTEST_RUN"
 WORKER_VARIABLE = "TAO2SERVE_LOADTEST_WORKER"  # the process that started this worker, by its id
-_FORMAT = 3
+_FORMAT = 4
 Row: TypeAlias = list[Any]  # the members of a RequestRecord in their order
 
 
@@ -71,8 +71,9 @@ class CpuSample:
     start, and by how much it overslept since the sample before."""
 
     at_s: float
-    used_s: float  # CPU
-    waited_s: float = 0.0  # ready to run while others had its core
+    used_s: float  # CPU, all threads: gRPC has some of its own
+    thread_s: float  # CPU of the one thread that sends: what it has not, requests wait for
+    waited_s: float = 0.0  # that this thread was ready to run while others had its core
     late_ms: tuple[float, ...] = ()
     process: int = 0
 
@@ -157,5 +158,7 @@ def _record(row: Row) -> RequestRecord:
 
 
 def _sample(row: Sequence[Any], zero_s: float) -> CpuSample:
-    at_s, used_s, waited_s, late_ms, process = row
-    return CpuSample(at_s=zero_s + at_s, used_s=used_s, waited_s=waited_s, late_ms=tuple(late_ms), process=process)
+    at_s, used_s, thread_s, waited_s, late_ms, process = row
+    return CpuSample(
+        at_s=zero_s + at_s, used_s=used_s, thread_s=thread_s, waited_s=waited_s, late_ms=tuple(late_ms), process=process
+    )

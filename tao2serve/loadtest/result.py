@@ -59,6 +59,7 @@ class ClientLoad:
     saturated: bool
     reason: str  # a sentence, empty if not saturated
     cpu_ratio: float | None  # of the busiest process over the run time, in cores; None if not measured
+    thread_cpu_ratio: float | None = None  # of the busiest thread that sends; the rest is gRPC's
     start_lag_p99_ms: float | None  # from the intended start, or from a user being free, to the request leaving
     wake_lag_p99_ms: float | None = None  # by how much a process overslept that only had to wake
     machine_cpu_ratio: float | None = None  # of all cores of this machine, whoever used them

@@ -13,7 +13,8 @@ from tao2serve.loadtest.result import ClientLoad
 
 __all__ = ["LAG_LIMIT_MS", "client_load"]
 
-# A process of gevent runs on one core; beyond this part of it, requests wait for the client.
+# All greenlets of a process are one thread; beyond this part of a core, requests wait for it. Threads of gRPC may be as
+# busy on another core and nothing waits; where they keep this one from running, it wakes late, which counts too.
 _BUSY_RATIO = 0.9
 # Well, the 99th percentile of lags is 1 to 3 ms, beside a busy server on two shared cores 5 to 17 ms, of a generator
 # that has too little CPU 30 ms and more (docs/loadtest.md); where answers take long, a fifth of them is bearable, but
@@ -36,10 +37,10 @@ def client_load(
 ) -> ClientLoad:
     """Return how the load generator was over the run time, and why its numbers are its own if they are.
 
-    It was the limit if one of its processes wanted 90 % of a core or more (used it, or waited for it) for most of
-    the run time; if 1 % of the requests started late, or 1 % of its wake-ups came late, by more than 20 ms and
-    more than a fifth of the median latency, or by more than 100 ms; or if it held requests back because too many were
-    open.
+    It was the limit if the thread that sends in one of its processes wanted 90 % of a core or more (used it, or waited
+    for it) for most of the run time; if 1 % of the requests started late, or 1 % of its wake-ups came late, by more
+    than 20 ms and more than a fifth of the median latency, or by more than 100 ms; or if it held requests back because
+    too many were open.
     """
     end_s = run.window_start_s + run.run_time_s
     by_process: dict[int, list[CpuSample]] = {}
@@ -60,6 +61,7 @@ def client_load(
         saturated=bool(reason),
         reason=f"{reason}: latency and throughput are its own, not the endpoint's" if reason else "",
         cpu_ratio=round(max(map(_used_ratio, processes)), 3) if processes else None,
+        thread_cpu_ratio=round(max(map(_thread_ratio, processes)), 3) if processes else None,
         start_lag_p99_ms=_p99(lags_ms),
         wake_lag_p99_ms=_p99(late_ms),
         machine_cpu_ratio=full,
@@ -71,11 +73,15 @@ def _used_ratio(samples: Sequence[CpuSample]) -> float:
     return (samples[-1].used_s - samples[0].used_s) / (samples[-1].at_s - samples[0].at_s)
 
 
+def _thread_ratio(samples: Sequence[CpuSample]) -> float:
+    return (samples[-1].thread_s - samples[0].thread_s) / (samples[-1].at_s - samples[0].at_s)
+
+
 def _busy(samples: Sequence[CpuSample]) -> str:
     """Name a process that used a core, or wanted one that others used, for most of the time."""
     total_s = busy_s = wanting_s = 0.0
     for before, after in itertools.pairwise(samples):
-        wall_s, used_s = after.at_s - before.at_s, after.used_s - before.used_s
+        wall_s, used_s = after.at_s - before.at_s, after.thread_s - before.thread_s
         wanted_s = used_s + after.waited_s - before.waited_s
         total_s += wall_s
         busy_s += wall_s if used_s >= _BUSY_RATIO * wall_s else 0.0
@@ -85,7 +91,7 @@ def _busy(samples: Sequence[CpuSample]) -> str:
         return f"the load generator used {most} {busy_s / total_s:.0%} of the run time"
     if wanting_s > total_s / 2:
         wanted = f"the load generator wanted {most} {wanting_s / total_s:.0%} of the run time"
-        return f"{wanted} and got {_used_ratio(samples):.0%}, since others used its core"
+        return f"{wanted} and got {_thread_ratio(samples):.0%}, since others used its core"
     return ""
 
 

@@ -99,12 +99,13 @@ class Tally:
         self.finished = True
 
     def sample(self, late_ms: list[float]) -> None:
-        """Note the CPU that this process has used by now, and how late it woke since the sample before."""
+        """Note the CPU that this process, and the thread that calls, used by now, and how late it woke since before."""
         now_s = time.monotonic()
         self.samples.append(
             CpuSample(
                 at_s=now_s - self.window_start_s,
                 used_s=time.process_time(),
+                thread_s=time.thread_time(),
                 waited_s=waited_for_core_s(),
                 late_ms=tuple(round(late, 2) for late in late_ms),
             )

@@ -1,8 +1,8 @@
 """Senders for a Triton that is asked directly, over HTTP and gRPC: what an endpoint adds is then no part of it.
 
 Both send raw bytes, prepared before the run, and open as many connections as requests wait at once, so that the two
-compare like with like. In locust's process gevent has replaced the standard library; geventhttpclient, which
-tritonclient itself sends with, lives on that, and gRPC has to be told of it before its first object is made.
+compare like with like. In locust's process gevent has replaced the standard library, and gRPC has to be told of it
+before its first object is made.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.errors import InputError, ServiceError, UsageError
+from tao2serve.loadtest.http_connections import HttpConnections, request_head
 from tao2serve.loadtest.plan import Target
 from tao2serve.loadtest.replies import DETAIL_LIMIT, refusal, socket_failure
 from tao2serve.loadtest.sending import Reply, asked_patiently
@@ -25,7 +26,6 @@ from tao2serve.runtime.triton_client import METHOD, NO_LIMIT, RECONNECT
 
 __all__ = ["GrpcSender", "HttpSender", "Prepared", "make_ready", "prepare", "probe_triton", "triton_sender"]
 
-_BLOCK_BYTES: Final = 2**16  # read from a socket at a time
 _OK: Final = 200
 # What a status of gRPC would be in HTTP, for the records; others are 500.
 _STATUSES: Final = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
@@ -51,10 +51,8 @@ def make_ready(
     return _MADE[key]
 
 
-def triton_sender(
-    target: Target, images: tuple[Path, ...], *, timeout_s: float, open_limit: int
-) -> HttpSender | GrpcSender:
-    """Return what sends to a Triton, up to `open_limit` requests at a time; see `make_ready`, which it calls.
+def triton_sender(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> HttpSender | GrpcSender:
+    """Return what sends to a Triton, as many requests at a time as are asked; see `make_ready`, which it calls.
 
     Image i is sent as the i-th that was kept, and from the first again beyond them; `note` of the sender says what
     is sent. Over gRPC `timeout_s` is the longest wait for the whole answer, and the threads that gevent has for it
@@ -63,7 +61,7 @@ def triton_sender(
     prepared = make_ready(target, images, timeout_s=timeout_s)
     if target.protocol == "triton-grpc":
         return GrpcSender(target, prepared, timeout_s=timeout_s)
-    return HttpSender(target, prepared, timeout_s=timeout_s, open_limit=open_limit)
+    return HttpSender(target, prepared, timeout_s=timeout_s)
 
 
 def probe_triton(target: Target, images: tuple[Path, ...], *, timeout_s: float) -> str:
@@ -93,11 +91,12 @@ def probe_triton(target: Target, images: tuple[Path, ...], *, timeout_s: float) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Whole requests, one for each picture that is kept, and the headers that each has over HTTP."""
+    """Whole requests, one for each picture that is kept, and over HTTP the headers of each and what it begins with."""
 
     requests: tuple[bytes, ...]
-    headers: tuple[Mapping[str, str], ...]  # none over gRPC
     note: str
+    headers: tuple[Mapping[str, str], ...] = ()
+    heads: tuple[bytes, ...] = ()
 
 
 # Made once a process: each user of a load test has senders of its own.
@@ -111,10 +110,12 @@ def prepare(
     made = payloads(tensor, images, between=between)
     if target.protocol == "triton-grpc":
         requests = tuple(_grpc_request(tensor, content) for content in made.contents)
-        return Prepared(requests=requests, headers=(), note=made.note)
+        return Prepared(requests=requests, note=made.note)
     pairs = [_http_request(tensor, content) for content in made.contents]
     bodies, headers = zip(*pairs, strict=True)
-    return Prepared(requests=bodies, headers=headers, note=made.note)
+    url = f"http://{target.url}{_path(target)}"
+    heads = tuple(request_head(url, given) for given in headers)
+    return Prepared(requests=bodies, headers=headers, heads=heads, note=made.note)
 
 
 def _check(target: Target) -> None:
@@ -139,34 +140,25 @@ def _tell_grpc_of_gevent() -> None:
 class HttpSender:
     """Posts to one model; made in the process that sends."""
 
-    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float, open_limit: int) -> None:
-        from geventhttpclient import HTTPClient
-
+    def __init__(self, target: Target, prepared: Prepared, *, timeout_s: float) -> None:
         self.note, self.kept = prepared.note, len(prepared.requests)
-        self._path, self._prepared = _path(target), prepared
-        self._client: Any = HTTPClient.from_url(
-            f"http://{target.url}",
-            concurrency=open_limit,  # beyond it the client would wait, unseen; connections are made as they are needed
-            connection_timeout=timeout_s,
-            network_timeout=timeout_s,
-            block_size=_BLOCK_BYTES,
-        )
+        self._requests, self._heads = prepared.requests, prepared.heads
+        self._connections = HttpConnections(f"http://{target.url}", timeout_s=timeout_s)
 
     def send(self, image: int) -> Reply:
         index = image % self.kept
-        body, headers = self._prepared.requests[index], self._prepared.headers[index]
+        body = self._requests[index]
         started_s = time.perf_counter()
         try:
-            response = self._client.post(self._path, body=body, headers=headers)
-            content = response.read()
-        except Exception as error:  # whatever the client raises is a failed request, and no end of the test
+            answer = self._connections.exchange(self._heads[index], body)
+        except Exception as error:  # whatever it is, it is a failed request, and no end of the test
             latency_ms = (time.perf_counter() - started_s) * 1000
             kind, detail = socket_failure(error)
             return Reply(latency_ms=latency_ms, status=0, error=kind, detail=detail, sent_bytes=len(body))
-        return _http_reply(response.status_code, bytes(content), (time.perf_counter() - started_s) * 1000, len(body))
+        return _http_reply(answer.status, answer.content, (time.perf_counter() - started_s) * 1000, len(body))
 
     def close(self) -> None:
-        self._client.close()
+        self._connections.close()
 
 
 class GrpcSender:

@@ -17,7 +17,7 @@ import pytest
 import tao2serve
 
 # These run inside other programs and import what is theirs: locust, starlette (extra `sandbox`).
-INSIDE_OTHERS = ("tao2serve.loadtest.locustfile", "tao2serve.sandbox.clearml_server")
+INSIDE_OTHERS = ("tao2serve.loadtest.generator", "tao2serve.sandbox.clearml_server")
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(tao2serve.__path__, "tao2serve.")

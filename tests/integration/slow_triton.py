@@ -2,7 +2,8 @@
 
     slow_triton.py WAIT_MS
 
-It prints the ports of HTTP and gRPC. The model `waits` takes pixels (32, 48, 3).
+It prints the ports of HTTP and gRPC. The model `waits` takes pixels (32, 48, 3). `/asked` over HTTP says how often it
+was asked, over both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 WAIT_S = float(sys.argv[1]) / 1000
 INPUT = {"name": "picture", "data_type": "TYPE_UINT8", "dims": [32, 48, 3]}
+asked = 0
 CONFIG = {"name": "waits", "max_batch_size": 8, "input": [INPUT]}
+
+
+async def wait() -> None:
+    global asked
+    asked += 1
+    await asyncio.sleep(WAIT_S)
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -31,7 +39,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return answer
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await asyncio.sleep(WAIT_S)
+        await wait()
         return service_pb2.ModelInferResponse(model_name="waits")
 
 
@@ -41,9 +49,10 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = [line for line in head.split("\r\n") if line.startswith("content-length:")]
             await reader.readexactly(int(length[0].partition(":")[2]) if length else 0)
-            if "/infer" in head.partition("\r\n")[0]:
-                await asyncio.sleep(WAIT_S)
-            body = json.dumps(CONFIG).encode()
+            line = head.partition("\r\n")[0]
+            if "/infer" in line:
+                await wait()
+            body = json.dumps(asked if "/asked" in line else CONFIG).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):

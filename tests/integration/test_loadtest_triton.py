@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from perf_analyzer import PROTOCOLS, PerfAnalyzer, measure_ours, target_of, write_picture
 from tries import one_of_three
 from waiting_triton import WaitingTriton, waiting_triton
 
 from tao2serve.errors import InputError, ServiceError
-from tao2serve.loadtest import LoadPlan, Target, run_load_test
+from tao2serve.loadtest import LoadPlan, OpenLoop, Target, run_load_test
 from tao2serve.loadtest.servers import with_triton
 from tao2serve.loadtest.tritons import probe_triton
 
@@ -82,23 +84,58 @@ def test_what_cannot_be_measured_is_said_first(triton: WaitingTriton, picture: P
         probe_triton(away, (picture,), timeout_s=2)
 
 
+@contextlib.contextmanager
+def slow_triton(wait_ms: int) -> Iterator[WaitingTriton]:
+    command = [sys.executable, str(HERE / "slow_triton.py"), str(wait_ms)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            http, grpc = (f"127.0.0.1:{port}" for port in process.stdout.readline().split())
+            yield WaitingTriton(http=http, grpc=grpc, pid=process.pid)
+        finally:
+            process.kill()
+
+
+def asked(triton: WaitingTriton) -> int:
+    return int(httpx.get(f"http://{triton.http}/asked").json())
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_greenlets_wait_at_the_same_time(picture: Path, protocol: str) -> None:
     """60 requests to a server that takes 500 ms take little longer than one, and hold up no other greenlet."""
-    command = [sys.executable, str(HERE / "slow_triton.py"), "500"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        http, grpc = process.stdout.readline().split()
-        port = grpc if protocol == "triton-grpc" else http
-        target = Target(url=f"127.0.0.1:{port}", protocol=target_of(NOWHERE, protocol).protocol, model="waits")
-        try:
-            seen = loop(target, picture, users=60, run_time_s=0.1)
-        finally:
-            process.kill()
+    with slow_triton(500) as slow:
+        seen = loop(target_of(slow, protocol), picture, users=60, run_time_s=0.1)
     assert Counter(reply["error"] for reply in seen["replies"]) == {"": 60}
     assert seen["elapsed_s"] < 1.5
     assert min(reply["latency_ms"] for reply in seen["replies"]) > 490
     assert seen["ticks"] > 20
+
+
+def test_two_processes_of_locust_ask_it_over_http(picture: Path) -> None:
+    """Master and workers: Triton got what was recorded, half of it from each, and answered all of it."""
+    with slow_triton(50) as slow:
+        shape = OpenLoop(rate_rps=100, arrivals="constant")
+        target = target_of(slow, "triton-http")
+        plan = LoadPlan(targets=(target,), images=picture, shape=shape, processes=2, run_time_s=1, warmup_s=0.2)
+        result = run_load_test(plan)
+        seen = asked(slow) - 1  # without the probe
+    assert result.errors == ()
+    assert len(result.records) == seen == pytest.approx(120, abs=2)
+    assert Counter(record.user for record in result.records) == {0: seen - seen // 2, 1: seen // 2}
+    assert result.latency_ms is not None
+    assert result.latency_ms.p50 >= 50
+
+
+def test_what_grpc_cannot_keep_open_is_held_back_and_said(picture: Path) -> None:
+    """1,500 requests that wait 2 s: 1,000 are open, the others are sent later and counted, and the run says so."""
+    with slow_triton(2000) as slow:
+        shape = OpenLoop(rate_rps=1500, arrivals="constant")
+        target = target_of(slow, "triton-grpc")
+        plan = LoadPlan(targets=(target,), images=picture, shape=shape, run_time_s=1, warmup_s=0, timeout_s=8)
+        result = run_load_test(plan)
+        assert len(result.records) == asked(slow) - 1 == 1500
+    assert result.client.saturated
+    assert "were held back, since a process had 1000 open" in result.client.reason
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -26,7 +26,7 @@ from tao2serve.loadtest.tritons import triton_sender  # noqa: E402
 
 config = json.loads(sys.argv[1])
 images = tuple(Path(image) for image in config["images"])
-sender = triton_sender(Target(**config["target"]), images, timeout_s=config["timeout_s"], open_limit=config["users"])
+sender = triton_sender(Target(**config["target"]), images, timeout_s=config["timeout_s"])
 started_s = time.monotonic()
 replies = []
 ticks = 0

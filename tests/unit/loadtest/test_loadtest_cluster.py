@@ -163,10 +163,10 @@ def test_a_good_one_does_not_and_samples_are_looked_at_too(gathering: tuple[Gath
     """A row as tallies write it passes; a sample of no time does not."""
     gathered, master, event = gathering
     join(master, "vm_1")
-    event.listeners[0]("vm_1", report([GOOD], samples=[[0.5, 0.1, 0.0, [1.0], 0]]))
+    event.listeners[0]("vm_1", report([GOOD], samples=[[0.5, 0.1, 0.1, 0.0, [1.0], 0]]))
     assert (len(gathered.rows), len(gathered.samples)) == (1, 1)
     assert gathered.open_limit == 9
-    event.listeners[0]("vm_1", report([], samples=[["soon", 0.1, 0.0, [1.0], 0]]))
+    event.listeners[0]("vm_1", report([], samples=[["soon", 0.1, 0.1, 0.0, [1.0], 0]]))
     assert "at_s is 'soon'" in gathered.run(wait_s=5, on_window=lambda: None)
 
 

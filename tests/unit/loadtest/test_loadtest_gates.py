@@ -186,7 +186,7 @@ def test_what_is_reached_is_missed_by_nothing() -> None:
 
 def test_a_saturated_load_generator_passes_no_gate() -> None:
     """Its numbers are its own, also good ones; the reason is said at the gate and for the whole test."""
-    busy = [CpuSample(at_s=100.0 + second, used_s=0.99 * second) for second in range(10)]
+    busy = [CpuSample(at_s=100.0 + second, used_s=0.99 * second, thread_s=0.99 * second) for second in range(10)]
     found = result([record(second, 10) for second in range(9)], cpu=busy)
     assert found.client.saturated
     verdicts = evaluate(found, [parse_gate("p99=1s"), parse_gate("failure-ratio=0")])

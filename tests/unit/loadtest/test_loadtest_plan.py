@@ -115,7 +115,7 @@ def test_fewer_rows_than_were_counted_are_a_tool_error(tmp_path: Path) -> None:
     assert "1 of 2 requests" in caught.value.evidence
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", '{"format":3}\n', "[1]\n"])
+@pytest.mark.parametrize("text", ["", "{}\n", '{"format":4}\n', "[1]\n"])
 def test_incomplete_records_are_a_tool_error(tmp_path: Path, text: str) -> None:
     """A file that locust did not finish is never read as a short test."""
     (tmp_path / "records").write_text(text, encoding="utf-8")

@@ -34,12 +34,15 @@ def client(
 
 
 def samples(
-    *, used: float, waited: float = 0.0, late_ms: tuple[float, ...] = (1.0,), process: int = 0
+    *, used: float, elsewhere: float = 0.0, waited: float = 0.0, late_ms: tuple[float, ...] = (1.0,), process: int = 0
 ) -> list[CpuSample]:
     return [
-        CpuSample(at_s=100.0 + at, used_s=used * at, waited_s=waited * at, late_ms=late_ms, process=process)
+        CpuSample(
+            at_s=100.0 + at, used_s=(used + elsewhere) * at, thread_s=used * at, waited_s=waited * at, late_ms=late_ms,
+            process=process,
+        )
         for at in range(11)
-    ]
+    ]  # fmt: skip
 
 
 def test_a_generator_that_is_well_is_not_accused() -> None:
@@ -54,6 +57,13 @@ def test_waiting_for_a_core_is_as_bad_as_using_one() -> None:
     found = client(cpu=samples(used=0.5, waited=0.45))
     assert found.saturated
     assert "wanted 90% of a core or more during 100% of the run time and got 50%" in found.reason
+
+
+def test_threads_that_do_not_send_are_told_and_not_held_against_it() -> None:
+    """gRPC's own used as much again: the process had more than a core, and what sends had time to spare."""
+    found = client(cpu=samples(used=0.6, elsewhere=0.55))
+    assert (found.saturated, found.cpu_ratio, found.thread_cpu_ratio) == (False, 1.15, 0.6)
+    assert client(cpu=samples(used=0.95, elsewhere=0.1)).saturated
 
 
 def test_the_busiest_process_counts() -> None:

@@ -102,7 +102,7 @@ def test_the_series_covers_the_test_without_gaps() -> None:
 def cpu(*ratios: float) -> list[CpuSample]:
     """Samples once per second from the start of the run time on."""
     used = [math.fsum(ratios[:count]) for count in range(len(ratios) + 1)]
-    return [CpuSample(at_s=100.0 + second, used_s=value) for second, value in enumerate(used)]
+    return [CpuSample(at_s=100.0 + second, used_s=value, thread_s=value) for second, value in enumerate(used)]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_client_busy_for_most_of_the_run_time_is_saturated(
 
 def test_cpu_outside_the_run_time_does_not_count() -> None:
     """Imports and warm-up may use a core; without samples inside nothing is claimed."""
-    before = [CpuSample(at_s=90.0 + second, used_s=float(second)) for second in range(10)]
+    before = [CpuSample(at_s=90.0 + second, used_s=float(second), thread_s=float(second)) for second in range(10)]
     client = result([record(1, 10)], cpu=before).client
     assert (client.saturated, client.cpu_ratio) == (False, None)
 

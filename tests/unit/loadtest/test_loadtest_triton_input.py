@@ -13,7 +13,7 @@ from PIL import Image
 from tao2serve.errors import InputError, UsageError
 from tao2serve.loadtest import Target
 from tao2serve.loadtest.triton_input import TritonInput, input_of, kept, payloads
-from tao2serve.loadtest.tritons import HttpSender, Prepared, prepare, probe_triton
+from tao2serve.loadtest.tritons import prepare, probe_triton
 from tao2serve.runtime import DetectorParams
 from tao2serve.runtime.preprocess import preprocess, read_pixels
 
@@ -160,11 +160,3 @@ def test_others_may_run_between_two_pictures(photo: Path) -> None:
     calls: list[None] = []
     made = payloads(input_of(GRPC, config("UINT8", [32, 48, 3])), (photo,) * 3, between=lambda: calls.append(None))
     assert len(calls) == len(made.contents) == 3
-
-
-def test_http_holds_as_many_open_as_the_schedule_needs() -> None:
-    """The client's own pool is no limit below the one that is counted."""
-    prepared = Prepared(requests=(b"",), headers=({},), note="")
-    sender = HttpSender(HTTP, prepared, timeout_s=1, open_limit=3000)
-    assert sender._client._connection_pool.size == 3000
-    sender.close()
