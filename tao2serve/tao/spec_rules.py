@@ -255,6 +255,7 @@ class ValueRule:
     words: str
     holds: Callable[[float], bool] | None = None  # None: a text that is not empty
     one_of: tuple[str, ...] = ()
+    yet: str = ""  # what takes it all the same: then it is a warning
 
 
 _POSITIVE: Final = ValueRule(words="be above 0", holds=lambda value: value > 0)
@@ -290,11 +291,16 @@ VALUES: Final[Mapping[str, ValueRule]] = {
         (
             *("cov_center_x", "cov_center_y", "cov_radius_x", "cov_radius_y", "bbox_min_radius", "deadzone_radius"),
             *("coverage_threshold", "confidence_threshold", "nms_iou_threshold", "nms_confidence_threshold"),
-            *("dbscan_eps", "dbscan_min_samples", "neighborhood_size", "dbscan_confidence_threshold"),
+            *("dbscan_eps", "dbscan_min_samples", "neighborhood_size"),
             *("hflip_probability", "vflip_probability", "color_shift_stddev", "saturation_shift_max"),
             *("contrast_scale_max", "contrast_center"),
         ),
         _RATIO,
+    ),
+    "dbscan_confidence_threshold": ValueRule(
+        words="lie in 0 to 1",
+        holds=lambda value: 0 <= value <= 1,
+        yet="serving takes it, for the confidence of DBSCAN is a sum",
     ),
     **dict.fromkeys(("soft_start", "annealing"), _BELOW_ONE),
     **dict.fromkeys(("tfrecords_path", "image_directory_path", "name"), _GIVEN),

@@ -67,7 +67,7 @@ class View:
 
     def messages(self, name: str) -> tuple[View, ...]:
         """Return the messages of a repeated field, one by one."""
-        found = []
+        found: list[View] = []
         for field in self.fields(name):
             for value in field.values:
                 if isinstance(value, Block):
