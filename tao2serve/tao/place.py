@@ -84,7 +84,7 @@ def plan_run(subtask: Subtask, place: Place, *, results: Path, folder: Path, has
             arguments.append(argument)
     mounts, inside_folder = reach(mounts, folder)
     given = dict(place.environment)
-    if place.way != "inside":
+    if place.way != "inside" and any(name.startswith("CLEARML_") for name in given):
         # A user without a home in the container could not write ClearML's cache, and would not be tracked.
         given.setdefault(_CLEARML_CACHE, str(inside_folder / "clearml"))
     command, mounts, environment = _command(subtask, place, mounts, given, inside_folder, folder, name)

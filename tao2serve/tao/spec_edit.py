@@ -7,13 +7,13 @@ their neighbours are; those of a message on one line stay on that line.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tao2serve.tao.spec_tree import Block, Field, SpecTree
 
-__all__ = ["Edit", "NewField", "appended", "apply_edits", "quoted", "removed", "replaced", "shortened"]
+__all__ = ["Edit", "NewField", "appended", "apply_edits", "given", "quoted", "removed", "replaced", "shortened"]
 
 _UNIT: Final = "  "
 _INDENT: Final = re.compile(r"[ \t]*")
@@ -58,6 +58,12 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> str:
 def replaced(field: Field, value: str) -> Edit:
     """Give a field another value; its name, colon and whatever follows it stay."""
     return Edit(start=field.value_start, end=field.value_end, text=value)
+
+
+def given(tree: SpecTree, blocks: Sequence[Block], name: str, value: str) -> Edit:
+    """Give a message's field a value: the field that counts, which is the last, else a new one in the last block."""
+    found = [field for block in blocks for field in block.all(name)]
+    return replaced(found[-1], value) if found else appended(tree, blocks[-1], [NewField(name=name, value=value)])
 
 
 def removed(tree: SpecTree, field: Field) -> Edit:

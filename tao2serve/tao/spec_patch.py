@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from tao2serve.errors import InputError, Tao2ServeError, UsageError
 from tao2serve.tao.schema import SPEC_FAMILIES
-from tao2serve.tao.spec_edit import Edit, NewField, appended, apply_edits, quoted, removed, replaced, shortened
+from tao2serve.tao.spec_edit import Edit, NewField, appended, apply_edits, given, quoted, removed, replaced, shortened
 from tao2serve.tao.spec_tree import Block, Field, Scalar, SpecSyntaxError, SpecTree, parse_tree
 from tao2serve.tao.text import parse_text, read_text
 
-__all__ = ["PatchedSpec", "TrackingPatch", "patch_spec"]
+__all__ = ["PatchedSpec", "TrackingPatch", "patch_spec", "patched_text"]
 
 _SHORTEST_NAME: Final = 3  # characters of a project, or of each part of its path: a real ClearML server refuses less
 _DEBUG_IMAGES: Final = 3  # as many as NVIDIA's tutorial has; none at all would end TAO when it draws them
@@ -56,12 +56,17 @@ def patch_spec(path: Path, patch: TrackingPatch) -> PatchedSpec:
     """
     _check_names(patch)
     text = read_text(path)
+    return PatchedSpec(path=path, before=text, after=patched_text(path, text, patch))
+
+
+def patched_text(path: Path, text: str, patch: TrackingPatch) -> str:
+    """Return a spec's text with this tracking in it, as `patch_spec` does for a file; `path` is what errors name."""
     _require_training_spec(path, text)
     after = _tracked(path, text, patch)
     if patch.debug_image_every is not None:
         after = _with_debug_images(path, after, patch.debug_image_every)
     _require_nothing_else(path, text, after, with_images=patch.debug_image_every is not None)
-    return PatchedSpec(path=path, before=text, after=after)
+    return after
 
 
 def _check_names(patch: TrackingPatch) -> None:
@@ -191,10 +196,9 @@ def _set_in_visualizer(path: Path, text: str, name: str, value: str, is_enough: 
     tree = _tree(path, text)
     visualizers = tree.walk(*_PATH[:2])
     field = _last(visualizers, name)
-    if field is None:
-        return apply_edits(text, [appended(tree, visualizers[-1], [NewField(name=name, value=value)])])
-    (scalar,) = field.values
-    return text if isinstance(scalar, Block) or is_enough(scalar) else apply_edits(text, [replaced(field, value)])
+    if field is not None and all(isinstance(scalar, Block) or is_enough(scalar) for scalar in field.values):
+        return text
+    return apply_edits(text, [given(tree, visualizers, name, value)])
 
 
 def _require_nothing_else(path: Path, before: str, after: str, *, with_images: bool) -> None:
