@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -69,7 +70,10 @@ def main(words: list[str]) -> int:
 def leave(subtask: str, options: dict[str, str], results: Path) -> None:
     """Leave the files that the subtask leaves."""
     if subtask == "train":
-        assert outside(options["-e"]).read_text()
+        spec = outside(options["-e"]).read_text()
+        loaded = re.search(r'pretrained_model_file: "(.*)"', spec)
+        if loaded and "load_graph: true" in spec:
+            assert outside(loaded[1]).is_file()
         weights = results / "weights"
         weights.mkdir(exist_ok=True)
         (weights / f"{options['-n']}.hdf5").write_bytes(b"weights")

@@ -41,11 +41,12 @@ def run_one(
     from tao2serve.tao.running import planned, run_tao
 
     seen = checked or spec
-    prepared = prepare(common, spec_to_track=seen if trains else None)
+    # The spec of a retraining names the pruned model, which no argument does.
+    prepared = prepare(common, spec_to_track=seen if trains else None).showing(*models)
     request = prepared.request(subtask, results=results)
     plan = planned(request)
     checks = checks_for(
-        prepared, common, group=subtask.group, specs=(spec,) if spec else (), models=models, trains=trains
+        prepared, common, group=subtask.group, specs=(seen,) if seen else (), models=models, trains=trains
     )
     if common.dry_run:
         document = {"outcome": "planned", **plan_document(plan, prepared), "preflight": [asdict(one) for one in checks]}

@@ -53,6 +53,8 @@ More = Annotated[
 ]
 SECRET_NAME: Final = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 
+SHORTEST_SECRET: Final = 6  # a shorter one would blot out words that are none
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
@@ -75,19 +77,36 @@ class Prepared:
     """A place where TAO runs, and what no output may show."""
 
     place: Place
+    given: tuple[tuple[str, str], ...] = field(repr=False)  # variables that every subtask gets, tracked or not
     key: str = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     tracking: TaoTracking | None
     tracked: bool
 
     def request(self, subtask: Subtask, *, results: Path, log: Path | None = None) -> RunRequest:
+        """Return the run of a subtask here; of ClearML only a training is told, for nothing else reports to it."""
         from tao2serve.tao.running import RunRequest
 
+        tracked = self.tracked and subtask.name == "train"
         stamp = time.strftime("%Y%m%d-%H%M%S")
         return RunRequest(
-            subtask=subtask, place=self.place, results=results, key=self.key, secrets=self.secrets,
+            subtask=subtask,
+            place=self.place if tracked else replace(self.place, environment=self.given),
+            results=results,
             log=log or results / "logs" / f"{subtask.name}-{stamp}.log",
-        )  # fmt: skip
+            key=self.key,
+            secrets=self.secrets,
+            tracked=tracked,
+        )
+
+    def showing(self, *paths: Path) -> Prepared:
+        """Return the same place, where the container sees these files and folders too."""
+        from tao2serve.tao.mounts import reach
+
+        mounts = self.place.mounts
+        for path in paths if self.place.way != "inside" else ():
+            mounts, _ = reach(mounts, path)
+        return replace(self, place=replace(self.place, mounts=mounts))
 
 
 def prepare(common: Common, *, spec_to_track: Path | None) -> Prepared:
@@ -110,9 +129,11 @@ def prepare(common: Common, *, spec_to_track: Path | None) -> Prepared:
         mounts = with_own_user(mounts, host_network=tracking is not None and tracking.on_loopback)
     given = _named_variables(common.env)
     variables = _variables(tracking, mounts, common.output_uri) if tracked else ()
-    secrets = [value for name, value in (*given, *mounts.environment) if SECRET_NAME.search(name) and value]
+    known = (*given, *mounts.environment, *os.environ.items())
+    secrets = [value for name, value in known if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET]
     return Prepared(
         place=Place(way=way, program=program, mounts=mounts, environment=(*variables, *given), image=common.image),
+        given=given,
         key=key_if_given(settings.tao_key_file),
         secrets=(*secrets, *(tracking.secrets if tracking is not None else ())),
         tracking=tracking,

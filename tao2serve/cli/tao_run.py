@@ -81,7 +81,8 @@ def run(
         spec=spec, results=results, name=name, retrain_spec=retrain_spec, gpus=gpus, amp=amp,
         prune=PruneOptions(threshold=threshold),
     )  # fmt: skip
-    prepared = prepare(common, spec_to_track=spec)
+    # All of the results: the retraining's spec names the pruned model, which no argument does.
+    prepared = prepare(common, spec_to_track=spec).showing(results)
     checks = _checks(prepared, common, request)
     if dry_run:
         _show_plan(request, prepared, checks, as_json=json_output)

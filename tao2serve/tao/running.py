@@ -47,6 +47,7 @@ class RunRequest:
     log: Path
     key: str = field(default="", repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    tracked: bool = True  # else ClearML's variables of this process are not the child's either
     timeout_s: float = float("inf")
 
 
@@ -93,14 +94,13 @@ def run_tao(request: RunRequest, *, on_news: Callable[[str], None]) -> ChildOutc
     return outcome
 
 
-def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
+def child_environment(ours: Mapping[str, str], *, tracked: bool = True) -> dict[str, str]:
     """Return this process's variables without what must not reach the child, and with ours."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _DROPPED and not name.startswith("TAO2SERVE_")  # the key may be among them
-    }
-    return {**kept, "PYTHONUNBUFFERED": "1", **ours}
+    dropped = ("TAO2SERVE_",) if tracked else ("TAO2SERVE_", "CLEARML_")  # the key may be among them
+    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED and not name.startswith(dropped)}
+    # Of a clearml.conf in the home folder TAO's hook would take credentials, too.
+    nothing = {} if tracked else {"CLEARML_CONFIG_FILE": os.devnull}
+    return {**kept, **nothing, "PYTHONUNBUFFERED": "1", **ours}
 
 
 def _name(subtask: Subtask) -> str:
@@ -129,7 +129,7 @@ def _child(plan: TaoPlan, request: RunRequest) -> ChildRequest:
     return ChildRequest(
         name=plan.command[0],
         command=plan.command,
-        environment=child_environment(plan.environment),
+        environment=child_environment(plan.environment, tracked=request.tracked),
         folder=plan.folder,
         log=request.log,
         timeout_s=request.timeout_s,

@@ -218,6 +218,8 @@ def test_the_notebook_is_taken_up_where_it_was_killed(place: Place) -> None:
     other = place.tao(*words, "--json")
     assert (other.code, other.document["error"]["subject"]) == (2, "step train")
     assert "another spec" in other.document["error"]["fact"]
+    told = {run["words"][0]: bool(tracked_variables(run["variables"])) for run in place.met}
+    assert told == {"train": True, "evaluate": False, "prune": False, "export": False}
     names = [container["name"] for container in place.engine.containers.values()]
     assert all(name.startswith("tao2serve-") for name in names)
 
@@ -312,18 +314,59 @@ def test_the_preflight_refuses_before_anything_starts(place: Place) -> None:
     assert not place.engine.created
 
 
-def test_inside_the_container_the_command_itself_is_run(place: Place) -> None:
-    """Where detectnet_v2 is on PATH it is run as it is, its paths as they are, ClearML's variables with it."""
+@pytest.fixture
+def inside(place: Place) -> Place:
+    """The same place, where detectnet_v2 is on PATH, as in TAO's own container."""
     environment = {
-        "PATH": f"{place.engine.folder / 'tools'}:{os.environ['PATH']}", "PLAYED_BINDS": '["/:/"]',
-        "PLAYED_FOLDER": str(place.engine.folder),
+        **place.line.environment, "PATH": f"{place.engine.folder / 'tools'}:{os.environ['PATH']}",
+        "PLAYED_BINDS": '["/:/"]', "PLAYED_FOLDER": str(place.engine.folder),
     }  # fmt: skip
-    results = place.root / "results"
-    outcome = place.tao(
-        "train", place.spec, "-r", results, "--skip-preflight", "--json", "--", "--enable_determinism", **environment
-    )
-    outcome.assert_success()
-    (run,) = place.met
-    assert run["words"] == ["train", "-e", str(place.spec), "-r", str(results), "-n", "model", "--enable_determinism"]
+    line = CommandLine(environment=environment, folder=place.line.folder)
+    return Place(root=place.root, engine=place.engine, line=line)
+
+
+def test_inside_the_container_the_command_itself_is_run(inside: Place) -> None:
+    """Where detectnet_v2 is on PATH it is run as it is, its paths as they are, ClearML's variables with it."""
+    results = inside.root / "results"
+    words = ("train", inside.spec, "-r", results, "--skip-preflight", "--json", "--", "--enable_determinism")
+    inside.tao(*words).assert_success()
+    (run,) = inside.met
+    assert run["words"] == ["train", "-e", str(inside.spec), "-r", str(results), "-n", "model", "--enable_determinism"]
     assert run["variables"]["CLEARML_DEFAULT_OUTPUT_URI"] == "http://127.0.0.1:8081"
-    assert not place.engine.requests
+    assert not inside.engine.requests
+
+
+def test_a_pruned_model_is_retrained_by_a_spec_that_is_made(inside: Place) -> None:
+    """A dry run shows the spec's place and writes nothing; the run keeps the spec; without a model it must load one."""
+    pruned, results = inside.root / "pruned.hdf5", inside.root / "results"
+    pruned.touch()
+    words = ("retrain", inside.spec, "-r", results, "--no-clearml")
+    document = inside.tao(*words, "--model", pruned, "--dry-run", "--json").assert_success().document
+    made = results / "experiment_spec_retrain.txt"
+    assert document["inside"][:4] == ["detectnet_v2", "train", "-e", str(made)]
+    assert not results.exists()
+    inside.tao(*words, "--model", pruned, "--skip-preflight").assert_success()
+    assert f'pretrained_model_file: "{pruned}"' in made.read_text()
+    assert tracked_variables(inside.met[0]["variables"]) == {"CLEARML_CONFIG_FILE": os.devnull}  # --no-clearml
+    refused = inside.tao(*words, "--skip-preflight", "--json")
+    assert (refused.code, refused.document["error"]["fact"]) == (3, "does not load a pruned model")
+    assert inside.tao(*words, "--model", pruned, "--", "-k", "KEY").code == 2
+
+
+def test_the_container_of_a_retraining_sees_the_pruned_model(place: Place) -> None:
+    """No argument names it, only the spec: it is mounted all the same."""
+    pruned = place.root / "pruned.hdf5"
+    pruned.touch()
+    words = ("retrain", place.spec, "--model", pruned, "-r", place.root / "results", "--via", "docker")
+    place.tao(*words, "--skip-preflight").assert_success()
+    assert f"{pruned}:{pruned}" in place.engine.created[0]["HostConfig"]["Binds"]
+
+
+def test_an_evaluation_does_not_take_a_trainings_place(inside: Place) -> None:
+    """TAO would write the training's status.json anew: a folder of its own is asked for, and then mAP is told."""
+    results = inside.root / "results"
+    inside.tao("train", inside.spec, "-r", results, "--no-clearml", "--skip-preflight").assert_success()
+    words = ("evaluate", results / "weights" / "model.hdf5", "--spec", inside.spec, "--skip-preflight", "--json", "-r")
+    refused = inside.tao(*words, results)
+    assert (refused.code, refused.document["error"]["subject"]) == (2, "--results")
+    assert inside.tao(*words, results / "evaluate").assert_success().document["mean_average_precision"] == 0.8125
