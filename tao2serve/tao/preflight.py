@@ -144,9 +144,14 @@ def check_key(key: str, models: Sequence[Path]) -> PreflightCheck:
 
 def check_spec_file(spec: Path) -> PreflightCheck:
     """Say whether TAO would take the spec."""
-    errors = [finding for finding in check_spec(spec).errors if finding.stage != "serving"]
+    findings = [finding for finding in check_spec(spec).findings if finding.stage != "serving"]
+    errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
-        return PreflightCheck(name="spec", status="ok", fact=f"{spec} has nothing that TAO refuses")
+        said = f"{len(findings)} to be warned of" if findings else "nothing to be warned of"
+        return PreflightCheck(
+            name="spec", status="ok", fact=f"{spec} has no error for training, and {said}",
+            remedy=f"tao2serve spec check {spec}" if findings else "",
+        )  # fmt: skip
     first = errors[0]
     return PreflightCheck(
         name="spec", status="wrong", fact=f"{spec} has {len(errors)} that TAO or ClearML refuses",
