@@ -87,7 +87,9 @@ class Settings(BaseSettings):
     )
     warmup: bool = Field(True, description="Triton answers requests of its own before a model is ready")
     version_policy: VersionPolicy = Field("latest", description="which versions of a model's folder Triton serves")
-    tao_launcher: Path | None = Field(None, description="NVIDIA's tao launcher, for encrypted models; empty: on PATH")
+    tao_launcher: Path | None = Field(
+        None, description="NVIDIA's tao launcher, for encrypted models and training; empty: on PATH"
+    )
     tao_key_file: Path | None = Field(None, description="file with the key of encrypted models")
     tao_timeout_s: float = Field(
         7200.0, gt=0, description="how long NVIDIA's container may take, its download included"

@@ -8,8 +8,12 @@ from typing import Final
 SHARED: Final = frozenset({
     "test_bad_bodies", "test_deploy", "test_deploy_again", "test_deploy_killed", "test_doctor", "test_endpoint",
     "test_loadtest_commands", "test_loadtest_layers_served", "test_loadtest_servers", "test_placement", "test_predict",
-    "test_publish", "test_rollout", "test_sandbox", "test_tune", "test_verify_servers", "test_watch",
+    "test_publish", "test_rollout", "test_sandbox", "test_tao_uploads", "test_tune",
+    "test_verify_servers", "test_watch",
 })  # fmt: skip
+
+# These install NVIDIA's launcher, into an environment that they share.
+LAUNCHER: Final = frozenset({"test_tao_launcher", "test_tao_runs"})
 
 
 def sandbox_of(nodeid: str) -> str:
@@ -20,4 +24,6 @@ def sandbox_of(nodeid: str) -> str:
         return "managed"
     if "contract/" in path:
         return "contract"
+    if module in LAUNCHER:
+        return "launcher"
     return "sandbox" if module in SHARED else module

@@ -31,7 +31,9 @@ from tao2serve.cli import (
     render,
     rollback,
     sandbox,
+    spec,
     status,
+    tao,
     undeploy,
     verify,
 )
@@ -89,6 +91,8 @@ app.command("rollback", cls=Command, short_help="Go back to the route before.")(
 app.command("undeploy", cls=Command, short_help="Remove versions that get no requests.")(undeploy.undeploy)
 app.command("predict", cls=Command, short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", cls=Command, short_help="Measure an endpoint under load.")(loadtest.loadtest)
+app.add_typer(spec.app, name="spec", short_help="Examine an experiment spec, and have ClearML track it.")
+app.add_typer(tao.app, name="tao", short_help="Train with NVIDIA TAO, tracked in ClearML.")
 app.command("doctor", cls=Command, short_help="Say what is here, missing or wrong.")(doctor.doctor)
 app.add_typer(config.app, name="config", short_help="Show settings and where they come from.")
 app.add_typer(render.app, name="render", short_help="Write files for running all of it elsewhere.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tao2serve.config import Settings, home
-from tao2serve.errors import ToolError, UsageError
+from tao2serve.errors import ToolError
+from tao2serve.tao.key import KEY_VARIABLE, read_key
 from tao2serve.tao.launcher import LAUNCHER_VERSION, SubtaskRequest, find_launcher, launcher_version, run_subtask
 from tao2serve.tao.spec import ExperimentSpec
+from tao2serve.tao.subtask import IMAGES
 
 __all__ = [
     "ENCRYPTED_SUFFIXES",
@@ -25,9 +26,6 @@ __all__ = [
 ]
 
 ENCRYPTED_SUFFIXES: Final = (".tlt", ".etlt")
-KEY_VARIABLE: Final = "TAO2SERVE_TAO_KEY"
-_LONGEST_KEY: Final = 1024  # bytes
-_TAO_IMAGE: Final = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"  # what the launcher maps detectnet_v2 to
 
 
 def _in_silence(_line: str) -> None:
@@ -92,43 +90,6 @@ def decode_encrypted(source: Path, *, spec: ExperimentSpec | None, folder: Path,
     return written
 
 
-def read_key(key_file: Path | None) -> str:
-    """Return the key of the training run: of the file if one is named, else of the variable.
-
-    Raises UsageError if there is none, or it cannot be a key; no error shows any of it.
-    """
-    if key_file is not None:
-        subject, content = str(key_file), _content(key_file)
-    elif os.environ.get(KEY_VARIABLE):
-        subject, content = KEY_VARIABLE, os.environb[KEY_VARIABLE.encode()]
-    else:
-        raise UsageError(
-            "the key of the training run",
-            "is not given, and encrypted models open with nothing else",
-            hint=f"put it into a file and name that by the setting tao_key_file, or into the variable {KEY_VARIABLE}",
-        )
-    try:
-        key = content.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        key = ""
-    if not key or not key.isprintable() or len(content) > _LONGEST_KEY:
-        raise UsageError(
-            subject,
-            "holds no key: one line of text is expected",
-            evidence=f"{len(content)} bytes" if len(content) <= _LONGEST_KEY else f"more than {_LONGEST_KEY} bytes",
-            hint="put the key that `detectnet_v2 train -k` was given there, and nothing else",
-        )
-    return key
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.expanduser().open("rb") as file:
-            return file.read(_LONGEST_KEY + 1)
-    except (OSError, ValueError, RuntimeError) as error:  # NUL in the name; ~ of nobody
-        raise UsageError(str(path), "cannot be read, and is to hold the key", evidence=str(error)) from error
-
-
 def refuse_encrypted(source: Path, *, spec: ExperimentSpec | None = None) -> NoReturn:
     """Raise ToolError with the commands that make an ONNX file of a `.tlt`; the key is only named in them."""
     is_export = source.suffix.lower() == ".etlt"
@@ -157,4 +118,4 @@ def _docker_command(model: Path, spec: ExperimentSpec | None) -> str:
         f'detectnet_v2 export -m {shlex.quote(f"/model/{model.name}")} -k "$KEY" '
         f"-o {shlex.quote(f'/model/{model.stem}.onnx')} -e {shlex.quote(f'/spec/{spec_name}')} --onnx_route tf2onnx"
     )
-    return f"docker run --rm --gpus all -e KEY {mounts} {_TAO_IMAGE} bash -c {shlex.quote(inside)}"
+    return f"docker run --rm --gpus all -e KEY {mounts} {IMAGES['model']} bash -c {shlex.quote(inside)}"

@@ -6,33 +6,25 @@ does with its arguments, mounts and exit code is written down in docs/tao-launch
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tao2serve.errors import ToolError, UsageError
-from tao2serve.tao import container_entry
-from tao2serve.tao.child import ChildRequest, run_child
-from tao2serve.tao.launcher_failures import explain_failure
-from tao2serve.tao.mounts import MOUNTS_VARIABLE, Mounts, reach, user_mounts, write_mounts
+from tao2serve.errors import ToolError
+from tao2serve.tao.mounts import Mounts, user_mounts
+from tao2serve.tao.place import Place, with_own_user
+from tao2serve.tao.running import RunRequest, child_environment, run_tao
+from tao2serve.tao.subtask import Subtask
 
-__all__ = ["LAUNCHER_VERSION", "SubtaskRequest", "find_launcher", "launcher_version", "run_subtask"]
+__all__ = ["LAUNCHER_VERSION", "SubtaskRequest", "find_launcher", "launcher_place", "launcher_version", "run_subtask"]
 
 LAUNCHER_VERSION: Final = "6.26.3"  # the release all of this was established with
 _VERSION_LIMIT_S: Final = 60.0
-_MODULE: Final = "nvidia_tao_tf1.cv.{task}.scripts.{subtask}"  # what `detectnet_v2 <subtask>` runs in TAO 5.0
-_ENTRY: Final = "entry.py"
-# The launcher joins its arguments and hands them, unquoted, to two shells of this machine.
-_SHELL_SAFE: Final = re.compile(r"[\w./+@%=:,-]+", re.ASCII)
-# Inherited, these would have the launcher load our packages, or put all variables on Docker's command line.
-_DROPPED: Final = frozenset({"PYTHONPATH", "PYTHONHOME", "CI_PROJECT_DIR"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +66,7 @@ def launcher_version(launcher: Path) -> str:
     try:
         done = subprocess.run(
             [str(launcher), "info"],
-            env=_environment({"TAO_DOCKER_DISABLE": "0"}),  # 1, as in TAO's own containers, knows no `info`
+            env=child_environment({"TAO_DOCKER_DISABLE": "0"}),  # 1, as in TAO's own containers, knows no `info`
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -101,85 +93,19 @@ def run_subtask(request: SubtaskRequest, *, results: Path, on_news: Callable[[st
     Paths among the arguments exist, or lie in the folder `results`. `on_news` is told each line of output.
     Raises ToolError with the lines that tell why it failed; the whole output, without the key, is in the log.
     """
-    # Switched so, the launcher starts no container: it runs inside one, and mounts mean nothing.
-    mounts = _for_us(Mounts() if os.environ.get("TAO_DOCKER_DISABLE") == "1" else user_mounts())
-    with tempfile.TemporaryDirectory(prefix="tao2serve-tao-", ignore_cleanup_errors=True) as name:
-        private = Path(name).resolve()  # mode 0700
-        _require_shell_safe(private)
-        mounts, _ = reach(mounts, results)
-        arguments: list[str] = []
-        for argument in request.arguments:
-            if isinstance(argument, Path):
-                mounts, inside = reach(mounts, argument)
-                arguments.append(str(inside))
-            else:
-                arguments.append(argument)
-        mounts, inside = reach(mounts, private)
-        _write_request(request, arguments, private)
-        write_mounts(mounts, private / "mounts.json")
-        try:
-            outcome = run_child(_child(request, private, entry=f"{inside}/{_ENTRY}"), on_line=on_news)
-            code = _status(private)
-        finally:
-            (private / "key").unlink(missing_ok=True)  # our script removed it, if it came to run
-    if code != 0:
-        raise explain_failure(outcome, code=code, subject=f"tao {request.task} {request.subtask}")
-
-
-def _for_us(mounts: Mounts) -> Mounts:
-    """Return mounts whose container can read what only this user may; a user that is named stays."""
-    options = json.loads(mounts.docker_options)
-    options.pop("tty", None)  # false ends the container at once: its command is a shell without input
-    # As NVIDIA's notebooks have it. Without, the container is root's, and so is what it writes.
-    options.setdefault("user", f"{os.getuid()}:{os.getgid()}")
-    return replace(mounts, docker_options=json.dumps(options))
-
-
-def _require_shell_safe(folder: Path) -> None:
-    if not _SHELL_SAFE.fullmatch(str(folder)):
-        raise UsageError(
-            str(folder),
-            "cannot be named to the tao launcher, which quotes nothing",
-            evidence="temporary folders must be paths of ASCII letters, digits and _./+@%=:,-",
-            hint="set TMPDIR to such a folder",
-        )
-
-
-def _write_request(request: SubtaskRequest, arguments: list[str], private: Path) -> None:
-    module = _MODULE.format(task=request.task, subtask=request.subtask)
-    (private / "request.json").write_text(json.dumps({"module": module, "arguments": arguments}), encoding="utf-8")
-    shutil.copyfile(container_entry.__file__, private / _ENTRY)
-    key_file = private / "key"
-    key_file.touch(mode=0o600)  # private before anything is in it
-    key_file.write_text(request.key, encoding="utf-8")
-
-
-def _child(request: SubtaskRequest, private: Path, *, entry: str) -> ChildRequest:
-    return ChildRequest(
-        name=str(request.launcher),
-        # `run` has the launcher start any command in the task's container.
-        command=(str(request.launcher), "model", request.task, "run", "python", entry),
-        environment=_environment({MOUNTS_VARIABLE: str(private / "mounts.json")}),
-        folder=private,
+    run = RunRequest(
+        subtask=Subtask(name=request.subtask, arguments=request.arguments, network=request.task),
+        place=launcher_place(request.launcher),
+        results=results,
         log=request.log,
+        key=request.key,
         timeout_s=request.timeout_s,
-        secrets=(request.key,),
     )
+    run_tao(run, on_news=on_news)
 
 
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _DROPPED and not name.startswith("TAO2SERVE_")  # the key may be among them
-    }
-    return {**kept, "PYTHONUNBUFFERED": "1", **ours}
-
-
-def _status(private: Path) -> int | None:
-    """Return the exit code our script left, None if it never ran; the launcher's own is 0 whatever failed inside."""
-    try:
-        code = json.loads((private / "status.json").read_text(encoding="utf-8"))["code"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return code if isinstance(code, int) else 1
+def launcher_place(launcher: Path) -> Place:
+    """Return the launcher with the user's own mounts, as a place where TAO runs."""
+    # Switched so, the launcher starts no container: it runs inside one, and mounts mean nothing.
+    mounts = Mounts() if os.environ.get("TAO_DOCKER_DISABLE") == "1" else user_mounts()
+    return Place(way="launcher", program=launcher, mounts=with_own_user(mounts))

@@ -13,7 +13,10 @@ __all__ = ["explain_failure"]
 # package), Docker's daemon and TAO 5.0's exporter.
 _KNOWN: Final = (
     (
-        ("Docker CLI hasn't been logged in", "Docker not logged in to", "Did you run docker login"),
+        (
+            *("Docker CLI hasn't been logged in", "Docker not logged in to", "Did you run docker login"),
+            *("unauthorized: authentication required", "requires 'docker login'"),  # of `docker run`
+        ),
         "needs a login to NVIDIA's registry",
         "docker login nvcr.io   (user name $oauthtoken, password: an NGC API key)",
     ),
@@ -57,6 +60,16 @@ _KNOWN: Final = (
         ("The key used to load the model is incorrect", "Invalid decryption"),
         "could not decrypt the model with this key",
         "give the key of the training run",
+    ),
+    (
+        ("Experiment Spec Setting Error", "should be set in experiment spec file", 'has no field named "'),
+        "refused the experiment spec",
+        "tao2serve spec check SPEC",
+    ),
+    (
+        ("Ran out of GPU memory",),
+        "ran out of GPU memory",
+        "lower training_config.batch_size_per_gpu, or train on a larger GPU",
     ),
     (
         ("No module named nvidia_tao_tf1", "No module named 'nvidia_tao_tf1"),

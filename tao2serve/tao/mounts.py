@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ class Mounts:
     """What a mounts file says; `docker_options` stays the JSON it was, since Docker interprets it."""
 
     mounts: tuple[Mount, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # values may be secrets
     docker_options: str = "{}"
 
     def inside(self, path: Path) -> PurePosixPath | None:

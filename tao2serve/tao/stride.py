@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tao2serve.tao.spec_values import ExperimentSpec, ModelSettings
 
-__all__ = ["StatedStride", "fits_stride", "stated_strides"]
+__all__ = ["StatedStride", "fits_stride", "stated_strides", "template_stride"]
 
 # Of TAO's templates, from its source and from running it (docs/tao.md). efficientnet_b0 and darknet are meant to
 # be cut to 16 in DetectNet_v2 and come out with 32: both are let pass.
@@ -47,6 +47,13 @@ def stated_strides(spec: ExperimentSpec) -> tuple[StatedStride, ...]:
         name = f"{spec.arch}{' with use_pooling' if spec.model.use_pooling else ''}"
         found.append(StatedStride(strides=implied, source=f"{name}, as model_config in {spec.path} has it"))
     return tuple(found)
+
+
+def template_stride(arch: str, *, use_pooling: bool) -> int | None:
+    """Return the stride that a template comes out with, None for one that is not known."""
+    if arch == "resnet" and use_pooling:
+        return _POOLED_RESNET
+    return max(_STRIDES[arch]) if arch in _STRIDES else None
 
 
 def fits_stride(pixels: int, cells: int, stride: int) -> bool:

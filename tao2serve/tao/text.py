@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tao2serve.errors import InputError
 from tao2serve.tao.schema import new_message
 
-__all__ = ["enum_name", "parse_message", "read_text", "shortest"]
+__all__ = ["enum_name", "parse_message", "parse_text", "read_text", "shortest"]
 
 _MAX_BYTES = 8 << 20  # the tutorials' specs are 10 KB
 _MAX_NESTING = 64  # theirs nest 6 deep; the parser recurses
@@ -38,11 +38,19 @@ def parse_message(path: Path, kind: str) -> Any:
 
     Raises InputError, with line and column where the parser tells them.
     """
-    text, message = read_text(path), new_message(kind)
+    return parse_text(path, read_text(path), kind)
+
+
+def parse_text(path: Path, text: str, kind: str) -> Any:
+    """Parse a text as `parse_message` does a file; `path` is what errors name.
+
+    As in TAO a message or value that comes twice is merged, the later value counting.
+    """
+    message = new_message(kind)
     if max(text.count("{"), text.count("<"), text.count("[")) > 100_000 or _nesting(text) > _MAX_NESTING:
         raise InputError(str(path), "nests too deeply for an experiment spec")
     try:
-        text_format.Parse(text, message, allow_unknown_field=True)
+        text_format.Merge(text, message, allow_unknown_field=True)
     except text_format.ParseError as error:
         raise InputError(str(path), "is not protobuf text format as TAO reads it", evidence=str(error)[:300]) from error
     except (ValueError, TypeError, OverflowError, RecursionError, AssertionError) as error:

@@ -52,6 +52,11 @@ COMMANDS = (
     ("render",),
     ("render", "compose"),
     ("render", "kubernetes"),
+    ("spec",),
+    ("spec", "check"),
+    ("spec", "patch"),
+    ("tao",),
+    ("tao", "run"),
 )
 
 

@@ -67,7 +67,7 @@ def help_of(*command: str) -> str:
 
 
 def subcommands(text: str) -> set[str]:
-    return set(re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], re.MULTILINE))
+    return set(re.findall(r"^  ([\w-]+)  +\S", text.partition("Commands:")[2], re.MULTILINE))
 
 
 @pytest.mark.parametrize(("document", "command"), CASES)
