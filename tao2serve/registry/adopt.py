@@ -139,7 +139,8 @@ def _weights(
     """Upload the weights that are not there; what an upload that was cut off left is removed first."""
     missing = missing_from(adoption)
     for model in run.models:
-        if not model.whole and any(one.sha256 == model.sha256 for one in missing):
+        # One that was cut off before it could say what it is of has no digest.
+        if model.unfinished or (not model.whole and any(one.sha256 == model.sha256 for one in missing)):
             _remove(model)
     for number, one in enumerate(missing, start=1):
         with steps.step(f"upload {one.file.path.name} ({number} of {len(missing)})") as step:

@@ -27,7 +27,10 @@ MOST_POINTS: Final = 1000  # of one curve
 BATCH: Final = 500
 LOG_BYTES: Final = 16 << 20  # as much as `models` reads
 PIECE_BYTES: Final = 16 << 10
-KEYS: Final = re.compile(r"((?:^|\s)(?:-k|--key)(?:\s+|=)|\b(?:KEY|tlt_encode_key)\s*=\s*)(['\"]?)([^\s'\"]+)\2")
+# `-k KEY`, `--key KEY`, `KEY=…`, `enc_key='…'`; not `key: "car"`, as specs have it.
+KEYS: Final = re.compile(
+    r"((?:^|\s)(?:-k|--key)(?:\s+|=)|\b\w*key\s*=\s*)('[^'\n]*'|\"[^\"\n]*\"|[^\s,)]+)", re.I | re.M
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

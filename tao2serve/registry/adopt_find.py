@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from tao2serve.registry.calls import call, get_all, tags_of, text
 from tao2serve.registry.described import MODEL_FIELDS, fetchable, metadata
-from tao2serve.registry.publish import is_whole
+from tao2serve.registry.publish import UNFINISHED, is_whole
 from tao2serve.tao.results import Results
 
 __all__ = [
@@ -44,6 +44,11 @@ class AdoptedModel:
     sha256: str
     target: str
     whole: bool
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether its upload never came to its end, as ClearML's client names such a one."""
+        return self.uri.rpartition("/")[2] in UNFINISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
