@@ -27,7 +27,15 @@ from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import gates_of, load_name, load_of, series_figures
 from tao2serve.loadtest.tables import requests_csv, series_csv
 
-__all__ = ["run_document", "series_cost", "series_document", "write_report", "write_series_report"]
+__all__ = [
+    "rendered",
+    "replace_file",
+    "run_document",
+    "series_cost",
+    "series_document",
+    "write_report",
+    "write_series_report",
+]
 
 
 def write_report(
@@ -117,9 +125,9 @@ def _write(report: Path, html: str, told: Mapping[str, object], tables: Mapping[
     try:
         make_directory(report.parent)
         for name, text in tables.items():
-            _replace(report.with_name(name), text)
-        _replace(report.with_name("result.json"), json.dumps(told, indent=2) + "\n")
-        _replace(report, html)
+            replace_file(report.with_name(name), text)
+        replace_file(report.with_name("result.json"), json.dumps(told, indent=2) + "\n")
+        replace_file(report, html)
     except OSError as error:
         raise UsageError(
             str(report.parent), "cannot be written to", evidence=str(error), hint="choose another"
@@ -127,7 +135,7 @@ def _write(report: Path, html: str, told: Mapping[str, object], tables: Mapping[
     return report
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Replace a file as a whole: a reader sees the old one or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -148,7 +156,7 @@ def _run_page(
     more: Mapping[str, Any],
 ) -> str:
     gates = [verdict.gate for verdict in verdicts]
-    return _rendered(
+    return rendered(
         "report.html.j2",
         figures(result, gates=gates),
         result=result,
@@ -173,7 +181,7 @@ def _run_page(
 def _series_page(series: LoadSeries, cost: Cost | None, name: str, more: Mapping[str, Any]) -> str:
     results = [run.result for run in series.runs]
     first = results[0]
-    return _rendered(
+    return rendered(
         "series.html.j2",
         series_figures(series),
         series=series,
@@ -193,12 +201,17 @@ def _series_page(series: LoadSeries, cost: Cost | None, name: str, more: Mapping
     )
 
 
-def _rendered(template: str, drawn: Iterable[Any], **values: object) -> str:
+def rendered(template: str, drawn: Iterable[Any], *, package: str = "tao2serve.loadtest", **values: object) -> str:
+    """Return a page that needs no network: a template of a package, which may build on those here, and its figures.
+
+    Raises ToolError if plotly is not installed.
+    """
     plotly()
-    from jinja2 import Environment, PackageLoader
+    from jinja2 import ChoiceLoader, Environment, PackageLoader
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(loader=PackageLoader("tao2serve.loadtest", "."), autoescape=True)
+    places = [PackageLoader(name, ".") for name in dict.fromkeys((package, "tao2serve.loadtest"))]
+    environment = Environment(loader=ChoiceLoader(places), autoescape=True)
     shown = [_figure(figure) for figure in drawn]
     return environment.get_template(template).render(figures=shown, plotly_js=get_plotlyjs(), **values)
 
