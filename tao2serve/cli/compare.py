@@ -72,9 +72,8 @@ def summary(outcome: Outcome, *, width: int) -> str:
     lines += [f"note: {note}" for note in comparison.notes]
     machine = dict(comparison.machine)
     if machine:
-        lines.append(
-            f"measured on {machine.get('CPU', '?')}, {machine.get('CPUs usable', '?')} CPUs, {machine['Run by']}"
-        )
+        where = f"{machine.get('CPU', 'a CPU unknown')}, {machine.get('CPUs usable', '?')} CPUs"
+        lines.append(f"measured on {where}, {machine['Run by']}")
     if outcome.page:
         lines.append(f"plot: {outcome.page}")
     elif comparison.measured:

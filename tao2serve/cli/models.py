@@ -181,8 +181,8 @@ def _notes(model: TrainedModel) -> list[str]:
     if not model.fetchable and urlsplit(model.uri).scheme in ("", "file"):
         notes.append(
             "a path of the machine or container that trained it, never uploaded: set CLEARML_DEFAULT_OUTPUT_URI "
-            "for the next run; now: tao2serve adopt RESULTS_DIR --project NAME --task NAME, which uploads the whole run, "
-            "or tao2serve deploy ID --endpoint NAME --weights FILE --spec FILE, which uploads this file"
+            "for the next run; now: tao2serve adopt RESULTS_DIR --project NAME --task NAME, which uploads the run, or "
+            "tao2serve deploy ID --endpoint NAME --weights FILE --spec FILE, which uploads this file"
         )
     elif not model.fetchable:
         notes.append(model.unfetchable_reason)

@@ -10,7 +10,7 @@ from typing import Any
 from tao2serve.comparison.candidates import Candidate
 from tao2serve.comparison.measure import Speed
 
-__all__ = ["Compared", "Comparison", "columns_of", "sentence", "table_of"]
+__all__ = ["Compared", "Comparison", "columns_of", "sentence", "table_of", "why_not"]
 
 UNKNOWN = "–"
 
@@ -96,8 +96,6 @@ def table_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
     models = comparison.models
     classes = sorted({name for model in models for name, _ in model.candidate.average_precision})
     rows: list[tuple[str, list[str]]] = [
-        ("run", [m.candidate.trained.task_name if m.candidate.trained else UNKNOWN for m in models]),
-        ("model id", [m.candidate.trained.model_id if m.candidate.trained else UNKNOWN for m in models]),
         ("pruned", [{True: "yes", False: "no", None: UNKNOWN}[m.candidate.pruned] for m in models]),
         ("epoch", [_text(m.candidate.epoch) for m in models]),
         ("mAP in %", [_percent(m.candidate.mean_average_precision) for m in models]),
@@ -113,7 +111,10 @@ def table_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
             f"{m.speed.quartiles_ms[0]:.2f} … {m.speed.quartiles_ms[1]:.2f}" if m.speed else UNKNOWN for m in models
         ]),
         ("throughput, images/s", [f"{m.speed.throughput:,.1f}" if m.speed else UNKNOWN for m in models]),
-        (f"latency, of {models[0].letter}'s", [_ratio(m.speed, models[0].speed) for m in models]),
+        (f"latency, of {comparison.measured[0].letter if comparison.measured else 'A'}'s",
+         [_ratio(m.speed) for m in models]),
+        ("run", [m.candidate.trained.task_name if m.candidate.trained else UNKNOWN for m in models]),
+        ("model id", [m.candidate.trained.model_id if m.candidate.trained else UNKNOWN for m in models]),
     ]  # fmt: skip
     return [(name, values) for name, values in rows if any(value != UNKNOWN for value in values)]
 
@@ -155,8 +156,11 @@ def _megabytes(count: int | None) -> str:
     return UNKNOWN if count is None else f"{count / 1e6:,.2f}"
 
 
-def _ratio(speed: Speed | None, first: Speed | None) -> str:
-    return UNKNOWN if speed is None or first is None else f"{speed.latency_ms / first.latency_ms:.2f}"
+def _ratio(speed: Speed | None) -> str:
+    if speed is None:
+        return UNKNOWN
+    low, high = speed.of_first_quartiles
+    return f"{speed.of_first:.2f}" + (f" ({low:.2f} … {high:.2f})" if low != high else "")
 
 
 def why_not(models: Sequence[Compared]) -> list[str]:

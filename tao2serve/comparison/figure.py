@@ -22,6 +22,7 @@ def accuracy_over_latency(comparison: Comparison) -> Any | None:
         return None
     go, _ = plotly()
     figure = go.Figure()
+    by_latency = sorted(drawn, key=lambda model: model.speed.latency_ms if model.speed else 0.0)
     for place, model in enumerate(drawn):
         speed, ratio = model.speed, model.candidate.mean_average_precision
         assert speed is not None
@@ -31,7 +32,7 @@ def accuracy_over_latency(comparison: Comparison) -> Any | None:
             y=[100 * ratio],
             mode="markers+text",
             text=[f"<b>{model.letter}</b>"],
-            textposition="top center",
+            textposition="bottom center" if by_latency.index(model) % 2 else "top center",
             name=f"{model.letter}  {_short(model.candidate.name)}",
             marker={"size": 13, "color": COLOURS[place % len(COLOURS)], "symbol": SYMBOLS[place // len(COLOURS)]},
             error_x={
@@ -50,8 +51,8 @@ def accuracy_over_latency(comparison: Comparison) -> Any | None:
     figure.update_layout(
         **{**LAYOUT, "legend": {**LAYOUT["legend"], "y": -0.22, "yanchor": "top"}},
         title={"text": "Accuracy over latency"},
-        height=420,
-        xaxis={"title": {"text": "latency of one picture, ms (median and quartiles)"}, "range": [0, 1.12 * slowest]},
+        height=400 + 20 * len(drawn),  # a narrow screen has one name a line below it
+        xaxis={"title": {"text": "latency, ms"}, "range": [0, 1.12 * slowest]},
         yaxis={"title": {"text": "mAP, %"}, "range": [low, high]},
     )
     return figure
@@ -61,7 +62,7 @@ def _range(values: list[float]) -> tuple[float, float]:
     """Return an axis that shows differences, with room for the letters, and never less than half a point."""
     low, high = min(values), max(values)
     room = max(0.25 * (high - low), 0.25)
-    return max(low - room, 0.0), high + 1.6 * room
+    return max(low - 1.2 * room, 0.0), high + 1.2 * room
 
 
 def _short(name: str) -> str:

@@ -39,6 +39,9 @@ class Speed:
     latency_ms: float
     quartiles_ms: tuple[float, float]
     throughput: float  # pictures a second
+    # Its latency over that of the first model, turn by turn: what slows both leaves it as it is.
+    of_first: float
+    of_first_quartiles: tuple[float, float]
     turns: int
     batch: int = BATCH
 
@@ -47,6 +50,8 @@ class Speed:
         return {
             "latency_ms": round(self.latency_ms, 4),
             "latency_quartiles_ms": [round(value, 4) for value in self.quartiles_ms],
+            "latency_of_first": round(self.of_first, 4),
+            "latency_of_first_quartiles": [round(value, 4) for value in self.of_first_quartiles],
             "throughput_images_per_s": round(self.throughput, 2),
             "batch": self.batch,
             "turns": self.turns,
@@ -67,11 +72,14 @@ def measure(
     found = []
     for ones, eights in zip(single, batched, strict=True):
         low, middle, high = statistics.quantiles(ones, n=4)
+        least, ratio, most = statistics.quantiles([own / one for own, one in zip(ones, single[0], strict=True)], n=4)
         found.append(
             Speed(
                 latency_ms=1000 * middle,
                 quartiles_ms=(1000 * low, 1000 * high),
                 throughput=BATCH / statistics.median(eights),
+                of_first=ratio,
+                of_first_quartiles=(least, most),
                 turns=len(ones),
             )
         )

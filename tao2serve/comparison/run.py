@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from tao2serve.loadtest.report import rendered, replace_file
 from tao2serve.registry.comparing import report_comparison
 from tao2serve.registry.trained import Selectors
 from tao2serve.steps import Step, Steps
+from tao2serve.tao.describe import describe
+from tao2serve.tao.hdf5 import is_hdf5, read_keras_hdf5
 from tao2serve.tao.spec import read_spec
 from tao2serve.values import ModelArtifact
 
@@ -38,7 +40,7 @@ class CompareRequest:
     """What is compared, and what is done with it; `output` None writes no page."""
 
     names: tuple[str, ...] = ()
-    selectors: Selectors = Selectors()
+    selectors: Selectors = field(default_factory=Selectors)
     measures: bool = True
     seconds: float = 5.0  # for each model
     output: Path | None = None
@@ -126,11 +128,18 @@ def _exported(
         candidate=candidate,
         file_bytes=size,
         onnx_bytes=artifact.path.stat().st_size + sum(file.stat().st_size for file in artifact.companions),
-        parameters=parameter_count(load_onnx(artifact.path)),
+        parameters=_parameters(candidate.weights, artifact.path),
         network="x".join(map(str, artifact.signature.input.shape))
         + f", stride {artifact.signature.stride}, {artifact.precision}",
     )
     return compared, artifact
+
+
+def _parameters(weights: Path, exported: Path) -> int:
+    """Return how many a model has: of Keras's own file all of them, as TAO counts; else those of the graph."""
+    if is_hdf5(weights):
+        return describe(read_keras_hdf5(weights)).parameter_count
+    return parameter_count(load_onnx(exported))
 
 
 def _measured(models: Sequence[Compared], made: dict[str, ModelArtifact], seconds: float, step: Step) -> list[Compared]:
@@ -153,7 +162,7 @@ def _machine(before: float | None, *, ran: bool) -> tuple[tuple[str, str], ...]:
         "CPUs usable": held.get("cpu_count", ""),
         "System": held.get("system", ""),
         "Load before": f"{before:.1f}" if before is not None else "",
-        "Run by": f"onnxruntime {onnxruntime().__version__}, CPU, all cores, fp32 ONNX as exported",
+        "Run by": f"onnxruntime {onnxruntime().__version__}, CPU, all cores, ONNX as exported",
         "Latency": "one picture at a time, median; tensor in, tensors out",
         "Throughput": f"batches of {BATCH} pictures, median",
     }
@@ -205,9 +214,8 @@ def _write(comparison: Comparison, drawn: Any | None, output: Path) -> Path:
         replace_file(page.with_name("compare.json"), json.dumps(comparison.to_dict(), indent=2) + "\n")
         replace_file(page, html)
     except OSError as error:
-        raise UsageError(
-            str(page.parent), "cannot be written to", evidence=str(error), hint="choose another"
-        ) from error
+        evidence = error.strerror or str(error)
+        raise UsageError(str(page.parent), "cannot be written to", evidence=evidence, hint="choose another") from error
     return page
 
 
