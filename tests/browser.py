@@ -17,6 +17,25 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _ANSWER_S = 60.0
+# Whatever is wider than its box and neither scrolls nor is scrolled within.
+STICKING_OUT = """
+[...document.querySelectorAll("main *")].filter(function (element) {
+  if (element.closest(".figure") || element.closest(".scroll")) return false;
+  var box = element.getBoundingClientRect();
+  return box.right > document.documentElement.clientWidth + 0.5 || box.left < -0.5;
+}).map(function (element) { return element.tagName + " " + element.className; })
+"""
+# Texts of a figure that end outside it.
+CUT_OFF = """
+[...document.querySelectorAll(".figure")].flatMap(function (figure) {
+  var frame = figure.getBoundingClientRect();
+  return [...figure.querySelectorAll("svg text")].filter(function (text) {
+    var box = text.getBoundingClientRect();
+    var aside = box.left < frame.left - 1.5 || box.right > frame.right + 1.5;
+    return box.width && (aside || box.bottom > frame.bottom + 1.5);
+  }).map(function (text) { return text.textContent; });
+})
+"""
 
 
 @dataclass(slots=True, kw_only=True)

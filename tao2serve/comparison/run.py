@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tao2serve import __version__
 from tao2serve.comparison.candidates import Candidate, find_candidates
 from tao2serve.comparison.compared import Compared, Comparison, columns_of, sentence, table_of, why_not
 from tao2serve.comparison.figure import accuracy_over_latency
 from tao2serve.comparison.measure import BATCH, Contender, load_average, measure
+from tao2serve.comparison.page import write_page
 from tao2serve.config import Settings
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
 from tao2serve.export.convert import export_onnx
@@ -22,8 +21,6 @@ from tao2serve.export.inference import onnxruntime
 from tao2serve.export.recognise import parameter_count
 from tao2serve.export.signature import load_onnx
 from tao2serve.loadtest.machine import describe_machine
-from tao2serve.loadtest.plan import make_directory
-from tao2serve.loadtest.report import rendered, replace_file
 from tao2serve.registry.comparing import report_comparison
 from tao2serve.registry.trained import Selectors
 from tao2serve.steps import Step, Steps
@@ -97,7 +94,7 @@ def compare_models(request: CompareRequest, settings: Settings, *, folder: Path,
     with steps.step("draw accuracy over latency") as step:
         try:
             drawn = accuracy_over_latency(comparison)
-            page = _write(comparison, drawn, request.output) if request.output else None
+            page = write_page(comparison, drawn, directory=request.output) if request.output else None
             step.note(sentence(comparison) or "fewer than two models have both numbers: no plot")
         except ToolError as error:
             if request.output:
@@ -187,36 +184,6 @@ def _notes(models: Sequence[Compared], request: CompareRequest, before: float | 
     if len(sources) > 1:
         notes.append("the models were evaluated on different classes, so their mAP are not of one kind")
     return tuple(notes)
-
-
-def _write(comparison: Comparison, drawn: Any | None, output: Path) -> Path:
-    """Write compare.html and compare.json and return the page; raises UsageError if the folder cannot be written."""
-    page = output.resolve() / "compare.html"
-    html = rendered(
-        "compare.html.j2",
-        [drawn] if drawn is not None else [],
-        package="tao2serve.comparison",
-        name=" and ".join(model.candidate.name for model in comparison.models[:2])
-        + (f" and {len(comparison.models) - 2} more" if len(comparison.models) > 2 else ""),
-        badge=("plain", f"{len(comparison.models)} models"),
-        banners=[],
-        cards=[],
-        lead=sentence(comparison) or "What is known of the models, side by side",
-        columns=columns_of(comparison),
-        rows=table_of(comparison),
-        notes=comparison.notes,
-        machine=comparison.machine or [("", "nothing was run")],
-        version=__version__,
-        at=f"{comparison.at:%Y-%m-%d %H:%M:%S} UTC",
-    )
-    try:
-        make_directory(page.parent)
-        replace_file(page.with_name("compare.json"), json.dumps(comparison.to_dict(), indent=2) + "\n")
-        replace_file(page, html)
-    except OSError as error:
-        evidence = error.strerror or str(error)
-        raise UsageError(str(page.parent), "cannot be written to", evidence=evidence, hint="choose another") from error
-    return page
 
 
 def _report(comparison: Comparison, drawn: Any | None, page: Path | None, settings: Settings, steps: Steps) -> str:

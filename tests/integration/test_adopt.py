@@ -11,7 +11,7 @@ from command_line import CommandLine
 from killed_runs import kill_in_step
 from results_folders import copied, with_checkpoints
 
-from tao2serve.sandbox.samples import PROJECT, pictures
+from tao2serve.sandbox.samples import PROJECT, SAMPLE, pictures
 
 pytestmark = pytest.mark.integration
 
@@ -94,3 +94,33 @@ def _shape(link: Any) -> Any:
     if isinstance(link, str):
         return link.partition("_")[2].rpartition("_")[2] if link else link
     return [item["name"] for item in link]
+
+
+def test_models_are_compared_by_name(
+    sandbox: CommandLine, unpruned: tuple[list[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    """Two runs by PROJECT/TASK and a file: measured here, drawn, and a ClearML task links to the models."""
+    pruned = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"))
+    told = sandbox.tao2serve(
+        "models", "--compare", f"{ADOPTED}/street_train", f"{PROJECT}/detectnet_v2_retrain", pruned,
+        "--measure-time", "100ms", "-o", tmp_path / "compared", "--json",
+    ).assert_success().document  # fmt: skip
+    assert [model["name"] for model in told["models"]] == [
+        "resnet10_street", "resnet10_street_pruned", "resnet10_street_pruned",
+    ]  # fmt: skip
+    first, second, third = told["models"]
+    assert first["task_id"] == unpruned[1]["task_id"]
+    assert (second["parameters"], second["file_bytes"]) == (third["parameters"], third["file_bytes"])
+    assert second["average_precision"] == third["average_precision"]
+    assert all(
+        model["speed"]["latency_ms"] > 0 and model["speed"]["throughput_images_per_s"] > 0 for model in told["models"]
+    )
+    assert (tmp_path / "compared" / "compare.html").stat().st_size > 4e6
+    clearml = ClearML(sandbox)
+    (task,) = clearml.tasks(id=[told["reported_to"]])
+    assert (task["type"], task["status"]) == ("testing", "completed")
+    linked = {item["model"]["id"] for item in task["models"]["input"]}
+    assert linked == {first["model_id"], second["model_id"]}
+    plots = clearml.call("events.get_task_plots", task=task["id"])["plots"]
+    assert {plot["variant"] for plot in plots} == {"side by side", "accuracy over latency"}
+    assert [artifact["key"] for artifact in task["execution"]["artifacts"]] == ["compare.html"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Page, browser
+from browser import CHROMIUM, CUT_OFF, STICKING_OUT, Page, browser
 from loadtest_samples import record, result
 from PIL import Image
 
@@ -27,25 +27,6 @@ pytestmark = [
 TIMING = {"preprocess": 2.0, "infer": 5.0, "postprocess": 1.0, "total": 8.5}
 GATES = [parse_gate("p99=12ms"), parse_gate("throughput=1000rps"), parse_gate("failure-ratio=1%")]
 LONG = "x" * 300
-# Whatever is wider than its box and neither scrolls nor is scrolled within.
-STICKING_OUT = """
-[...document.querySelectorAll("main *")].filter(function (element) {
-  if (element.closest(".figure") || element.closest(".scroll")) return false;
-  var box = element.getBoundingClientRect();
-  return box.right > document.documentElement.clientWidth + 0.5 || box.left < -0.5;
-}).map(function (element) { return element.tagName + " " + element.className; })
-"""
-# Texts of a figure that end outside it.
-CUT_OFF = """
-[...document.querySelectorAll(".figure")].flatMap(function (figure) {
-  var frame = figure.getBoundingClientRect();
-  return [...figure.querySelectorAll("svg text")].filter(function (text) {
-    var box = text.getBoundingClientRect();
-    var aside = box.left < frame.left - 1.5 || box.right > frame.right + 1.5;
-    return box.width && (aside || box.bottom > frame.bottom + 1.5);
-  }).map(function (text) { return text.textContent; });
-})
-"""
 
 
 @pytest.fixture(scope="module")
