@@ -20,8 +20,11 @@ from tao2serve.export.encrypted import container_export
 from tao2serve.export.inference import onnxruntime
 from tao2serve.export.recognise import parameter_count
 from tao2serve.export.signature import load_onnx
+from tao2serve.loadtest.drawing import plotly
 from tao2serve.loadtest.machine import describe_machine
+from tao2serve.loadtest.plan import make_directory
 from tao2serve.registry.comparing import report_comparison
+from tao2serve.registry.session import clearml
 from tao2serve.registry.trained import Selectors
 from tao2serve.steps import Step, Steps
 from tao2serve.tao.describe import describe
@@ -74,6 +77,33 @@ def compare_models(request: CompareRequest, settings: Settings, *, folder: Path,
             request.names, request.selectors, directory=folder / "fetched", on_news=step.news
         )  # fmt: skip
         step.note(", ".join(f"{one.letter} {one.name}" for one in candidates))
+    if request.output is not None:  # what would fail at the end fails before the work
+        plotly()
+        make_directory(request.output)
+    reports = request.reports and _can_report(candidates)
+    comparison = _compared(candidates, request, settings, folder, steps)
+    if request.reports and not reports:
+        comparison = replace(comparison, notes=(*comparison.notes, "not reported: ClearML is not configured"))
+    page, drawn = None, None
+    with steps.step("draw accuracy over latency") as step:
+        try:
+            drawn = accuracy_over_latency(comparison)
+            page = write_page(comparison, drawn, directory=request.output) if request.output else None
+            step.note(sentence(comparison) or "fewer than two models have both numbers: no plot")
+        except ToolError as error:
+            if request.output:
+                raise
+            step.note(f"no plot: {error}; {error.hint}")
+    task_id = ""
+    if reports:
+        task_id = _report(comparison, drawn, page, settings, steps)
+    return Outcome(comparison=comparison, page=page, task_id=task_id, steps=steps)
+
+
+def _compared(
+    candidates: Sequence[Candidate], request: CompareRequest, settings: Settings, folder: Path, steps: Steps
+) -> Comparison:
+    """Make ONNX of each, and run them."""
     models, made = [], {}
     with steps.step("export to ONNX") as step:
         for candidate in candidates:
@@ -87,23 +117,9 @@ def compare_models(request: CompareRequest, settings: Settings, *, folder: Path,
         with steps.step("run them in turns") as step:
             models = _measured(models, made, request.seconds, step)
     notes = _notes(models, request, before)
-    comparison = Comparison(
+    return Comparison(
         models=tuple(models), machine=_machine(before, ran=request.measures), at=datetime.now(UTC), notes=notes
     )
-    page, drawn = None, None
-    with steps.step("draw accuracy over latency") as step:
-        try:
-            drawn = accuracy_over_latency(comparison)
-            page = write_page(comparison, drawn, directory=request.output) if request.output else None
-            step.note(sentence(comparison) or "fewer than two models have both numbers: no plot")
-        except ToolError as error:
-            if request.output:
-                raise
-            step.note(f"no plot: {error}; {error.hint}")
-    task_id = ""
-    if request.reports:
-        task_id = _report(comparison, drawn, page, settings, steps)
-    return Outcome(comparison=comparison, page=page, task_id=task_id, steps=steps)
 
 
 def _exported(
@@ -174,8 +190,8 @@ def _notes(models: Sequence[Compared], request: CompareRequest, before: float | 
     cores = int(describe_machine().get("cpu_count") or 0)
     if before is not None and cores and before > cores:
         notes.append(
-            f"the machine was busy (load {before:.1f} on {cores} CPUs): the models ran in turns, so their ratios hold, "
-            "and the milliseconds are too many"
+            f"the machine was busy (load {before:.1f} on {cores} CPUs): trust the ratios, which are taken "
+            "turn by turn, more than the milliseconds"
         )
     sizes = {model.network.partition(",")[0] for model in models if model.network}
     if len(sizes) > 1:
@@ -186,8 +202,19 @@ def _notes(models: Sequence[Compared], request: CompareRequest, before: float | 
     return tuple(notes)
 
 
+def _can_report(candidates: Sequence[Candidate]) -> bool:
+    """Whether there is a ClearML to report to; raises UsageError or ServiceError if there must be one."""
+    try:
+        clearml()
+    except UsageError:
+        if any(candidate.trained for candidate in candidates):
+            raise
+        return False
+    return True
+
+
 def _report(comparison: Comparison, drawn: Any | None, page: Path | None, settings: Settings, steps: Steps) -> str:
-    """Report to ClearML; where nothing says which, files alone are compared without it."""
+    """Make the ClearML task of a comparison, and return its id."""
     tracked = {
         f"{model.letter} {model.candidate.name}": model.candidate.trained.model_id
         for model in comparison.models
@@ -202,22 +229,16 @@ def _report(comparison: Comparison, drawn: Any | None, page: Path | None, settin
         for model in comparison.models:
             if model.candidate.mean_average_precision is not None:
                 values[f"{model.letter} mAP"] = model.candidate.mean_average_precision
-        try:
-            task_id = report_comparison(
-                project=settings.artifact_project,
-                name=f"compare {', '.join(model.candidate.name for model in comparison.models)}"[:200],
-                columns=columns_of(comparison),
-                rows=table_of(comparison),
-                figure=drawn,
-                models=tracked,
-                values=values,
-                document=comparison.to_dict(),
-                page=page,
-            )
-        except UsageError as error:
-            if tracked or error.subject != "ClearML":
-                raise
-            step.note("not reported: ClearML is not configured")
-            return ""
+        task_id = report_comparison(
+            project=settings.artifact_project,
+            name=f"compare {', '.join(model.candidate.name for model in comparison.models)}"[:200],
+            columns=columns_of(comparison),
+            rows=table_of(comparison),
+            figure=drawn,
+            models=tracked,
+            values=values,
+            document=comparison.to_dict(),
+            page=page,
+        )
         step.note(f"ClearML task {task_id}")
     return task_id
