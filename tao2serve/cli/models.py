@@ -29,7 +29,7 @@ OTHER_COLUMNS: Final = 1 + 6 + 5 + 11 + 7 + 6 * 2  # of fixed width, and the gap
 def models(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="With --compare: model or task ids, files, folders, PROJECT/TASK."),
+        typer.Argument(metavar="MODEL", help="With --compare: model or task ids, files, folders, PROJECT/TASK."),
     ] = None,
     project: Project = "",
     task: Task = "",
@@ -38,18 +38,14 @@ def models(
     compare: Annotated[
         bool, typer.Option("--compare", help="Put models side by side: precision, size, speed measured here.")
     ] = False,
-    measure: Annotated[
-        bool | None, typer.Option("--measure/--no-measure", help="Run the models; default with --compare.")
-    ] = None,
+    no_measure: Annotated[bool, typer.Option("--no-measure", help="With --compare: run nothing here.")] = False,
     measure_time: Annotated[
         str, typer.Option("--measure-time", metavar="TIME", help="How long each model runs; default 5s.")
     ] = "",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for compare.html and compare.json.")
     ] = None,
-    report: Annotated[
-        bool | None, typer.Option("--report/--no-report", help="Make a ClearML task of the comparison; the default.")
-    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="With --compare: make no ClearML task of it.")] = False,
     json_output: Json = False,
 ) -> None:
     """List the trained TAO models in ClearML, and say which is best and why; or compare some of them.
@@ -61,13 +57,18 @@ def models(
     chosen = selectors(project, task, tag, metric)
     if compare:
         side_by_side(
-            names or [], chosen, measures=measure is not False, measure_time=measure_time or "5s", output=output,
-            reports=report is not False, json_output=json_output,
+            names or [], chosen, measures=not no_measure, measure_time=measure_time or "5s", output=output,
+            reports=not no_report, json_output=json_output,
         )  # fmt: skip
         return
-    given = (bool(names), measure is not None, bool(measure_time), output is not None, report is not None)
-    stray = [word for word, there in zip(("MODEL", "--measure", "--measure-time", "-o", "--report"), given, strict=True)
-             if there]  # fmt: skip
+    given = {
+        "MODEL": bool(names),
+        "--no-measure": no_measure,
+        "--measure-time": bool(measure_time),
+        "-o": output is not None,
+        "--no-report": no_report,
+    }
+    stray = [word for word, there in given.items() if there]
     if stray:
         raise UsageError(", ".join(stray), "is for a comparison", hint="add: --compare")
     _list(chosen, metric=metric, json_output=json_output)
