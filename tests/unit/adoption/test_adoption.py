@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -11,11 +12,6 @@ from results_folders import copied
 from tao2serve.adoption import AdoptionRequest, adopt_results
 from tao2serve.errors import InputError, UsageError
 from tao2serve.steps import Steps
-
-CLEARML_CONFIG = """visualizer {{
-    enabled: true
-    clearml_config {{ project: "{project}" task: "from the spec" tags: "street" }}
-  }}"""
 
 
 @pytest.fixture
@@ -67,15 +63,13 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
 
 def test_names_come_from_the_spec_where_none_is_given(folder: Path) -> None:
     """Project and task of clearml_config count; without either they must be named, in more than two letters."""
-    with pytest.raises(UsageError, match="--project is missing"):
-        adopt(folder, project="")
-    with pytest.raises(UsageError, match="3 characters"):
-        adopt(folder, project="ab")
     spec = folder / "experiment_spec.txt"
     text = spec.read_text()
-    assert "training_config {" in text
-    for project, complaint in (("ab", "3 characters"), ("from the spec", "ClearML is not configured")):
-        config = CLEARML_CONFIG.format(project=project)
-        spec.write_text(text.replace("training_config {", f"training_config {{\n  {config}", 1))
-        with pytest.raises(UsageError, match=complaint):
-            adopt(folder, project="", task="")
+    with pytest.raises(UsageError, match="ClearML is not configured"):  # which comes after the names
+        adopt(folder, project="", task="")
+    with pytest.raises(UsageError, match="3 characters"):
+        adopt(folder, project="ab")
+    spec.write_text(re.sub(r"clearml_config \{[^}]*\}", "", text))
+    for project, task, option in (("", "train", "--project"), ("street", "", "--task")):
+        with pytest.raises(UsageError, match=f"{option} is missing"):
+            adopt(folder, project=project, task=task)
