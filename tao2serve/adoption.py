@@ -12,8 +12,8 @@ from tao2serve.export.accept import accept_onnx
 from tao2serve.export.execution import open_model
 from tao2serve.export.signature import check_against_spec
 from tao2serve.registry.adopt import Uploaded, adopt, is_complete
-from tao2serve.registry.adopt_find import find_adopted, find_tracked
-from tao2serve.registry.adopt_lineage import find_made_from
+from tao2serve.registry.adopt_find import AdoptedRun, Tracked, find_adopted, find_tracked
+from tao2serve.registry.adopt_lineage import MadeFrom, find_made_from
 from tao2serve.registry.adopt_plan import (
     Choice,
     ChosenWeights,
@@ -25,7 +25,7 @@ from tao2serve.registry.adopt_plan import (
 from tao2serve.registry.adopt_task import Adoption, missing_from
 from tao2serve.registry.publish import require_storage
 from tao2serve.registry.session import clearml, translated
-from tao2serve.steps import Steps
+from tao2serve.steps import Step, Steps
 from tao2serve.tao.hdf5 import is_hdf5
 from tao2serve.tao.results import Results, read_results
 
@@ -121,6 +121,7 @@ def adopt_results(request: AdoptionRequest, *, steps: Steps) -> Outcome:
         with translated("ClearML", "could not be asked about this run"):
             found = find_adopted(project, results, name=name, contents=[one.sha256 for one in chosen])
             files = [file.path.name for file in results.weights]
+            tracked = find_tracked(project, task, results, files=files)
             adoption = Adoption(
                 results=results,
                 chosen=chosen,
@@ -129,18 +130,26 @@ def adopt_results(request: AdoptionRequest, *, steps: Steps) -> Outcome:
                 name=found.name if found else name,
                 tags=tags,
                 command=training_command(results, chosen),
-                made_from=find_made_from(
-                    results, project=project, named=request.made_from,
-                    except_task=found.task_id if found else "", on_news=step.news,
-                ),
+                made_from=_made_from(results, project, request.made_from, found, tracked, step),
                 storage=storage,
                 found=found,
-                tracked=find_tracked(project, task, results, files=files),
-            )  # fmt: skip
+                tracked=tracked,
+            )
         step.note("; ".join(_said(adoption)))
     notes = (*results.notes, *_about(adoption), *unread)
     uploaded = None if request.plan else adopt(adoption, steps=steps)
     return Outcome(adoption=adoption, uploaded=uploaded, notes=notes, steps=steps)
+
+
+def _made_from(
+    results: Results, project: str, named: str, found: AdoptedRun | None, tracked: Tracked | None, step: Step
+) -> MadeFrom:
+    """Return what the run was made from; what was found when it was adopted before stands, unless one is named."""
+    if found is not None and found.parent and not named:
+        how = found.properties.get("made_from", "as it was adopted before")
+        return MadeFrom(model_id=next(iter(found.inputs), ""), task_id=found.parent, name="its parent", how=how)
+    itself = [task.task_id for task in (found, tracked) if task is not None]
+    return find_made_from(results, project=project, named=named, other_than=itself, on_news=step.news)
 
 
 def left_out(results: Results, chosen: Sequence[ChosenWeights]) -> tuple[Path, ...]:
@@ -211,6 +220,12 @@ def _about(adoption: Adoption) -> list[str]:
         notes.append(f"made from {made_from.name} ({made_from.model_id}): {made_from.how}")
     elif results.spec.model and results.spec.model.load_graph:
         notes.append(f"what it was made from is not known: {made_from.how}; name it with --made-from ID")
+    tracked = adoption.tracked
+    if tracked is not None and tracked.uploaded:
+        notes.append(
+            f"ClearML has {', '.join(tracked.uploaded[:3])} of this run already, in task {tracked.task_id} of TAO's "
+            "own: adopting it makes a second task of one run"
+        )
     if results.ended_well is False:
         notes.append("status.json does not end with SUCCESS: the task will be stopped, not completed")
     if adoption.found and adoption.found.name != adoption.name:

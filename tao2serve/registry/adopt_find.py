@@ -78,6 +78,7 @@ class Tracked:
     task_id: str
     name: str
     registered: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # file name → model id, URI
+    uploaded: tuple[str, ...] = ()  # files that can be fetched from there already
 
 
 def identity(results: Results) -> str:
@@ -132,7 +133,7 @@ def read_adopted(task_id: str) -> AdoptedRun | None:
 
 
 def find_tracked(project: str, task: str, results: Results, *, files: Sequence[str]) -> Tracked | None:
-    """Return the one task of TAO's hook with this name, begun within minutes of this run, that has such files by path.
+    """Return the one task of TAO's hook with this name, begun within minutes of this run, that has such files.
 
     None if there are several: which of them it was is then not known.
     """
@@ -148,9 +149,14 @@ def find_tracked(project: str, task: str, results: Results, *, files: Sequence[s
         moment = _hook_moment(text(row, "name"), task)
         if moment is None or abs(moment - begun) > HOOK_NEAR or _properties(row).get(RUN):
             continue
-        registered = _registered(text(row, "id"))
-        if any(file in registered for file in files):
-            found.append(Tracked(task_id=text(row, "id"), name=text(row, "name"), registered=registered))
+        registered, uploaded = _registered(text(row, "id"))
+        if any(file in registered or file in uploaded for file in files):
+            found.append(
+                Tracked(
+                    task_id=text(row, "id"), name=text(row, "name"), registered=registered,
+                    uploaded=tuple(file for file in files if file in uploaded),
+                )
+            )  # fmt: skip
     return found[0] if len(found) == 1 else None
 
 
@@ -164,15 +170,18 @@ def _hook_moment(name: str, task: str) -> datetime | None:
         return None
 
 
-def _registered(task_id: str) -> dict[str, tuple[str, str]]:
-    """Return the models that a task registered by a path that is not here, by file name."""
+def _registered(task_id: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
+    """Return the models that a task registered by a path that is not here, by file name, and the other files."""
     rows = get_all("models", fields=["id", *MODEL_FIELDS], limit=MOST_MODELS, task=[task_id])
-    found = {}
+    by_path, uploaded = {}, set()
     for row in rows:
         uri = text(row, "uri")
+        name = PurePosixPath(unquote(urlsplit(uri).path)).name
         if urlsplit(uri).scheme in ("", "file") and not fetchable(uri)[0]:
-            found[PurePosixPath(unquote(urlsplit(uri).path)).name] = (text(row, "id"), uri)
-    return found
+            by_path[name] = (text(row, "id"), uri)
+        else:
+            uploaded.add(name)
+    return by_path, uploaded
 
 
 def _models(task_id: str) -> tuple[AdoptedModel, ...]:

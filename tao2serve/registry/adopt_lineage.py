@@ -49,11 +49,12 @@ class MadeFrom:
 
 
 def find_made_from(
-    results: Results, *, project: str, named: str = "", except_task: str = "", on_news: News = lambda _: None
+    results: Results, *, project: str, named: str = "", other_than: Sequence[str] = (), on_news: News = lambda _: None
 ) -> MadeFrom:
     """Return the model that this run was made from: the one that is named, else by content, else by name.
 
-    Only ClearML and files here are read. Raises InputError if a model is named that is not there.
+    Tasks of `other_than` are the run itself. Only ClearML and files here are read.
+    Raises InputError if a model is named that is not there.
     """
     if named:
         model = find_trained_model(named).model
@@ -64,7 +65,7 @@ def find_made_from(
     pretrained = settings.pretrained_model_file
     local = local_pretrained(results)
     if local is not None:
-        known = _by_sha256(sha256_of(local), except_task)
+        known = _by_sha256(sha256_of(local), other_than)
         if known is not None:
             return known
     if not settings.load_graph:
@@ -73,7 +74,7 @@ def find_made_from(
         models = find_trained_models(Selectors(project=project))
     except InputError:  # a project that is yet to be made
         models = ()
-    models = tuple(model for model in models if model.task_id != except_task)
+    models = tuple(model for model in models if model.task_id not in other_than)
     if local is not None:
         found = _by_filters(local, models, on_news)
         if found is not None:
@@ -131,14 +132,14 @@ def _made(model: TrainedModel, how: str) -> MadeFrom:
     return MadeFrom(model_id=model.model_id, task_id=model.task_id, name=model.name, how=how)
 
 
-def _by_sha256(sha256: str, except_task: str) -> MadeFrom | None:
+def _by_sha256(sha256: str, other_than: Sequence[str]) -> MadeFrom | None:
     rows = get_all(
         "models", fields=["id", *MODEL_FIELDS], limit=20, system_tags=["-archived"], order_by=["-created"],
         **{"metadata.sha256.value": [sha256]},
     )  # fmt: skip
     # A server that does not know such a filter passes it over.
     found: list[dict[str, Any]] = [row for row in rows if metadata(row, "sha256") == sha256 and is_trained(row)]
-    found = [row for row in found if training_task(row) != except_task]
+    found = [row for row in found if training_task(row) not in other_than]
     tasks = get_by_ids("tasks", [training_task(row) for row in found], fields=["name"], search_hidden=True)
     row = next((row for row in found if training_task(row) in tasks), None)
     if row is None:

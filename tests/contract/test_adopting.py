@@ -93,6 +93,7 @@ def test_again_changes_nothing(told: dict[str, Any]) -> None:
     """A second run of the same command makes no call that writes."""
     assert (told["again"]["outcome"], told["again"]["task_id"]) == ("unchanged", told["first"]["task_id"])
     assert told["again_writes"] == []
+    assert (told["retrained_again"]["outcome"], told["retrained_writes"]) == ("unchanged", [])
     assert "models.create" in told["grown_writes"]  # what one that adds something does
 
 

@@ -107,6 +107,7 @@ def main() -> dict[str, Any]:
     pretrained.unlink()
     told["by_name"] = adopt(pruned, "retrained")
     told["retrained"] = task_of(told["by_name"])
+    told["retrained_again"], told["retrained_writes"] = count_writes(lambda: adopt(pruned, "retrained"))
 
     silent = copied("unpruned", FOLDER / "silent")
     (silent / "status.json").unlink()
