@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from tao2serve import __version__
 from tao2serve.errors import ServiceError, Tao2ServeError
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.registry.adopt_course import course_of, log_pieces, send_course, send_log
 from tao2serve.registry.adopt_find import (
     STATE,
@@ -28,9 +29,9 @@ from tao2serve.registry.adopt_find import (
 from tao2serve.registry.adopt_plan import ChosenWeights
 from tao2serve.registry.adopt_task import Adoption, missing_from, note, open_task
 from tao2serve.registry.calls import call
-from tao2serve.registry.publish import UNFINISHED, watched_upload
+from tao2serve.registry.publish import UNFINISHED, is_whole, watched_upload
 from tao2serve.registry.session import clearml, translated
-from tao2serve.steps import Steps
+from tao2serve.steps import Steps, tell_aftermath
 from tao2serve.tao.source import sha256_of
 
 __all__ = ["Adoption", "Uploaded", "adopt", "is_complete", "missing_from", "wanted_state"]
@@ -103,7 +104,9 @@ def adopt(adoption: Adoption, *, steps: Steps) -> Uploaded:
                 with steps.step("complete the ClearML task") as step:
                     _close(adoption, task, step.note)
             except BaseException as error:
-                _fail(run.task_id, error)
+                with deferred_interrupts():
+                    _fail(run.task_id, error)
+                tell_aftermath(error, "what was uploaded stays in ClearML; the same command goes on with it")
                 raise
     return Uploaded(task_id=run.task_id, models=_ids(models, adoption.chosen), added=tuple(added))
 
@@ -186,14 +189,29 @@ def _upload(adoption: Adoption, one: ChosenWeights, task: Any, on_news: Callable
             update_comment=False,
             async_enable=False,
         )
-    uri = str(model.url or "")
+    uri = _registered_as_stored(str(model.id), str(model.url or ""))
     there = clearml().StorageManager.get_file_size_bytes(uri, silence_errors=True)
-    if uri.rpartition("/")[2] in UNFINISHED or (there and there != one.file.bytes):
+    if not is_whole(uri) or (there and there != one.file.bytes):
         raise ServiceError(
             str(one.file.path), "did not arrive whole", evidence=f"{there or 0:,} of {one.file.bytes:,} bytes at {uri}",
             hint="is the storage reachable, and is there room on it? Run this again: the rest is kept",
         )  # fmt: skip
     return str(model.id)
+
+
+def _registered_as_stored(model_id: str, uri: str) -> str:
+    """Have the model's URI lead to its file, and return it.
+
+    clearml 2.1.12 stores under a name in which it has quoted what TAO's task names hold (":" as "%3A"), and after an
+    upload that is waited for registers this name as the URL, unquoted: a server would look for ":", and find no file.
+    """
+    from clearml.storage.url import quote_url
+
+    name = uri.rpartition("/")[2]
+    quoted = uri if name in UNFINISHED else str(quote_url(uri))
+    if quoted != uri:
+        call("models", "edit", model=model_id, uri=quoted)
+    return quoted
 
 
 def _remove(model: AdoptedModel) -> None:

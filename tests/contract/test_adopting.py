@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 TESTS = Path(__file__).resolve().parents[1]
-PROJECT = "Contract/adopting"
+PROJECT = "Contract/adopting runs"  # a space, as people have them
 
 
 @pytest.fixture(scope="module")
