@@ -16,6 +16,7 @@ import typer
 
 from tao2serve import __version__
 from tao2serve.cli import (
+    adopt,
     build,
     config,
     decode,
@@ -79,6 +80,7 @@ def tao2serve(
 app.command("demo", cls=Command, short_help="Show all of it once, on a bare machine.")(demo.demo)
 app.add_typer(sandbox.app, name="sandbox", short_help="Start, inspect and stop the local stack.")
 app.command("models", cls=Command, short_help="List the trained TAO models in ClearML.")(models.models)
+app.command("adopt", cls=Command, short_help="Put a finished TAO training into ClearML.")(adopt.adopt)
 app.command("export", cls=Command, short_help="Turn a trained model into ONNX.")(export.export)
 app.command("inspect", cls=Command, short_help="Say what a model file or spec is.")(inspect.inspect)
 app.command("verify", cls=Command, short_help="Compare two forms of a model.")(verify.verify)

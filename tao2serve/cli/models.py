@@ -5,11 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import unquote, urlsplit
 
+import typer
+
+from tao2serve.cli.compare import compare as side_by_side
 from tao2serve.cli.options import Json, Metric, Project, Tags, Task, selectors
 from tao2serve.cli.output import print_json, print_text, quiet
+from tao2serve.errors import UsageError
 
 if TYPE_CHECKING:
     from tao2serve.registry.trained import BestModel, Selectors
@@ -22,19 +27,58 @@ OTHER_COLUMNS: Final = 1 + 6 + 5 + 11 + 7 + 6 * 2  # of fixed width, and the gap
 
 
 def models(
-    project: Project = "", task: Task = "", tag: Tags = None, metric: Metric = "", json_output: Json = False
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="With --compare: model or task ids, files, folders, PROJECT/TASK."),
+    ] = None,
+    project: Project = "",
+    task: Task = "",
+    tag: Tags = None,
+    metric: Metric = "",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Put models side by side: precision, size, speed measured here.")
+    ] = False,
+    no_measure: Annotated[bool, typer.Option("--no-measure", help="With --compare: run nothing here.")] = False,
+    measure_time: Annotated[
+        str, typer.Option("--measure-time", metavar="TIME", help="How long each model runs; default 5s.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for compare.html and compare.json.")
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="With --compare: make no ClearML task of it.")] = False,
+    json_output: Json = False,
 ) -> None:
-    """List the trained TAO models in ClearML, and say which is best and why.
+    """List the trained TAO models in ClearML, and say which is best and why; or compare some of them.
 
     A model is measured at its own epoch: by the run's status.json, else its scalars, else its console log.
 
     Example: tao2serve models --project street-detector --metric person
     """
+    chosen = selectors(project, task, tag, metric)
+    if compare:
+        side_by_side(
+            names or [], chosen, measures=not no_measure, measure_time=measure_time or "5s", output=output,
+            reports=not no_report, json_output=json_output,
+        )  # fmt: skip
+        return
+    given = {
+        "MODEL": bool(names),
+        "--no-measure": no_measure,
+        "--measure-time": bool(measure_time),
+        "-o": output is not None,
+        "--no-report": no_report,
+    }
+    stray = [word for word, there in given.items() if there]
+    if stray:
+        raise UsageError(", ".join(stray), "is for a comparison", hint="add: --compare")
+    _list(chosen, metric=metric, json_output=json_output)
+
+
+def _list(chosen: Selectors, *, metric: str, json_output: bool) -> None:
     from tao2serve.config import home
     from tao2serve.errors import InputError
     from tao2serve.registry.trained import MEAN, choose_best, find_trained_models
 
-    chosen = selectors(project, task, tag, metric)
     why_none = ""
     with quiet(home() / "logs" / "models.log"):
         found = find_trained_models(chosen)
@@ -138,7 +182,8 @@ def _notes(model: TrainedModel) -> list[str]:
     if not model.fetchable and urlsplit(model.uri).scheme in ("", "file"):
         notes.append(
             "a path of the machine or container that trained it, never uploaded: set CLEARML_DEFAULT_OUTPUT_URI "
-            "for the next run; now: tao2serve deploy ID --endpoint NAME --weights FILE --spec FILE, which uploads it"
+            "for the next run; now: tao2serve adopt RESULTS_DIR --project NAME --task NAME, which uploads the run, or "
+            "tao2serve deploy ID --endpoint NAME --weights FILE --spec FILE, which uploads this file"
         )
     elif not model.fetchable:
         notes.append(model.unfetchable_reason)

@@ -27,12 +27,17 @@ def onnxruntime() -> Any:
     return module
 
 
-def open_session(model: Path | bytes, *, optimized: bool = True, provider: Provider = "cpu") -> Any:
-    """Open a model; raises InputError if onnxruntime refuses it, ToolError if it cannot run on that provider."""
+def open_session(model: Path | bytes, *, optimized: bool = True, provider: Provider = "cpu", calm: bool = False) -> Any:
+    """Open a model; with `calm` its threads rest between runs, so that one model does not slow the next one's.
+
+    Raises InputError if onnxruntime refuses it, ToolError if it cannot run on that provider.
+    """
     runtime = onnxruntime()
     wanted = _wanted(runtime, provider)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    if calm:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimized:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     subject = str(model) if isinstance(model, Path) else "the model"

@@ -21,7 +21,15 @@ from tao2serve.loadtest.series import LoadSeries
 from tao2serve.loadtest.series_figures import gates_of, load_name, load_of, series_figures
 from tao2serve.loadtest.tables import requests_csv, series_csv
 
-__all__ = ["run_document", "series_cost", "series_document", "write_report", "write_series_report"]
+__all__ = [
+    "rendered",
+    "replace_file",
+    "run_document",
+    "series_cost",
+    "series_document",
+    "write_report",
+    "write_series_report",
+]
 
 
 def write_report(

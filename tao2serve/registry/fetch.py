@@ -52,9 +52,9 @@ def _local(trained: TrainedModel) -> Path:
             f"ClearML model {trained.model_id}",
             "was registered by path and never uploaded",
             evidence=f"{trained.uri}: {trained.unfetchable_reason}",
-            hint="set CLEARML_DEFAULT_OUTPUT_URI for the next training run, "
-            "or give the file now: tao2serve deploy ID --endpoint NAME --weights FILE; with --spec FILE if ClearML "
-            "has none",
+            hint="set CLEARML_DEFAULT_OUTPUT_URI for the next training run; for this one put its results folder into "
+            "ClearML: tao2serve adopt RESULTS_DIR --project NAME --task NAME, or give the file alone: tao2serve deploy "
+            "ID --endpoint NAME --weights FILE; with --spec FILE if ClearML has none",
         )
     clearml()
     from clearml import StorageManager

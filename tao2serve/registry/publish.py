@@ -31,6 +31,7 @@ __all__ = [
     "remove_unfinished",
     "require_storage",
     "use_published",
+    "watched_upload",
 ]
 
 log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ def _upload(
     told = {**metadata, DIGEST: package.sha256, "package_bytes": str(package.bytes)}
     # Before the upload: a model that is whole is never without its digest, whenever this process ends.
     model.set_all_metadata({key: {"value": value, "type": "str"} for key, value in told.items() if value})
-    with _watched(package, on_news):
+    with watched_upload(package.path, on_news):
         model.update_weights(
             weights_filename=str(package.path),
             auto_delete_file=False,
@@ -223,17 +224,17 @@ def _upload(
 
 
 @contextmanager
-def _watched(package: Package, on_news: Callable[[str], None]) -> Iterator[None]:
-    """Tell how far the upload is: the SDK takes a path, so this looks at how far that file has been read."""
-    ended = threading.Event()
+def watched_upload(path: Path, on_news: Callable[[str], None]) -> Iterator[None]:
+    """Tell how far an upload is: the SDK takes a path, so this looks at how far that file has been read."""
+    ended, size = threading.Event(), path.stat().st_size
 
     def watch() -> None:
         while not ended.wait(NEWS_EVERY_S):
-            done = read_so_far(package.path)
+            done = read_so_far(path)
             if done is not None:
-                on_news(f"uploading, {done / 1e6:,.0f} of {package.bytes / 1e6:,.0f} MB")
+                on_news(f"uploading, {done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
 
-    on_news(f"uploading {package.bytes / 1e6:,.1f} MB")
+    on_news(f"uploading {size / 1e6:,.1f} MB")
     watcher = threading.Thread(target=watch, name="tao2serve upload", daemon=True)
     watcher.start()
     try:

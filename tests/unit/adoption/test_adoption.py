@@ -1,0 +1,75 @@
+"""What is refused before ClearML is asked anything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import pytest
+from results_folders import copied
+
+from tao2serve.adoption import AdoptionRequest, adopt_results
+from tao2serve.errors import InputError, UsageError
+from tao2serve.steps import Steps
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return copied("unpruned", tmp_path / "results")
+
+
+@pytest.fixture(autouse=True)
+def without_clearml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing says which ClearML to use, so that whoever asks it fails."""
+    for name in ("CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(tmp_path / "none.conf"))
+
+
+def adopt(folder: Path, project: str = "street", task: str = "train") -> None:
+    adopt_results(AdoptionRequest(folder=folder, project=project, task=task), steps=Steps())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "seen"),
+    [
+        ("output_image_width: 384", "output_image_width: 960", "input as (C, H, W)"),
+        ("output_image_channel: 3", "output_image_channel: 1", "input as (C, H, W)"),
+    ],
+)
+def test_a_spec_that_does_not_fit_the_weights_is_refused(folder: Path, before: str, after: str, seen: str) -> None:
+    """Exit 3, with both sides: it would be deployed with wrong boxes."""
+    spec = folder / "experiment_spec.txt"
+    spec.write_text(spec.read_text().replace(before, after))
+    with pytest.raises(InputError, match="does not belong to the experiment spec") as caught:
+        adopt(folder)
+    assert seen in caught.value.evidence
+    assert caught.value.exit_code == 3
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    """A Keras file that is no DetectNet_v2, and one that is no Keras file, end with exit 3 and their name."""
+    weights = folder / "weights" / "resnet10_street.hdf5"
+    with h5py.File(weights, "w") as file:
+        file.attrs["model_config"] = "{}"
+    with pytest.raises(InputError) as caught:
+        adopt(folder)
+    assert weights.name in caught.value.subject
+    weights.write_bytes(b"no weights at all")
+    with pytest.raises(InputError):
+        adopt(folder)
+
+
+def test_names_come_from_the_spec_where_none_is_given(folder: Path) -> None:
+    """Project and task of clearml_config count; without either they must be named, in more than two letters."""
+    spec = folder / "experiment_spec.txt"
+    text = spec.read_text()
+    with pytest.raises(UsageError, match="ClearML is not configured"):  # which comes after the names
+        adopt(folder, project="", task="")
+    with pytest.raises(UsageError, match="3 characters"):
+        adopt(folder, project="ab")
+    spec.write_text(re.sub(r"clearml_config \{[^}]*\}", "", text))
+    for project, task, option in (("", "train", "--project"), ("street", "", "--task")):
+        with pytest.raises(UsageError, match=f"{option} is missing"):
+            adopt(folder, project=project, task=task)

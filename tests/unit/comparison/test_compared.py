@@ -1,0 +1,97 @@
+"""Models side by side: the table, what follows from it, the plot, and how they are run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from comparison_samples import compared, comparison
+from results_folders import copied
+
+from tao2serve.comparison.candidates import find_candidates
+from tao2serve.comparison.compared import columns_of, sentence, table_of
+from tao2serve.comparison.measure import BATCH, FEWEST, Contender, measure
+from tao2serve.errors import InputError, UsageError
+from tao2serve.export.convert import export_onnx
+from tao2serve.registry.trained import Selectors
+from tao2serve.sandbox.samples import SAMPLE
+
+PRUNED = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
+UNPRUNED = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
+
+
+def test_the_table_has_a_column_for_each_and_a_row_for_each_class() -> None:
+    """Precision by class, sizes and speed; what one lacks is a dash, what all lack is no row."""
+    two = comparison(compared("A", mean=0.9, latency_ms=10), compared("B", mean=0.95, latency_ms=None))
+    rows = dict(table_of(two))
+    assert columns_of(two) == ["A  model_A", "B  model_B"]
+    assert rows["mAP in %"] == ["90.00", "95.00"]
+    assert rows["AP in %, person"] == ["89.00", "94.00"]
+    assert rows["parameters"] == ["313,887", "313,887"]
+    assert rows["latency, ms"] == ["10.00", "–"]
+    assert "model id" not in rows
+
+
+def test_what_follows_is_said() -> None:
+    """The most accurate and the fastest, and what one costs in the other; nothing without both numbers."""
+    both = comparison(compared("A", mean=0.95, latency_ms=10), compared("B", mean=0.93, latency_ms=5))
+    assert sentence(both) == "A is the most accurate; B takes 0.50 of its time here for 2.00 points of mAP less"
+    one = comparison(compared("A", mean=0.9, latency_ms=10), compared("B", mean=0.93, latency_ms=5))
+    assert sentence(one) == "B is the most accurate and the fastest here"
+    assert sentence(comparison(compared("A", mean=0.9, latency_ms=10), compared("B", mean=None, latency_ms=5))) == ""
+
+
+def test_the_plot_needs_two_models_with_both_numbers() -> None:
+    """A model without latency or mAP has no place in it; the axes show all the others with their quartiles."""
+    pytest.importorskip("plotly")
+    from tao2serve.comparison.figure import accuracy_over_latency
+
+    three = (compared("A", mean=0.95, latency_ms=10), compared("B", mean=0.93, latency_ms=5),
+             compared("C", mean=None, latency_ms=1))  # fmt: skip
+    figure = accuracy_over_latency(comparison(*three))
+    assert [trace.name.split()[0] for trace in figure.data] == ["A", "B"]
+    assert [(trace.x[0], trace.y[0]) for trace in figure.data] == [(10, 95), (5, 93)]
+    low, high = figure.layout.yaxis.range
+    assert low < 93 < 95 < high
+    assert figure.layout.xaxis.range[1] > 12
+    assert accuracy_over_latency(comparison(*three[1:])) is None
+
+
+def test_models_run_in_turns(tmp_path: Path) -> None:
+    """Every model has as many turns as the others; the same model twice is about as fast as itself."""
+    artifact = export_onnx(PRUNED, output=tmp_path / "model.onnx")
+    contender = Contender(name="model", path=artifact.path, signature=artifact.signature)
+    news: list[str] = []
+    one, other = measure([contender, contender], seconds=0.05, on_news=news.append)
+    assert one.turns == other.turns >= FEWEST
+    assert one.batch == BATCH
+    assert one.of_first == 1
+    assert 0.2 < other.of_first < 5
+    assert one.quartiles_ms[0] <= one.latency_ms <= one.quartiles_ms[1]
+    assert one.throughput > 0
+    assert "2 models" in news[0]
+
+
+def test_files_and_folders_are_candidates(tmp_path: Path) -> None:
+    """A file in a results folder has the epoch and precision that lie beside it, a folder its best model."""
+    folder = copied("unpruned", tmp_path / "unpruned")
+    alone = tmp_path / "alone.hdf5"
+    alone.write_bytes(PRUNED.read_bytes())
+    names = [str(folder), str(PRUNED), str(alone)]
+    found = find_candidates(names, Selectors(), directory=tmp_path / "fetched")
+    assert [(one.letter, one.name, one.epoch) for one in found] == [
+        ("A", "resnet10_street", 16), ("B", "resnet10_street_pruned", 10), ("C", "alone", None),
+    ]  # fmt: skip
+    assert found[1].mean_average_precision == pytest.approx(0.995938)
+    assert found[2].mean_average_precision is None
+
+
+def test_one_model_is_no_comparison(tmp_path: Path) -> None:
+    """Fewer than two, files that are not there, and names beside selectors are refused, and say what to give."""
+    with pytest.raises(UsageError, match="cannot be compared") as caught:
+        find_candidates([str(PRUNED)], Selectors(), directory=tmp_path)
+    assert "--compare A B" in caught.value.hint
+    with pytest.raises(InputError, match="does not exist"):
+        find_candidates([str(PRUNED), "nowhere/model.hdf5"], Selectors(), directory=tmp_path)
+    with pytest.raises(UsageError, match="selected by"):
+        find_candidates([str(PRUNED)], Selectors(project="street"), directory=tmp_path)
