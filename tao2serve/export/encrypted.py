@@ -17,6 +17,7 @@ from tao2serve.tao.spec import ExperimentSpec
 __all__ = [
     "ENCRYPTED_SUFFIXES",
     "KEY_VARIABLE",
+    "TAO_IMAGE",
     "ContainerExport",
     "container_export",
     "decode_encrypted",
@@ -27,7 +28,7 @@ __all__ = [
 ENCRYPTED_SUFFIXES: Final = (".tlt", ".etlt")
 KEY_VARIABLE: Final = "TAO2SERVE_TAO_KEY"
 _LONGEST_KEY: Final = 1024  # bytes
-_TAO_IMAGE: Final = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"  # what the launcher maps detectnet_v2 to
+TAO_IMAGE: Final = "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"  # what the launcher maps detectnet_v2 to
 
 
 def _in_silence(_line: str) -> None:
@@ -157,4 +158,4 @@ def _docker_command(model: Path, spec: ExperimentSpec | None) -> str:
         f'detectnet_v2 export -m {shlex.quote(f"/model/{model.name}")} -k "$KEY" '
         f"-o {shlex.quote(f'/model/{model.stem}.onnx')} -e {shlex.quote(f'/spec/{spec_name}')} --onnx_route tf2onnx"
     )
-    return f"docker run --rm --gpus all -e KEY {mounts} {_TAO_IMAGE} bash -c {shlex.quote(inside)}"
+    return f"docker run --rm --gpus all -e KEY {mounts} {TAO_IMAGE} bash -c {shlex.quote(inside)}"
