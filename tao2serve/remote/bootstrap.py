@@ -18,10 +18,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+WANTED = "{}"  # the package that is wanted, filled in where the script is sent from
 OLDEST, NEWEST = (3, 11), (3, 13)
 CONFIGURATION = "tao2serve"
 PACKAGE = "package"
 INSTALL_LIMIT_S = 3600
+
+
+def script(wanted: dict[str, Any]) -> str:
+    """Return this file as it is sent: with the package that is wanted."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    return text.replace('WANTED = "{}"', "WANTED = " + repr(json.dumps(wanted)), 1)
 
 
 def package_files(package: Path) -> list[Path]:
@@ -52,7 +59,7 @@ def prepared(wanted: dict[str, Any]) -> bool:
     return package_digest(Path(spec.origin).parent) == str(wanted["digest"])
 
 
-def installed(wanted: dict[str, Any], task: Any) -> Path:
+def installed(wanted: dict[str, Any]) -> Path:
     """Return the Python of an environment with the wanted tao2serve, made once on this machine."""
     extras = ",".join(wanted["extras"])
     python = supported_python()
@@ -69,13 +76,21 @@ def installed(wanted: dict[str, Any], task: Any) -> Path:
         print("installing tao2serve into " + str(folder), flush=True)
         make_environment(python, folder)
         wheel = folder / wanted["wheel"]
-        shutil.copyfile(task.artifacts[PACKAGE].get_local_copy(extract_archive=False), str(wheel))
+        shutil.copyfile(downloaded(), str(wheel))
         if hashlib.sha256(wheel.read_bytes()).hexdigest() != wanted["wheel_sha256"]:
             sys.exit("the package that ClearML holds is not the one that was sent")
         target = str(wheel) + ("[" + extras + "]" if extras else "")
         install(folder, target)
         (folder / "made").touch()
     return inside
+
+
+def downloaded() -> str:
+    """Return the package as a file here; clearml takes seconds to import, so only where it is not installed yet."""
+    from clearml import Task
+
+    task = Task.get_task(task_id=os.environ["CLEARML_TASK_ID"])
+    return str(task.artifacts[PACKAGE].get_local_copy(extract_archive=False))
 
 
 def supported_python() -> str | None:
@@ -114,12 +129,9 @@ def install(folder: Path, target: str) -> None:
 
 def main() -> None:
     """Go on as the job, in this process: the agent watches and ends it by its number."""
-    from clearml import Task
-
-    task = Task.get_task(task_id=os.environ["CLEARML_TASK_ID"])
-    wanted = json.loads(task.get_configuration_object(CONFIGURATION))["package"]
+    wanted = json.loads(WANTED)
     print(f"Python {sysconfig.get_python_version()} in {sys.prefix}", flush=True)
-    python = sys.executable if prepared(wanted) else str(installed(wanted, task))
+    python = sys.executable if prepared(wanted) else str(installed(wanted))
     os.execv(python, [python, "-u", "-m", "tao2serve.remote.job"])
 
 

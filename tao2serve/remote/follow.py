@@ -72,7 +72,7 @@ class Console:
                 if line.startswith(LINE):
                     self.last.append(line.removeprefix(LINE))
                     self._on_line(line.removeprefix(LINE))
-                elif line.strip():
+                elif line.strip() and "access_key" not in line.lower():  # which agents print of their own
                     self.last.append(line)
                     self._on_agent(line)
 

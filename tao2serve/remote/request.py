@@ -74,7 +74,9 @@ def described(command: str, given: Sequence[Given], *, force: bool = False) -> R
     options: list[str] = []
     positional: list[str] = []
     for one in given:
-        values = [_value(one.option or command, value, one.carried, drafted) for value in one.values]
+        values = [
+            _value(one.option or f"an argument of {command}", value, one.carried, drafted) for value in one.values
+        ]
         if not one.option:
             positional += values
         elif values:

@@ -83,7 +83,8 @@ def run_on_queue(
     try:
         ran_on = _wait_and_watch(submission, found, ran_on, wait_s, steps, on_line)
         with steps.step("bring back the result") as step:
-            return _result(submission, ran_on, step)
+            document = _brought_back(submission, ran_on, step)
+        return _result(submission, ran_on, document)
     except KeyboardInterrupt as interrupt:
         with deferred_interrupts():
             tell_aftermath(interrupt, _stop(ran_on))
@@ -175,19 +176,23 @@ def _ended_without_result(task_id: str, state: RunState, console: Console) -> Se
     )
 
 
-def _result(submission: Submission, ran_on: RanOn, step: Step) -> RemoteResult:
-    command = submission.command
+def _brought_back(submission: Submission, ran_on: RanOn, step: Step) -> Mapping[str, Any]:
+    """Write the outputs to where they belong, and return what the worker says of the run."""
     with translated(f"ClearML task {ran_on.task_id}", "could not be read"):
         state = look(ran_on.task_id)
     document = _document(ran_on.task_id, state, step)
+    written = bring_back(submission.command, state.artifacts, document.get("outputs") or {}, step)
+    step.note(f"exit code {document['exit_code']}, {len(written)} files")
+    return document
+
+
+def _result(submission: Submission, ran_on: RanOn, document: Mapping[str, Any]) -> RemoteResult:
+    command, error = submission.command, document.get("error")
     root = str(document.get("root") or "")
-    error = document.get("error")
-    bring_back(command, state.artifacts, document.get("outputs") or {}, step)
     if error and error.get("exit_code") == INTERRUPTED:
         raise _stopped_by_another(ran_on, str(error.get("aftermath") or ""))
     if error:
         raise error_of(as_here(error, command.paths, root=root), ran_on=ran_on.to_dict())
-    step.note(f"exit code {document['exit_code']}")
     stdout = str(as_here(str(document.get("stdout") or ""), command.paths, root=root))
     return RemoteResult(exit_code=int(document["exit_code"]), stdout=stdout, ran_on=ran_on)
 

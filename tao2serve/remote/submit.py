@@ -129,7 +129,7 @@ def _make_task(submission: Submission, description: Mapping[str, Any]) -> str:
             "entry_point": "tao2serve_task.py",
             "working_dir": ".",
             "binary": "python3",
-            "diff": Path(bootstrap.__file__).read_text(encoding="utf-8"),
+            "diff": bootstrap.script(description["package"]),
             "requirements": {"pip": REQUIREMENTS},
         },
         configuration={
