@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tao2serve.errors import ServiceError
 from tao2serve.export.atomic import put_files
@@ -14,10 +14,12 @@ from tao2serve.registry.download import download
 from tao2serve.remote.bundle import STORE, unpack
 from tao2serve.remote.carried import OutputOf
 from tao2serve.remote.protocol import output_key
-from tao2serve.remote.request import RemoteCommand
+from tao2serve.remote.request import IN, OUT, RemoteCommand, as_here
 from tao2serve.steps import Step
 
 __all__ = ["bring_back"]
+
+TEXTS: Final = (".csv", ".html", ".json")
 
 
 def bring_back(
@@ -43,6 +45,7 @@ def bring_back(
             contents |= found
             if output.guarded:
                 guarded |= found.keys()
+        contents = {path: _with_own_paths(path, content, command.paths) for path, content in contents.items()}
         inputs = [one.path for one in command.inputs if one.path.is_file()]
         put_files({path: contents[path] for path in guarded}, inputs=inputs, force=command.force)
         put_files({path: contents[path] for path in contents.keys() - guarded}, inputs=(), force=True)
@@ -54,3 +57,10 @@ def _files(source: Path, output: OutputOf, folder: Path) -> dict[Path, bytes]:
     if output.is_file:
         return {Path(output.path): source.read_bytes()}
     return {Path(output.path) / path.relative_to(folder): path.read_bytes() for path in unpack(source, folder)}
+
+
+def _with_own_paths(path: Path, content: bytes, paths: Mapping[str, str]) -> bytes:
+    """Return a report as it would say where it lies if it had been made here."""
+    if path.suffix not in TEXTS or not any(word.encode() in content for word in (IN, OUT)):
+        return content
+    return str(as_here(content.decode("utf-8", "surrogateescape"), paths)).encode("utf-8", "surrogateescape")

@@ -24,6 +24,7 @@ from tao2serve.registry.session import clearml
 from tao2serve.remote.bootstrap import CONFIGURATION
 from tao2serve.remote.bundle import STORE, unpack, write_zip
 from tao2serve.remote.protocol import LINE, RESULT, TELL_VARIABLE, output_key
+from tao2serve.remote.request import WORK
 from tao2serve.tao.source import sha256_of
 
 __all__ = ["main"]
@@ -47,7 +48,7 @@ def main() -> None:
     description = json.loads(task.get_configuration_object(CONFIGURATION))
     job = Job(task, description)
     task.register_abort_callback(job.abort, callback_execution_timeout=ABORT_LIMIT_S)
-    with tempfile.TemporaryDirectory(prefix="tao2serve-remote-") as folder:
+    with tempfile.TemporaryDirectory(prefix=WORK) as folder:
         code = job.run(Path(folder).resolve())
     sys.exit(FAILED if code else 0)
 
@@ -74,7 +75,7 @@ class Job:
         """Run the command in `folder` and return its exit code; whatever happens, a result is left."""
         told = folder / "error.json"
         stdout = folder / "stdout.txt"
-        document: dict[str, Any] = {"root": str(folder), "worker": os.environ.get("CLEARML_WORKER_ID", "")}
+        document: dict[str, Any] = {"worker": os.environ.get("CLEARML_WORKER_ID", "")}
         try:
             try:
                 self._fetch_inputs(folder)

@@ -12,11 +12,13 @@ from tao2serve.errors import InputError, UsageError
 from tao2serve.remote.carried import Carried, OutputOf
 from tao2serve.remote.companions import companions_of
 
-__all__ = ["Given", "InputOf", "RemoteCommand", "described"]
+__all__ = ["IN", "OUT", "WORK", "Given", "InputOf", "RemoteCommand", "as_here", "described"]
 
 # In names of its own, so that they are found again in whatever the command says, and are part of nothing else.
 IN: Final = "tao2serve-in"
 OUT: Final = "tao2serve-out"
+WORK: Final = "tao2serve-remote-"  # how the folder begins in which it runs
+_ROOT: Final = rf"/(?:[^\s\"'<>]*/)?{WORK}\w+/"
 _SECRET_URL: Final = re.compile(r"://[^/\s]*@|://\S*\?")
 Words: TypeAlias = tuple[str, ...]
 
@@ -144,26 +146,24 @@ def _input(path: Path, drafted: _Drafted) -> str:
     return place
 
 
-def as_here(value: Any, paths: Mapping[str, str], *, root: str) -> Any:
-    """Return what a command said there in the user's own paths: relative where he gave them so.
-
-    `root` is the folder there in which the command ran.
-    """
+def as_here(value: Any, paths: Mapping[str, str]) -> Any:
+    """Return what a command said there in the user's own paths: relative where he gave them so, if it did too."""
     if isinstance(value, str):
-        return _text_as_here(value, paths, root)
+        return _text_as_here(value, paths)
     if isinstance(value, Mapping):
-        return {key: as_here(item, paths, root=root) for key, item in value.items()}
+        return {key: as_here(item, paths) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [as_here(item, paths, root=root) for item in value]
+        return [as_here(item, paths) for item in value]
     return value
 
 
-def _text_as_here(text: str, paths: Mapping[str, str], root: str) -> str:
+def _text_as_here(text: str, paths: Mapping[str, str]) -> str:
     if IN not in text and OUT not in text:
         return text
     for place in sorted(paths, key=len, reverse=True):
         typed = Path(paths[place])
-        text = text.replace(f"{root}/{place}", str(typed.absolute()))
+        absolute = str(typed.absolute())
+        text = re.sub(_ROOT + re.escape(place), absolute.replace("\\", r"\\"), text)
         if str(typed) == ".":
             text = text.replace(f"{place}/", "")
         text = text.replace(place, str(typed))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tao2serve.errors import NotReadyError, ServiceError
@@ -92,8 +93,15 @@ def run_on_queue(
     except BaseException as error:
         details = getattr(error, "details", None)
         if isinstance(details, dict):
-            details.setdefault("ran_on", ran_on.to_dict())
+            details.setdefault("ran_on", _placed(ran_on).to_dict())
         raise
+
+
+def _placed(ran_on: RanOn) -> RanOn:
+    """Add the worker, if one has taken the task by now."""
+    with contextlib.suppress(Exception):  # an error is told already
+        return replace(ran_on, worker=ran_on.worker or look(ran_on.task_id).worker)
+    return ran_on
 
 
 def _wait_and_watch(
@@ -108,7 +116,7 @@ def _wait_and_watch(
         step.note(state.worker or "taken")
 
     def show(line: str) -> None:
-        on_line(str(as_here(line, paths, root=_ROOT)))
+        on_line(str(as_here(line, paths)))
 
     with steps.step(f"run {submission.command.command} there") as step:
         console = Console(task_id, on_line=show, on_agent=step.news)
@@ -125,9 +133,6 @@ def _wait_and_watch(
             raise _ended_without_result(task_id, state, console)
         step.note(f"on {ran_on.worker}")
     return ran_on
-
-
-_ROOT: Final = ""  # not known before the result; the console shows places of the command alone
 
 
 def _taken(task_id: str, queue: Queue, wait_s: float, step: Step) -> RunState:
@@ -188,12 +193,11 @@ def _brought_back(submission: Submission, ran_on: RanOn, step: Step) -> Mapping[
 
 def _result(submission: Submission, ran_on: RanOn, document: Mapping[str, Any]) -> RemoteResult:
     command, error = submission.command, document.get("error")
-    root = str(document.get("root") or "")
     if error and error.get("exit_code") == INTERRUPTED:
         raise _stopped_by_another(ran_on, str(error.get("aftermath") or ""))
     if error:
-        raise error_of(as_here(error, command.paths, root=root), ran_on=ran_on.to_dict())
-    stdout = str(as_here(str(document.get("stdout") or ""), command.paths, root=root))
+        raise error_of(as_here(error, command.paths), ran_on=ran_on.to_dict())
+    stdout = str(as_here(str(document.get("stdout") or ""), command.paths))
     return RemoteResult(exit_code=int(document["exit_code"]), stdout=stdout, ran_on=ran_on)
 
 
