@@ -44,6 +44,10 @@ def _call(command_line: CommandLine, endpoint: str, **params: Any) -> Any:
     return httpx.post(url, json=params, auth=keys, trust_env=False).json()["data"]
 
 
+def _bearer(command_line: CommandLine) -> dict[str, str]:
+    return {"Authorization": f"Bearer {_call(command_line, 'auth.login')['token']}"}
+
+
 def test_an_export_on_a_queue_leaves_what_the_export_here_leaves(
     agent: CommandLine, exported: tuple[Outcome, Path], tmp_path: Path
 ) -> None:
@@ -80,6 +84,7 @@ def test_no_credentials_are_in_the_task(agent: CommandLine, exported: tuple[Outc
     artifacts = task["execution"]["artifacts"]
     assert {"input-00", "output-00", "package", "result"} <= {one["key"] for one in artifacts}
     assert all(len(one["hash"]) == 64 for one in artifacts)
+    assert task["container"]["image"].startswith("nvcr.io/nvidia/tritonserver:")
     files = Path(agent.environment["TAO2SERVE_HOME"]) / "sandbox" / "clearml-server" / "files"
     assert not [path for path in files.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
@@ -97,7 +102,7 @@ def test_a_deployment_on_a_queue_serves(agent: CommandLine) -> None:
     artifacts = _call(agent, "tasks.get_by_id", task=document["ran_on"]["task_id"])["task"]["execution"]["artifacts"]
     weights = next(one for one in artifacts if one["key"] == "input-00")
     assert document["ran_on"]["task_id"] not in weights["uri"]
-    agent.tao2serve("undeploy", "distant", "--all", "--json")
+    agent.tao2serve("undeploy", "distant", "--all", "--json").assert_success()
 
 
 def test_ctrl_c_here_ends_it_there(agent: CommandLine, tmp_path: Path) -> None:
@@ -117,12 +122,22 @@ def test_ctrl_c_here_ends_it_there(agent: CommandLine, tmp_path: Path) -> None:
     said = json.loads(stdout)["aftermath"]
     assert "is stopped" in said
     task = _call(agent, "tasks.get_by_id", task=said.split()[2])["task"]
-    assert task["status"] in ("stopped", "in_progress", "failed")
+    assert task["status"] in ("in_progress", "stopped")
+    result = next(one for one in task["execution"]["artifacts"] if one["key"] == "result")
+    assert httpx.get(result["uri"], headers=_bearer(agent), trust_env=False).json()["exit_code"] == 130
 
 
 def test_a_queue_that_nobody_serves_is_said(agent: CommandLine) -> None:
-    """Exit 5 for a queue that does not exist, with those there are, and for one without workers; nothing is sent."""
-    _call(agent, "queues.create", name="empty")
+    """Exit 5 for a queue that does not exist, with those there are, and for one without workers; nothing is sent.
+
+    With --queue-wait it is sent, and taken out of the queue again when no worker has come.
+    """
+    queue = _call(agent, "queues.create", name="empty")["id"]
+    awaited = agent.tao2serve("export", WEIGHTS, "--queue", "empty", "--queue-wait", "1s", "--json")
+    assert (awaited.code, awaited.document["step"]) == (5, "wait for a worker")
+    assert _call(agent, "queues.get_num_entries", queue=queue)["num"] == 0
+    task_id = awaited.document["ran_on"]["task_id"]
+    assert _call(agent, "tasks.get_by_id", task=task_id)["task"]["status"] == "stopped"
     missing = agent.tao2serve("export", WEIGHTS, "--queue", "nowhere", "--json")
     unserved = agent.tao2serve("export", WEIGHTS, "--queue", "empty", "--json")
     assert (missing.code, unserved.code) == (5, 5)
