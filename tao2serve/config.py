@@ -87,6 +87,12 @@ class Settings(BaseSettings):
     )
     warmup: bool = Field(True, description="Triton answers requests of its own before a model is ready")
     version_policy: VersionPolicy = Field("latest", description="which versions of a model's folder Triton serves")
+    queue_wait_s: float = Field(
+        3600.0, gt=0, le=7 * 86400, description="how long what is sent to a queue may wait for a worker to take it"
+    )
+    queue_image: str = Field(
+        "", description="Docker image of tasks on a queue, for agents that use Docker; empty: NVIDIA's that fits"
+    )
     tao_launcher: Path | None = Field(
         None, description="NVIDIA's tao launcher, for encrypted models and training; empty: on PATH"
     )

@@ -38,6 +38,7 @@ from tao2serve.cli.options import (
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import UsageError
+from tao2serve.remote.carried import MODEL
 
 if TYPE_CHECKING:
     from tao2serve.deployment.outcome import Deployment
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 def deploy(
     endpoint: Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")],
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
+        str, MODEL, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
     ] = "",
     project: Project = "",
     task: Task = "",

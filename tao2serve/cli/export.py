@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -31,7 +31,8 @@ from tao2serve.cli.options import (
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import UsageError
-from tao2serve.export.atomic import write_atomically
+from tao2serve.export.atomic import put_files
+from tao2serve.remote.carried import KEPT, MODEL, NEVER_OVER, THERE
 
 if TYPE_CHECKING:
     from tao2serve.artifact_request import ArtifactRequest, EngineWish
@@ -48,11 +49,13 @@ NO_SPEC: Final = (
 
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
+        str, MODEL, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
     ] = "",
     spec: Spec = None,
     clustering: Clustering = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for what is made.")] = Path(),
+    output: Annotated[
+        Path, NEVER_OVER, typer.Option("--output", "-o", metavar="DIR", help="Folder for what is made.")
+    ] = Path(),
     precision: Precision = None,
     calibration_images: CalibrationImages = None,
     calibration_cache: CalibrationCache = None,
@@ -87,10 +90,12 @@ def export(
         float | None, typer.Option("--workspace", metavar="GIB", help="TensorRT's scratch memory; default 2.")
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", metavar="FILE", help="TensorRT's timings, kept for the next build.")
+        Path | None,
+        KEPT,
+        typer.Option("--timing-cache", metavar="FILE", help="TensorRT's timings, kept for the next build."),
     ] = None,
     trtexec: Annotated[
-        Path | None, typer.Option("--trtexec", metavar="FILE", help="NVIDIA's builder, if it is not on PATH.")
+        Path | None, THERE, typer.Option("--trtexec", metavar="FILE", help="NVIDIA's builder, if it is not on PATH.")
     ] = None,
     project: Project = "",
     task: Task = "",
@@ -171,7 +176,9 @@ def export(
             spec_path = output / "experiment_spec.txt"
             contents[spec_path] = resolved.experiment_spec.read_bytes()
             _add_clustering(contents, experiment, spec_path, force=force)
-        _put(contents, inputs=[path for path in (resolved.weights, resolved.spec, clustering) if path], force=force)
+        put_files(
+            contents, inputs=[path for path in (resolved.weights, resolved.spec, clustering) if path], force=force
+        )
         if experiment is not None and experiment.clustering_file is None:
             clustering_beside(spec_path).unlink(missing_ok=True)  # only with --force is there one
     document = {
@@ -304,23 +311,3 @@ def _summary(made: Artifacts, output: Path, beside: Sequence[Path], warnings: Se
     if made.cost:
         lines += ["", f"what {made.model.precision} costs:", summary(made.cost)]
     return "\n".join(lines)
-
-
-def _put(contents: Mapping[Path, bytes], *, inputs: Sequence[Path], force: bool) -> None:
-    """Write all files, each in one step; raises UsageError, before any is written, rather than replace what differs.
-
-    With `force` other content is replaced, but never a file that the export was made from.
-    """
-    for target, content in contents.items():
-        if target.is_dir():
-            raise UsageError(str(target), "is a folder, and a file must go there", hint="choose another -o DIR")
-        if not target.is_file() or target.read_bytes() == content:
-            continue
-        if any(target.samefile(source) for source in inputs):
-            raise UsageError(
-                str(target), "is what was exported, and would be written over", hint="choose another -o DIR"
-            )
-        if not force:
-            raise UsageError(str(target), "is there already, with other content", hint="add --force, or another -o DIR")
-    for target, content in contents.items():
-        write_atomically(target, content)

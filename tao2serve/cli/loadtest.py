@@ -18,6 +18,7 @@ from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.cli.tune_job import tune_job
 from tao2serve.errors import GateError, UsageError
+from tao2serve.remote.carried import OUTPUT
 
 if TYPE_CHECKING:
     from tao2serve.config import Settings
@@ -161,7 +162,9 @@ def loadtest(
         int | None, typer.Option("--runs", metavar="N", help="How many runs a --worker joins in; 1.")
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv.")
+        Path,
+        OUTPUT,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for report.html, result.json, requests.csv."),
     ] = Path("tao2serve-loadtest"),
     no_clearml: Annotated[
         bool, typer.Option("--no-clearml", help="Do not report to the ClearML task of the endpoint's deployment.")

@@ -38,6 +38,7 @@ from tao2serve.cli import (
     undeploy,
     verify,
 )
+from tao2serve.cli.elsewhere import QueueCommand, with_queue
 from tao2serve.cli.help import Command
 from tao2serve.cli.output import INTERRUPTED, InterruptionError, Told, print_error
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
@@ -81,18 +82,18 @@ app.command("demo", cls=Command, short_help="Show all of it once, on a bare mach
 app.add_typer(sandbox.app, name="sandbox", short_help="Start, inspect and stop the local stack.")
 app.command("models", cls=Command, short_help="List the trained TAO models in ClearML.")(models.models)
 app.command("adopt", cls=Command, short_help="Put a finished TAO training into ClearML.")(adopt.adopt)
-app.command("export", cls=Command, short_help="Turn a trained model into ONNX.")(export.export)
+app.command("export", cls=QueueCommand, short_help="Turn a trained model into ONNX.")(with_queue(export.export))
 app.command("inspect", cls=Command, short_help="Say what a model file or spec is.")(inspect.inspect)
-app.command("verify", cls=Command, short_help="Compare two forms of a model.")(verify.verify)
+app.command("verify", cls=QueueCommand, short_help="Compare two forms of a model.")(with_queue(verify.verify))
 app.command("decode", cls=Command, short_help="Turn raw grids into detections.")(decode.decode)
 app.command("build", cls=Command, short_help="Write Triton models without deploying.")(build.build)
-app.command("deploy", cls=Command, short_help="Serve a trained model as an endpoint.")(deploy.deploy)
+app.command("deploy", cls=QueueCommand, short_help="Serve a trained model as an endpoint.")(with_queue(deploy.deploy))
 app.command("status", cls=Command, short_help="Show what serves, and what is left over.")(status.status)
 app.command("promote", cls=Command, short_help="Give a version its endpoint's requests.")(promote.promote)
 app.command("rollback", cls=Command, short_help="Go back to the route before.")(rollback.rollback)
 app.command("undeploy", cls=Command, short_help="Remove versions that get no requests.")(undeploy.undeploy)
 app.command("predict", cls=Command, short_help="Ask an endpoint about pictures.")(predict.predict)
-app.command("loadtest", cls=Command, short_help="Measure an endpoint under load.")(loadtest.loadtest)
+app.command("loadtest", cls=QueueCommand, short_help="Measure an endpoint under load.")(with_queue(loadtest.loadtest))
 app.add_typer(spec.app, name="spec", short_help="Examine an experiment spec, and have ClearML track it.")
 app.add_typer(tao.app, name="tao", short_help="Train with NVIDIA TAO, tracked in ClearML.")
 app.command("doctor", cls=Command, short_help="Say what is here, missing or wrong.")(doctor.doctor)

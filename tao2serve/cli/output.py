@@ -11,6 +11,7 @@ from typing import IO, Any, Final
 
 from tao2serve.documents import json_text
 from tao2serve.errors import Tao2ServeError, UsageError
+from tao2serve.remote.protocol import TELL_VARIABLE
 from tao2serve.steps import note_of
 
 __all__ = [
@@ -81,6 +82,7 @@ def error_document(error: Tao2ServeError) -> dict[str, Any]:
 
 def print_error(error: Tao2ServeError, *, as_json: bool) -> None:
     """Write subject, fact, evidence, hint and log, one a line, to stderr; with `as_json` the document to stdout."""
+    _tell_whoever_runs_it(error)
     if as_json:
         print_json(error_document(error))
         return
@@ -98,6 +100,13 @@ def print_error(error: Tao2ServeError, *, as_json: bool) -> None:
         lines.append(f"  log:  {error.log}")
     sys.stderr.write("\n".join(lines).translate(_CONTROL) + "\n")
     sys.stderr.flush()
+
+
+def _tell_whoever_runs_it(error: Tao2ServeError) -> None:
+    """Write the error's document into the file that a remote run names, for it wants the parts, not the text."""
+    named = os.environ.get(TELL_VARIABLE)
+    if named:
+        Path(named).write_text(json_text(error_document(error)), encoding="utf-8")
 
 
 @contextlib.contextmanager

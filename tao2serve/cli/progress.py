@@ -21,36 +21,36 @@ NEWS_EVERY_S: Final = 5.0
 
 
 @contextlib.contextmanager
-def shown_steps(stream: IO[str]) -> Iterator[Steps]:
-    """Yield Steps whose progress is shown on `stream` while the block runs.
+def shown_steps(stream: IO[str], *, live: bool = True) -> Iterator[Steps]:
+    """Yield Steps whose progress is shown on `stream` while the block runs; without `live` as plain lines.
 
     An interrupt becomes InterruptionError, which names the step: the parser would pass on no more than its exit code.
     """
     try:
-        with _shown(stream) as steps:
+        with _shown(stream, live=live) as steps:
             yield steps
     except KeyboardInterrupt as interrupt:
         raise InterruptionError(interrupt) from interrupt
 
 
 @contextlib.contextmanager
-def _shown(stream: IO[str]) -> Iterator[Steps]:
-    if stream.isatty():
+def _shown(stream: IO[str], *, live: bool) -> Iterator[Steps]:
+    if live and stream.isatty():
         from rich.console import Console
         from rich.live import Live
 
         board = _Board()
         # What libraries print belongs into the log, not above the list.
-        live = Live(
+        picture = Live(
             board, console=Console(file=stream), refresh_per_second=10, redirect_stdout=False, redirect_stderr=False
         )
-        live.start()
+        picture.start()
         try:
             yield Steps(watch=board.see)
         finally:
             board.finished = True
             with contextlib.suppress(OSError):  # the terminal may be gone
-                live.stop()
+                picture.stop()
     else:
         lines = _Lines(stream)
         yield Steps(watch=lines.see)

@@ -32,11 +32,22 @@ def up(
             help="Triton under ClearML Serving's own controller; default: as the last time, at first not.",
         ),
     ] = None,
+    agent: Annotated[
+        bool | None,
+        typer.Option(
+            "--agent/--no-agent",
+            help="ClearML's own agent on queue default, for --queue; default: as the last time, at first not.",
+        ),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Start the stack in the background, with two finished TAO runs in it; does nothing if it is up.
 
+    --agent and --no-agent start and end ClearML's agent beside a stack that is up.
+
     Example: tao2serve sandbox up && eval "$(tao2serve sandbox env)"
+
+    Example with an agent: tao2serve sandbox up --agent
     """
     from tao2serve.config import home
     from tao2serve.sandbox import stack
@@ -46,7 +57,7 @@ def up(
         shown_steps(terminal) as steps,
         steps.step("start the sandbox") as step,
     ):
-        state = stack.up(home(), managed=managed, on_step=step.news)
+        state = stack.up(home(), managed=managed, agent=agent, on_step=step.news)
         step.note(f"ClearML {state.api_url}, endpoints {state.serving_url}")
     if json_output:
         print_json(_document(state))
@@ -78,6 +89,9 @@ def status(json_output: Json = False) -> int:
         ]
         owner = "ClearML Serving's own controller" if document["managed"] else "tao2serve"
         lines.append(f"{'Triton owned by':<16} {owner}")
+        if document["agent"]:
+            served = document["agent"]
+            lines.append(f"{'agent':<16} {served['worker']} on queue {served['queue']}")
         urls = [f"{name:<16} {url}" for name, url in document["urls"].items()]
         print_text("\n".join([*lines, *urls]))
     return 0 if document["running"] else NotReadyError.exit_code
@@ -106,7 +120,8 @@ def logs(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="clearml-server, triton, triton-controller, clearml-serving, seed; none: all."
+            metavar="NAME",
+            help="clearml-server, triton, triton-controller, clearml-serving, clearml-agent, seed; none: all.",
         ),
     ] = "",
     lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="How many lines of each.")] = 40,
@@ -196,6 +211,7 @@ def _running(paths: Any) -> SandboxState:
 
 def _document(state: SandboxState) -> dict[str, Any]:
     from tao2serve.config import home
+    from tao2serve.sandbox.agent import QUEUE, worker_name
     from tao2serve.sandbox.process import is_alive
     from tao2serve.sandbox.stack import is_running, processes
 
@@ -203,6 +219,7 @@ def _document(state: SandboxState) -> dict[str, Any]:
     return {
         "running": state.ready and is_running(state),
         "managed": state.managed,
+        "agent": {"worker": worker_name(), "queue": QUEUE} if state.agent else None,
         "service_id": state.service_id,
         "urls": {
             "clearml_api": state.api_url,

@@ -13,6 +13,7 @@ from tao2serve.cli.options import Clustering, Json, Service, Spec, one_of
 from tao2serve.cli.output import print_json, print_text, quiet
 from tao2serve.cli.progress import shown_steps
 from tao2serve.errors import ParityError
+from tao2serve.remote.carried import MODEL, OUTPUT
 
 if TYPE_CHECKING:
     from tao2serve.verify.request import Picture
@@ -24,11 +25,12 @@ DRAWN: Final = 5
 def verify(
     reference: Annotated[
         str,
+        MODEL,
         typer.Argument(
             metavar="REFERENCE", help="A .hdf5, .onnx or .plan file, grpc://HOST:PORT/MODEL on Triton, or an endpoint."
         ),
     ],
-    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="What must equal it; the same kinds.")],
+    candidate: Annotated[str, MODEL, typer.Argument(metavar="CANDIDATE", help="What must equal it; the same kinds.")],
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Pictures to look at; default: a few synthetic ones.")
     ] = None,
@@ -42,7 +44,9 @@ def verify(
         int | None, typer.Option("--limit", metavar="N", help="Look at the first N pictures only.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Draw the pictures that differ most here.")
+        Path | None,
+        OUTPUT,
+        typer.Option("--output", "-o", metavar="DIR", help="Draw the pictures that differ most here."),
     ] = None,
     tensor_tolerance: Annotated[
         float | None, typer.Option("--tensor-tolerance", metavar="X", help="Largest difference of fp32 tensors.")

@@ -15,10 +15,12 @@ from tao2serve.config import home
 from tao2serve.doctor.check import Check, Examination
 from tao2serve.doctor.client import extra
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
+from tao2serve.sandbox.agent import AGENT_VERSION, QUEUE, worker_name
 from tao2serve.sandbox.health import is_free
+from tao2serve.sandbox.parts import AGENT
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import is_alive
-from tao2serve.sandbox.state import read_state
+from tao2serve.sandbox.state import SandboxState, read_state
 from tao2serve.sandbox.triton_server import check_python_backend
 from tao2serve.triton.repository import check_location
 
@@ -112,6 +114,23 @@ def _running() -> Iterator[Check]:
             fact=f"up: {', '.join(record.name for record in state.processes)}",
             evidence=state.serving_url,
         )
+    yield _agent(state)
+
+
+def _agent(state: SandboxState) -> Check:
+    record = next((record for record in state.processes if record.name == AGENT), None)
+    if record is None:
+        return Check(
+            group=GROUP, name="agent", status="missing", fact="none runs, so --queue finds no worker there",
+            remedy="tao2serve sandbox up --agent",
+        )  # fmt: skip
+    if not is_alive(record):
+        return Check(
+            group=GROUP, name="agent", status="wrong", fact=f"clearml-agent {AGENT_VERSION} ended",
+            evidence="tao2serve sandbox logs clearml-agent", remedy="tao2serve sandbox up",
+        )  # fmt: skip
+    fact = f"clearml-agent {AGENT_VERSION} serves queue {QUEUE} as {worker_name()}"
+    return Check(group=GROUP, name="agent", status="ok", fact=fact)
 
 
 def _ports(paths: SandboxPaths) -> Iterator[Check]:

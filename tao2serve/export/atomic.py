@@ -8,12 +8,13 @@ import os
 import re
 import secrets
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tao2serve.errors import ToolError, UsageError
 
-__all__ = ["write_atomically"]
+__all__ = ["put_files", "write_atomically"]
 
 TEMPORARY: Final = re.compile(r"tao2serve-[a-z]+-\w{8}/")  # as `tempfile` names the folders of our runs
 
@@ -50,6 +51,26 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     finally:
         with contextlib.suppress(OSError):  # gone after success; never there if the folder is not one
             staged.unlink()
+
+
+def put_files(contents: Mapping[Path, bytes], *, inputs: Sequence[Path], force: bool) -> None:
+    """Write all files, each in one step; raises UsageError, before any is written, rather than replace what differs.
+
+    With `force` other content is replaced, but never one of the `inputs`, which what is written was made from.
+    """
+    for target, content in contents.items():
+        if target.is_dir():
+            raise UsageError(str(target), "is a folder, and a file must go there", hint="choose another -o DIR")
+        if not target.is_file() or target.read_bytes() == content:
+            continue
+        if any(target.samefile(source) for source in inputs):
+            raise UsageError(
+                str(target), "is what was exported, and would be written over", hint="choose another -o DIR"
+            )
+        if not force:
+            raise UsageError(str(target), "is there already, with other content", hint="add --force, or another -o DIR")
+    for target, content in contents.items():
+        write_atomically(target, content)
 
 
 def _remedy(path: Path) -> str:

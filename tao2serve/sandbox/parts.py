@@ -13,8 +13,8 @@ from typing import Final
 
 from tao2serve.errors import NotReadyError, ToolError
 from tao2serve.interrupts import deferred_interrupts
+from tao2serve.sandbox import agent, triton_server
 from tao2serve.sandbox import environment as env
-from tao2serve.sandbox import triton_server
 from tao2serve.sandbox.health import http_answer, wait_until_healthy
 from tao2serve.sandbox.paths import SandboxPaths
 from tao2serve.sandbox.process import start, tail
@@ -23,21 +23,25 @@ from tao2serve.sandbox.triton_shim import Shim, write_shim
 from tao2serve.triton.repository import check_model
 
 __all__ = [
+    "AGENT",
     "CONTROLLER",
     "SERVER",
     "SERVING",
     "TRITON",
+    "start_agent",
     "start_controller",
     "start_server",
     "start_serving",
     "start_triton",
     "wait_for",
+    "wait_for_agent",
     "write_seed",
 ]
 
 log = logging.getLogger(__name__)
 
 SERVER, TRITON, CONTROLLER, SERVING = "clearml-server", "triton", "triton-controller", "clearml-serving"
+AGENT: Final = "clearml-agent"
 # clearml-serving polls in minutes; one second keeps a deployment in the sandbox short.
 POLL_MINUTES: Final = 1 / 60
 METRIC_MINUTES: Final = 10 / 60  # each report writes a line and some dozens of scalars
@@ -143,6 +147,19 @@ def start_serving(paths: SandboxPaths, state: SandboxState) -> SandboxState:
         "TAO2SERVE_METRICS_FOLDER": str(paths.temporary / "metrics"),
     }
     return _launch(paths, state, SERVING, command, environment)
+
+
+def start_agent(paths: SandboxPaths, state: SandboxState) -> SandboxState:
+    """Start ClearML's agent on its queue; its environment is there."""
+    environment = agent.agent_environment(paths, env.child_environment(paths, state))
+    return _launch(paths, state, AGENT, agent.agent_command(paths), environment)
+
+
+def wait_for_agent(paths: SandboxPaths, state: SandboxState) -> None:
+    """Wait until the server lists the agent."""
+    record = next(record for record in state.processes if record.name == AGENT)
+    ask = agent.is_registered(state, env.make_credentials(paths))
+    wait_until_healthy(record, ask, timeout_s=60, log=paths.log(AGENT))
 
 
 def _launch(

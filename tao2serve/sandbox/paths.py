@@ -80,6 +80,24 @@ class SandboxPaths:
         return self.controller / "tritonserver.json"
 
     @property
+    def agent(self) -> Path:
+        """Of ClearML's agent."""
+        return self.root / "agent"
+
+    @property
+    def agent_wanted(self) -> Path:
+        """There if the sandbox was last started with the agent."""
+        return self.agent / "wanted"
+
+    @property
+    def agent_environment(self) -> Path:
+        return self.agent / "environment"
+
+    @property
+    def agent_temporary(self) -> Path:
+        return self.agent / "tmp"
+
+    @property
     def temporary(self) -> Path:
         return self.root / "tmp"
 

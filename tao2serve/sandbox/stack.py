@@ -15,18 +15,22 @@ from pathlib import Path
 
 from tao2serve.errors import NotReadyError, ServiceError, ToolError, UsageError
 from tao2serve.interrupts import deferred_interrupts
+from tao2serve.sandbox import agent as clearml_agent
 from tao2serve.sandbox import triton_server
 from tao2serve.sandbox.health import free_ports, is_free
 from tao2serve.sandbox.parts import (
+    AGENT,
     CONTROLLER,
     SERVER,
     SERVING,
     TRITON,
+    start_agent,
     start_controller,
     start_server,
     start_serving,
     start_triton,
     wait_for,
+    wait_for_agent,
     write_seed,
 )
 from tao2serve.sandbox.paths import SandboxPaths
@@ -37,14 +41,18 @@ from tao2serve.triton.repository import check_location
 __all__ = ["down", "is_running", "is_up", "processes", "up"]
 
 # The controller ends its Triton first; both then report to ClearML for the last time.
-GRACE_S = {SERVING: 5.0, CONTROLLER: 20.0, TRITON: 12.0, SERVER: 5.0}
+# The agent ends the task it runs, which may have to undo something.
+GRACE_S = {AGENT: 20.0, SERVING: 5.0, CONTROLLER: 20.0, TRITON: 12.0, SERVER: 5.0}
 Report = Callable[[str], None]
 
 
-def up(home: Path, *, managed: bool | None = None, on_step: Report = lambda _: None) -> SandboxState:
+def up(
+    home: Path, *, managed: bool | None = None, agent: bool | None = None, on_step: Report = lambda _: None
+) -> SandboxState:
     """Start what is not running and return the state; a running sandbox is left as it is.
 
-    `managed`: ClearML Serving's own controller owns Triton, not tao2serve; None is as the last time. Of a sandbox
+    `managed`: ClearML Serving's own controller owns Triton, not tao2serve; None is as the last time. `agent`: ClearML's
+    own agent takes tasks from the queue `default`; it is started and ended beside a sandbox that runs. Of a sandbox
     that was up, only what has ended is started anew, and the rest serves on. One that never came up is cleared away
     first; its data stays. Raises UsageError if one of the other kind runs, ToolError, NotReadyError or ServiceError
     naming the part, its last words and its log; what was started is then ended again.
@@ -53,18 +61,18 @@ def up(home: Path, *, managed: bool | None = None, on_step: Report = lambda _: N
     _check_prerequisites(paths)
     with _locked(paths):
         state = read_state(paths.state)
-        if state is not None and state.ready and is_running(state):
-            _check_kind(paths, state, managed)
-            return state
         if state is not None and state.ready and any(map(is_alive, state.processes)):
             _check_kind(paths, state, managed)
-            return _restart_ended(paths, state, on_step)
+            if not is_running(state):
+                state = _restart_ended(paths, state, on_step)
+            return _with_agent(paths, state, agent, on_step)
         if state is not None:
             _end(paths, state)
         was_managed = paths.controller.is_dir()
         state = _fresh_state(paths, managed=was_managed if managed is None else managed)
         try:
-            return _start_all(paths, state, on_step)
+            state = _start_all(paths, state, on_step)
+            return _with_agent(paths, state, paths.agent_wanted.is_file() if agent is None else agent, on_step)
         except BaseException:
             _end(paths, read_state(paths.state) or state)
             raise
@@ -145,6 +153,44 @@ def _start_all(paths: SandboxPaths, state: SandboxState, on_step: Report) -> San
     return state
 
 
+def _with_agent(paths: SandboxPaths, state: SandboxState, wanted: bool | None, on_step: Report) -> SandboxState:
+    """Start or end the agent beside what runs; None leaves it as it is."""
+    if wanted is None or wanted == state.agent:
+        return state
+    if not wanted:
+        return _without_agent(paths, state)
+    clearml_agent.make_environment(paths, on_step)
+    on_step(f"clearml-agent on queue {clearml_agent.QUEUE}")
+    try:
+        state = replace(start_agent(paths, state), agent=True)
+        write_state(state, paths.state)
+        wait_for_agent(paths, state)
+        paths.agent_wanted.touch()
+        return state
+    except BaseException:
+        with deferred_interrupts():
+            _stop_agent(paths, read_state(paths.state) or state)
+        raise
+
+
+def _without_agent(paths: SandboxPaths, state: SandboxState) -> SandboxState:
+    """End the agent, for the next `up` too; its environment stays."""
+    with deferred_interrupts():
+        paths.agent_wanted.unlink(missing_ok=True)
+        return _stop_agent(paths, state)
+
+
+def _stop_agent(paths: SandboxPaths, state: SandboxState) -> SandboxState:
+    for record in state.processes:
+        if record.name == AGENT:
+            stop(record, grace_s=GRACE_S[AGENT])
+    clearml_agent.clean(paths)
+    kept = tuple(record for record in state.processes if record.name != AGENT)
+    state = replace(state, processes=kept, agent=False)
+    write_state(state, paths.state)
+    return state
+
+
 def _restart_ended(paths: SandboxPaths, state: SandboxState, on_step: Report) -> SandboxState:
     """Start what has ended, each as it was; what cannot be started ends itself alone."""
     gone = [record for record in state.processes if not is_alive(record)]
@@ -166,7 +212,13 @@ def _restart_ended(paths: SandboxPaths, state: SandboxState, on_step: Report) ->
             state = start_controller(paths, state) if state.managed else start_triton(paths, state)
         if SERVING in ended:
             state = start_serving(paths, state)
+        if AGENT in ended:
+            clearml_agent.make_environment(paths, on_step)
+            clearml_agent.clean(paths)
+            state = start_agent(paths, state)
         _wait_until_up(paths, state)
+        if AGENT in ended:
+            wait_for_agent(paths, state)
         return state
     except BaseException:
         with deferred_interrupts():
@@ -192,13 +244,14 @@ def _end(paths: SandboxPaths, state: SandboxState) -> None:
             stop(record, grace_s=GRACE_S.get(record.name, 5.0))
         triton_server.clean_shared_memory(state.shared_memory)
         triton_server.clean_environment_folders()
+        clearml_agent.clean(paths)
         shutil.rmtree(paths.temporary, ignore_errors=True)
         paths.triton_record.unlink(missing_ok=True)
         paths.state.unlink(missing_ok=True)
 
 
 def _stop_order(record: ProcessRecord) -> int:
-    return (SERVING, CONTROLLER, TRITON, SERVER).index(record.name)
+    return (AGENT, SERVING, CONTROLLER, TRITON, SERVER).index(record.name)
 
 
 def _fresh_state(paths: SandboxPaths, *, managed: bool) -> SandboxState:

@@ -35,6 +35,7 @@ class SandboxState:
     processes: tuple[ProcessRecord, ...] = ()
     ready: bool = False
     managed: bool = False  # ClearML Serving's own controller owns Triton
+    agent: bool = False  # ClearML's own agent takes tasks from its queue
 
     @property
     def api_url(self) -> str:

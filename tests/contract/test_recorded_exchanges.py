@@ -20,7 +20,6 @@ import pytest
 # Endpoints that the recording asks and this server does not claim, and why: it answers 400 and counts the call.
 UNCLAIMED: Mapping[str, str] = {
     "events.get_task_latest_scalar_values": "no client calls it; recorded once, for a task without scalars",
-    "pipelines.start_pipeline": "needs an agent; recorded once, without its required queue",
     "projects.merge": "no client of ours calls it; the only recorded answer is a crash (500) for a missing parameter",
     "projects.move": "no client of ours calls it; the only recorded answer is a crash (500) for a missing project",
 }

@@ -12,6 +12,7 @@ from .services.auth.tokens import Gate
 from .services.events import routes as events
 from .services.models import routes as models
 from .services.organization import routes as organization
+from .services.pipelines import routes as pipelines
 from .services.projects import routes as projects
 from .services.queues import routes as queues
 from .services.server import routes as server
@@ -28,6 +29,7 @@ def route_table(gate: Gate) -> Mapping[str, Route]:
         *events.ROUTES,
         *models.ROUTES,
         *organization.ROUTES,
+        *pipelines.ROUTES,
         *projects.ROUTES,
         *queues.ROUTES,
         *server.ROUTES,

@@ -17,6 +17,11 @@ def not_empty(identifier: str) -> ApiError:
     return ApiError(400, 702, "Queue is not empty", detail=detail, values={"id": identifier})
 
 
+def not_queued(identifier: str, task: str) -> ApiError:
+    """The task is not in that queue."""
+    return ApiError(400, 703, "Invalid queue id or task not in queue", values={"task": task, "queue": identifier})
+
+
 def already_queued(identifier: str) -> ApiError:
     """The task is in the queue."""
     return ApiError(400, 704, "Task already queued", values={"task": identifier})

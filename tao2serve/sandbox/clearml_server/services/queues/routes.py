@@ -7,9 +7,11 @@ from typing import Any
 
 from ...call import Call, Route
 from ...projection import present
-from ...validation import names, text
-from ..reading import get_all, get_all_ex
-from . import rules
+from ...store import Doc
+from ...validation import Field, flag, listing, names, text
+from ..reading import get_all, get_all_ex, texts
+from ..workers import rules as workers
+from . import order, rules
 from .errors import already_queued, not_empty
 from .rules import KIND, QUEUE, load
 
@@ -40,15 +42,20 @@ def list_queues(call: Call) -> Mapping[str, Any]:
 
 
 def list_queues_ex(call: Call) -> Mapping[str, Any]:
-    """List queues with the names of the tasks in them."""
+    """List queues with the names of the tasks in them, and the workers that serve them."""
     rules.default(call)
     answer = get_all_ex(QUEUE, call)
     for queue in answer["queues"]:
-        queue["workers"] = []
+        queue["workers"] = [_worker(doc) for doc in workers.serving(call, queue["id"])]
         for entry in queue.get("entries", ()):
             task = call.tx.get("task", entry["task"])
             entry["task"] = {"id": entry["task"], **({"name": task["name"]} if task else {})}
     return answer
+
+
+def _worker(doc: Doc) -> Mapping[str, Any]:
+    shown = {"key": doc["key"], "name": doc["id"], "ip": doc["ip"]}
+    return {**shown, "task": doc["task"]} if doc.get("task") else shown
 
 
 def update(call: Call) -> Mapping[str, Any]:
@@ -91,7 +98,29 @@ def get_next_task(call: Call) -> Mapping[str, Any]:
         return {}
     first, *rest = doc["entries"]
     call.tx.put(KIND, {**doc, "entries": rest, "last_update": call.now})
-    return {"entry": first}
+    task = call.tx.get("task", first["task"]) if call.flag("get_task_info") else None
+    if task is None:
+        return {"entry": first}
+    known = {name: task[name] for name in ("company", "user", "project") if task.get(name)}
+    return {"entry": first, "task_info": {"id": task["id"], **known}}
+
+
+def add_or_update_metadata(call: Call) -> Mapping[str, Any]:
+    """Merge metadata items, or replace all with `replace_metadata`."""
+    doc = load(call, call.text("queue"))
+    kept = {} if call.flag("replace_metadata") else doc.get("metadata", {})
+    items = {item["key"]: item for item in call.params["metadata"]}
+    call.tx.put(KIND, {**doc, "metadata": {**kept, **items}, "last_update": call.now})
+    return {"updated": 1}
+
+
+def delete_metadata(call: Call) -> Mapping[str, Any]:
+    """Remove metadata items; keys that are not there do no harm."""
+    doc = load(call, call.text("queue"))
+    gone = texts(call.params.get("keys"))
+    kept = {key: item for key, item in doc.get("metadata", {}).items() if key not in gone}
+    call.tx.put(KIND, {**doc, "metadata": kept, "last_update": call.now})
+    return {"updated": 1}
 
 
 def peek_task(call: Call) -> Mapping[str, Any]:
@@ -108,6 +137,9 @@ def num_entries(call: Call) -> Mapping[str, Any]:
 _QUEUE = text("queue", required=True)
 _TASK = text("task", required=True)
 _TAGS = (names("tags"), names("system_tags"))
+_METADATA = (text("key", required=True), text("type", required=True), text("value", required=True))
+_PLACE = (_QUEUE, _TASK)
+_STEPS = (*_PLACE, Field(name="count", type="int"))
 
 ROUTES = (
     Route(name="queues.create", handler=create, fields=(text("name", required=True), *_TAGS), version="2.4"),
@@ -119,7 +151,23 @@ ROUTES = (
     Route(name="queues.delete", handler=delete, fields=(_QUEUE,), version="2.4"),
     Route(name="queues.add_task", handler=add_task, fields=(_QUEUE, _TASK), version="2.4"),
     Route(name="queues.remove_task", handler=remove_task, fields=(_QUEUE, _TASK), version="2.4"),
-    Route(name="queues.get_next_task", handler=get_next_task, fields=(_QUEUE,)),
+    Route(name="queues.get_next_task", handler=get_next_task, fields=(_QUEUE, flag("get_task_info"))),
     Route(name="queues.peek_task", handler=peek_task, fields=(_QUEUE,), version="2.15"),
     Route(name="queues.get_num_entries", handler=num_entries, fields=(_QUEUE,), version="2.15"),
+    Route(name="queues.move_task_forward", handler=order.forward, fields=_STEPS, version="2.4"),
+    Route(name="queues.move_task_backward", handler=order.backward, fields=_STEPS, version="2.4"),
+    Route(name="queues.move_task_to_front", handler=order.to_front, fields=_PLACE, version="2.4"),
+    Route(name="queues.move_task_to_back", handler=order.to_back, fields=_PLACE, version="2.4"),
+    Route(
+        name="queues.add_or_update_metadata",
+        handler=add_or_update_metadata,
+        fields=(listing("metadata", required=True, min_items=1, items=_METADATA), _QUEUE),
+        version="2.13",
+    ),
+    Route(
+        name="queues.delete_metadata",
+        handler=delete_metadata,
+        fields=(_QUEUE, names("keys", min_items=1)),
+        version="2.13",
+    ),
 )

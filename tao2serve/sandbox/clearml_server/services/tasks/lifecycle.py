@@ -13,10 +13,12 @@ from ..models import rules as models
 from ..projects import rules as projects
 from ..queues import rules as queues
 from ..reading import bulk, drop_tag, texts
+from ..workers import rules as workers
 from .entity import KIND
 from .errors import already_queued, invalid_move
 from .status import load, may_move, move
 
+STOPPING = "stopping"  # the agent's word: it ends the process of a task whose message holds it
 _BEFORE = "_enqueued_from"  # the state a queued task had; the underscore keeps it inside the server
 
 
@@ -54,11 +56,22 @@ def stopped(call: Call) -> Mapping[str, Any]:
 
 
 def stop(call: Call) -> Mapping[str, Any]:
-    """Ask a task to stop; nobody else runs tasks here, so it is stopped at once."""
+    """Ask a task to stop: the worker that runs it is told so by a message; without one it is stopped at once."""
     doc = load(call.tx, call.text("task"))
+    return _stop(call, doc)
+
+
+def _stop(call: Call, doc: Doc) -> Mapping[str, Any]:
+    if workers.runs(call, doc) and "development" not in doc["system_tags"]:
+        return {"fields": move(call, doc, doc["status"], status_message=STOPPING), "updated": 1}
     fields = move(call, doc, "stopped", status_message=f"Stopped by {call.who.user}")
     queues.discard(call, doc["execution"].get("queue"), doc["id"])
     return {"fields": fields, "updated": 1}
+
+
+def stop_many(call: Call) -> Mapping[str, Any]:
+    """Ask several tasks to stop."""
+    return bulk(texts(call.params["ids"]), lambda identifier: _stop(call, load(call.tx, identifier)))
 
 
 def close(call: Call) -> Mapping[str, Any]:
@@ -102,7 +115,11 @@ def enqueue(call: Call) -> Mapping[str, Any]:
     """Put a task into a queue: by id, by name (created if missing), or the default one."""
     if call.params.get("queue") and call.params.get("queue_name"):
         raise validation("Either queue id or queue name should be provided")
-    doc = load(call.tx, call.text("task"))
+    return _enqueue(call, call.text("task"))
+
+
+def _enqueue(call: Call, identifier: str) -> Mapping[str, Any]:
+    doc = load(call.tx, identifier)
     queue = queues.find(call, call.params.get("queue"), call.params.get("queue_name"))
     if doc["status"] == "queued":
         raise already_queued(doc["id"])
@@ -112,7 +129,18 @@ def enqueue(call: Call) -> Mapping[str, Any]:
     fields = move(call, doc, "queued")
     queues.append(call, queue, doc["id"])
     shown = {"enqueue_status": doc[_BEFORE], "execution.queue": queue["id"]}
-    return {"fields": {**fields, **shown}, "queued": 1, "updated": 1}
+    watched: Mapping[str, Any] = {}
+    if call.flag("verify_watched_queue"):
+        watched = {"queue_watched": bool(workers.serving(call, queue["id"]))}
+    return {"fields": {**fields, **shown}, "queued": 1, "updated": 1, **watched}
+
+
+def enqueue_many(call: Call) -> Mapping[str, Any]:
+    """Put several tasks into a queue."""
+    answer = bulk(texts(call.params["ids"]), lambda identifier: _enqueue(call, identifier))
+    done: list[dict[str, Any]] = [dict(one) for one in answer["succeeded"]]
+    watched = {one.pop("queue_watched") for one in done if "queue_watched" in one}
+    return {**answer, "succeeded": done, **({"queue_watched": all(watched)} if watched else {})}
 
 
 def dequeue(call: Call) -> Mapping[str, Any]:
@@ -120,7 +148,16 @@ def dequeue(call: Call) -> Mapping[str, Any]:
 
     An agent that took the task from the queue names the new state, so the task need not be queued then.
     """
-    doc = load(call.tx, call.text("task"))
+    return _dequeue(call, call.text("task"))
+
+
+def dequeue_many(call: Call) -> Mapping[str, Any]:
+    """Take several tasks out of their queues."""
+    return bulk(texts(call.params["ids"]), lambda identifier: _dequeue(call, identifier))
+
+
+def _dequeue(call: Call, identifier: str) -> Mapping[str, Any]:
+    doc = load(call.tx, identifier)
     if doc["status"] != "queued" and not call.text("new_status"):
         raise invalid_move(doc["status"], "created")
     queues.discard(call, doc["execution"].get("queue"), doc["id"])

@@ -1,0 +1,1 @@
+"""Pipelines: controllers that are started from a finished one."""
