@@ -89,36 +89,44 @@ def test_no_credentials_are_in_the_task(agent: CommandLine, exported: tuple[Outc
     assert not [path for path in files.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
-def test_a_deployment_on_a_queue_serves(agent: CommandLine) -> None:
-    """The endpoint answers, as after a deployment here; what was uploaded before is not uploaded again."""
+@pytest.fixture(scope="module")
+def distant(agent: CommandLine, exported: tuple[Outcome, Path]) -> Iterator[dict[str, Any]]:
+    """A deployment on the queue, as endpoint `distant`: the JSON document of `deploy`."""
     outcome = agent.tao2serve(
         "deploy", WEIGHTS, "--endpoint", "distant", "--image", PICTURE, "--queue", "default", "--json"
-    ).assert_success()
-    document = outcome.document
-    assert document["ran_on"]["queue"] == "default"
-    assert document["parity"]["matched_ratio"] == 1.0
-    (answer,) = agent.tao2serve("predict", "distant", PICTURE, "--json").assert_success().document["results"]
-    assert answer["predictions"]
-    artifacts = _call(agent, "tasks.get_by_id", task=document["ran_on"]["task_id"])["task"]["execution"]["artifacts"]
-    weights = next(one for one in artifacts if one["key"] == "input-00")
-    assert document["ran_on"]["task_id"] not in weights["uri"]
+    )
+    yield outcome.assert_success().document
     agent.tao2serve("undeploy", "distant", "--all", "--json").assert_success()
 
 
-def test_ctrl_c_here_ends_it_there(agent: CommandLine, tmp_path: Path) -> None:
-    """The task is stopped, which is said, and nothing of it goes on; exit 130."""
-    command = [sys.executable, "-m", "tao2serve", "verify", str(WEIGHTS), str(WEIGHTS), "--queue", "default", "--json"]
+def test_a_deployment_on_a_queue_serves(agent: CommandLine, distant: dict[str, Any]) -> None:
+    """The endpoint answers, as after a deployment here; what was uploaded before is not uploaded again."""
+    assert distant["ran_on"]["queue"] == "default"
+    assert distant["parity"]["matched_ratio"] == 1.0
+    (answer,) = agent.tao2serve("predict", "distant", PICTURE, "--json").assert_success().document["results"]
+    assert answer["predictions"]
+    artifacts = _call(agent, "tasks.get_by_id", task=distant["ran_on"]["task_id"])["task"]["execution"]["artifacts"]
+    weights = next(one for one in artifacts if one["key"] == "input-00")
+    assert distant["ran_on"]["task_id"] not in weights["uri"]
+
+
+def test_ctrl_c_here_ends_it_there(agent: CommandLine, distant: dict[str, Any], tmp_path: Path) -> None:
+    """The command there is interrupted, its task is stopped, and that is said; exit 130."""
+    command = [
+        *(sys.executable, "-m", "tao2serve", "loadtest", "distant", "--images", str(PICTURE), "--run-time", "120s"),
+        *("--queue", "default", "--json"),
+    ]
     stderr = tmp_path / "stderr"
     with stderr.open("w") as file:
         process = subprocess.Popen(
             command, env=dict(agent.environment), cwd=tmp_path, stdout=subprocess.PIPE, stderr=file, text=True
         )
-    deadline = time.monotonic() + 60
-    while "open both sides" not in stderr.read_text() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while "...     load test" not in stderr.read_text() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=90)
-    assert process.returncode == 130, stdout
+    stdout, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, stdout + stderr.read_text()
     said = json.loads(stdout)["aftermath"]
     assert "is stopped" in said
     task = _call(agent, "tasks.get_by_id", task=said.split()[2])["task"]
