@@ -1,0 +1,177 @@
+"""Every command that the documents show, run as it stands: page by page, in order, on the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from command_line import CommandLine
+from documented import README, ROOT, TABLE, Shown, commands, pages
+from documented_rules import OPTIONAL, Rules, rules_of, why_not_run
+
+from tao2serve.sandbox.health import free_ports
+from tao2serve.sandbox.samples import SAMPLE, pictures
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+PAGES: Final = tuple(page for page in (README, TABLE, *pages()[1:]) if commands(page))
+AT_MOST_S: Final = 500
+# Each command in the shell that ran those before it: what they export or assign stays. $1: its number; $2: what must
+# hold before a program that stays is ready, if it is one.
+DRIVER: Final = """
+set -m
+__end() { for group in $(jobs -p); do kill -TERM -- "-$group" 2>/dev/null; done; wait; }
+trap __end EXIT
+__run() {
+  if [ -z "$2" ]; then
+    read -ra __a </proc/$$/stat
+    source "$__words/$1.sh" >"$__words/$1.out" 2>"$__words/$1.err" </dev/null
+    __rc=$?; read -ra __b </proc/$$/stat; [ -z "$DOCS_CPU" ] || echo "$(( (__b[15]+__b[16]-__a[15]-__a[16])*10 )) ms $(cat $__words/$1.sh)" >>$DOCS_CPU
+    echo "$1 $__rc" >>"$__words/ended"
+  else
+    ( source "$__words/$1.sh" ) >"$__words/$1.out" 2>"$__words/$1.err" </dev/null &
+    for _ in $(seq 600); do eval "$2" && break; kill -0 $! || break; sleep 0.1; done
+    eval "$2" && kill -0 $!; echo "$1 $?" >>"$__words/ended"
+  fi
+  LAST="$__words/$1.out"
+}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How one command of a page ended."""
+
+    shown: Shown
+    code: int
+    output: str
+
+
+def prepare(folder: Path) -> None:
+    """Lay out what the documents' commands name, made from the sample; the clone's own folders are links, or copies."""
+    weights = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"))
+    (folder / "weights").mkdir(parents=True)
+    shutil.copy(weights, folder / "weights" / "model.hdf5")
+    shutil.copy(SAMPLE / "pruned" / "experiment_spec.txt", folder)
+    shutil.copy(pictures()[0], folder / "street.jpg")
+    (folder / "tao2serve-demo").mkdir()
+    shutil.copy(pictures()[0], folder / "tao2serve-demo" / "street_01.jpg")
+    shutil.copytree(SAMPLE / "images", folder / "pictures")
+    shutil.copytree(SAMPLE / "labels", folder / "labels")
+    write_grids(folder / "raw.npz")
+    shutil.copytree(ROOT / "model_repo", folder / "model_repo", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("benchmarks", "docs", "examples", "ops"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "user").mkdir()
+    (folder / "user" / ".curlrc").write_text("fail\nsilent\nshow-error\n")  # an answer of 404 is no success
+
+
+def write_grids(path: Path) -> None:
+    """Grids of the sample's network with one object in them, under the names that `decode` reads."""
+    import numpy as np
+
+    cov = np.zeros((1, 3, 14, 24), dtype=np.float32)
+    cov[0, 0, 5:8, 5:9] = 0.9
+    bbox = np.full((1, 12, 14, 24), 0.5, dtype=np.float32)
+    np.savez(path, **{"output_cov/Sigmoid:0": cov, "output_bbox/BiasAdd:0": bbox})
+
+
+def environment_of(sandbox: CommandLine, folder: Path) -> dict[str, str]:
+    """The sandbox's, with the variables that rules may name and the programs of this Python first."""
+    home = Path(sandbox.environment["TAO2SERVE_HOME"]) / "sandbox"
+    seeded = json.loads((home / "seed.json").read_text())
+    listening = json.loads((home / "state.json").read_text())["ports"]
+    ports = free_ports(3)
+    return {
+        **sandbox.environment,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CURL_HOME": str(folder / "user"),
+        "UNPRUNED": seeded["runs"][0]["model_id"],
+        "SERVING": f"127.0.0.1:{listening['serving']}",
+        "ENDPOINT_METRICS": f"127.0.0.1:{listening['metrics']}",
+        "TRITON_GRPC": f"127.0.0.1:{listening['triton_grpc']}",
+        "PORT": str(ports[0]), "PORT2": str(ports[1]), "PORT3": str(ports[2]),
+    }  # fmt: skip
+
+
+def run_page(shown: list[Shown], rules: Rules, *, environment: Mapping[str, str], folder: Path) -> list[Ended]:
+    """Run commands one after the other in one shell; what stays until it is ended is ended in the end."""
+    words = folder / ".words"
+    words.mkdir()
+    script = [f"__words={shlex.quote(str(words))}", DRIVER]
+    for number, one in enumerate(shown):
+        (words / f"{number}.sh").write_text(replaced(one, rules) + "\n")
+        ready = next((test for start, test in rules.until.items() if one.command.startswith(start)), "")
+        script.append(f"__run {number} {shlex.quote(ready)}")
+    process = subprocess.Popen(
+        ["bash", "-c", "\n".join(script)], cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    process.wait(timeout=AT_MOST_S)
+    ended = dict(line.split() for line in (words / "ended").read_text().splitlines())
+    return [
+        Ended(shown=one, code=int(ended.get(str(number), -1)), output=output_of(words, number))
+        for number, one in enumerate(shown)
+    ]
+
+
+def replaced(one: Shown, rules: Rules) -> str:
+    """A command with what its placeholders stand for, and the variables it needs in front."""
+    text = one.text
+    for placeholder, value in rules.stands_for.items():
+        text = text.replace(placeholder, value)
+    return " ".join([*(f"{name}={value}" for name, value in rules.variables.get(one.command, {}).items()), text])
+
+
+def output_of(words: Path, number: int) -> str:
+    texts = [words / f"{number}.{kind}" for kind in ("out", "err")]
+    return "\n".join(path.read_text(errors="replace")[-2000:] for path in texts if path.exists())
+
+
+@pytest.fixture(scope="module")
+def passed() -> dict[tuple[str, str], str]:
+    """Where, by the sandbox and the words of a command, another page has run the very same successfully."""
+    return {}
+
+
+def repeated(one: Shown, of_page: list[Shown], rules: Rules, passed: Mapping[tuple[str, str], str]) -> bool:
+    """Whether the same words have passed elsewhere, and nothing later on this page needs the files they write."""
+    if (rules.fixtures[0], one.command) not in passed or "$" in one.command or one.command.startswith("export "):
+        return False
+    written = re.search(r"(?: -o| --output| >) ?(\S+)", one.command)
+    later = [other.command for other in of_page if other.line > one.line]
+    return written is None or not any(written[1] in command for command in later)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_is_shown_works(
+    page: str, request: pytest.FixtureRequest, tmp_path: Path, passed: dict[tuple[str, str], str]
+) -> None:
+    """Each command of a page ends as the page says, with what it names in the folder it is run in."""
+    rules = rules_of(page)
+    everything = commands(page)
+    shown = [one for one in everything if not why_not_run(page, one.command)]
+    shown = [one for one in shown if not repeated(one, everything, rules, passed)]
+    missing = {name for name in OPTIONAL if any(one.command.startswith(name) for one in shown) and not shutil.which(name)}
+    assert not (missing and "CI" in os.environ), f"not on PATH: {missing}"
+    shown = [one for one in shown if not one.command.startswith(tuple(missing))]
+    if not shown:
+        pytest.skip(f"{page}: nothing that is not run elsewhere")
+    sandbox: CommandLine = [request.getfixturevalue(name) for name in rules.fixtures][0]
+    prepare(tmp_path)
+    environment = environment_of(sandbox, tmp_path)
+    for ended in run_page(shown, rules, environment=environment, folder=tmp_path):
+        allowed = rules.exits.get(ended.shown.command, (ended.shown.exit_code,))
+        assert ended.code in allowed, f"{page}:{ended.shown.line}: {ended.shown.text}\nexit {ended.code}\n{ended.output}"
+        passed[rules.fixtures[0], ended.shown.command] = page
+
