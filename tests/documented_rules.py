@@ -15,7 +15,7 @@ from documented import README, TABLE
 # Programs that are not here, or must not run in a test, wherever they are shown; the first words of a command.
 ELSEWHERE: Final = (
     (r"(sudo )?apt-get ", "changes the machine; .ci/run installs the same packages"),
-    (r"(python3 -m venv|pip (install|wheel)) ", "installs what tox installs; test_readme.py holds the extras to the project"),
+    (r"(python3 -m venv|pip (install|wheel)) ", "installs what tox does; test_readme.py knows the extras"),
     (r"docker ", "no container engine here; the rendered files are tested by test_rendered_project.py"),
     (r"kubectl ", "no cluster here; the manifests are held to Kubernetes' schemas in tests/unit/render"),
     (r"(tao|\S+/tao) ", "NVIDIA's container cannot run here; the launcher's command lines: test_tao_launcher.py"),
@@ -31,7 +31,7 @@ OPTIONAL: Final = ("curl", "openssl", "promtool")
 class Rules:
     """Of one page. Keys are commands as `Shown.command` has them; a page that is not there yet may have rules."""
 
-    fixtures: tuple[str, ...] = ("sandbox", "deployed")  # the first gives the environment
+    fixtures: tuple[str, ...] = ("reader", "reader_endpoint")  # the first gives the environment
     stands_for: Mapping[str, str] = field(default_factory=dict)  # a placeholder, or a fixed address → what is run
     not_run: Mapping[str, str] = field(default_factory=dict)  # command → why
     until: Mapping[str, str] = field(default_factory=dict)  # a command that stays → shell test that says it is ready
@@ -85,12 +85,23 @@ RULES: Final[Mapping[str, Rules]] = {
         until={'"$TRITON/bin/tritonserver"': REACHED.format("$PORT")},
     ),
     "benchmarks/README.md": Rules(
-        fixtures=("sandbox",),
-        stands_for={"locust -f": "locust --web-host 127.0.0.1 --web-port $PORT -f", "--images DIR": "--images pictures"},
+        fixtures=("reader",),
+        stands_for={
+            "locust -f": "locust --web-host 127.0.0.1 --web-port $PORT -f",
+            "--images DIR": "--images pictures",
+        },
         until={"locust -f": REACHED.format("$PORT")},
     ),
+    "examples/README.md": Rules(
+        stands_for={"HOST:8080": "$SERVING"},
+        not_run={
+            "jupyter lab examples/detectnet_v2_to_endpoint.ipynb": "a server with a browser; test_docs_examples.py",
+            "python CLONE/tests/run_notebook.py CLONE/examples/detectnet_v2_to_endpoint.ipynb"
+            " CLONE/examples/detectnet_v2_to_endpoint.ipynb": "test_docs_examples.py runs it, into another file",
+        },
+    ),
     "examples/train_sample/README.md": Rules(
-        fixtures=("sandbox",),
+        fixtures=("reader",),
         not_run={
             "python run.py scenes --work WORK": TRAINING,
             "python run.py train --work WORK": TRAINING,
@@ -100,23 +111,25 @@ RULES: Final[Mapping[str, Rules]] = {
         },
     ),
     "docs/clearml-sandbox.md": Rules(
-        fixtures=("sandbox",),
+        fixtures=("reader",),
         until={"python -m tao2serve.sandbox.clearml_server": "test -s state/address.json"},
     ),
-    "docs/export.md": Rules(fixtures=("sandbox",)),
+    "docs/export.md": Rules(fixtures=("reader",)),
     "docs/gpu-server.md": Rules(
+        fixtures=("reader",),
         stands_for={"SERVICE_ID": "$CLEARML_SERVING_TASK_ID"},
         not_run={
             "clearml-serving create --name detectors": MADE,
             "cp ../street.jpg input/": "of use to the containers alone",
             'curl --data-binary @../street.jpg -H "Authorization: Bearer $KEY"'
-            " https://detect.example.org:8443/serve/street": "of use to the containers alone; test_proxy.py asks a proxy",
+            " https://detect.example.org:8443/serve/street": "for the container's proxy; test_proxy.py asks one",
             "tao2serve export weights/model.hdf5 --spec experiment_spec.txt -o plan --precision fp16 --engine": GPU,
             "tao2serve inspect plan/model.plan": GPU,
             "tao2serve verify weights/model.hdf5 plan/model.plan --images pictures": GPU,
         },
     ),
     "docs/kubernetes.md": Rules(
+        fixtures=("reader",),
         stands_for={"SERVICE_ID": "$CLEARML_SERVING_TASK_ID"},
         not_run={"clearml-serving create --name detectors": MADE},
     ),
@@ -130,8 +143,6 @@ RULES: Final[Mapping[str, Rules]] = {
         exits={LOAD: (0, 8)},
     ),
     "docs/managed.md": Rules(fixtures=("managed_sandbox", "managed")),
-    # The whole fixture has deployed it so; on `street` it would take the version that the other pages ask.
-    "docs/placement.md": Rules(fixtures=("sandbox", "whole"), stands_for={"--endpoint street": "--endpoint whole"}),
     "docs/serve.md": Rules(stands_for={"HOST:8080": "$SERVING"}),
     "docs/tuning.md": Rules(
         not_run={

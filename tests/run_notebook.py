@@ -12,13 +12,14 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 
 def main(source: str, output: str) -> None:
     notebook = nbformat.read(source, as_version=4)
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(Path.cwd())}},
-        record_timing=False,
+        coalesce_streams=True, config=Config({"KernelManager": {"transport": "ipc"}}),  # files, no ports
     )  # fmt: skip
     client.execute()
     for cell in notebook.cells:

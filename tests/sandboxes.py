@@ -6,8 +6,7 @@ from typing import Final
 
 # Modules whose tests share one sandbox, in this order; tests of a managed one share another.
 SHARED: Final = frozenset({
-    "test_bad_bodies", "test_deploy", "test_deploy_again", "test_deploy_killed", "test_docs_commands", "test_doctor",
-    "test_endpoint",
+    "test_bad_bodies", "test_deploy", "test_deploy_again", "test_deploy_killed", "test_doctor", "test_endpoint",
     "test_loadtest_commands", "test_loadtest_layers_served", "test_loadtest_servers", "test_placement", "test_predict",
     "test_publish", "test_rollout", "test_sandbox", "test_tune", "test_verify_servers", "test_watch",
 })  # fmt: skip
@@ -19,6 +18,8 @@ def sandbox_of(nodeid: str) -> str:
     module = path.rpartition("/")[2].removesuffix(".py")
     if "managed" in module or "managed" in name:
         return "managed"
+    if module.startswith("test_docs_"):
+        return "reader"
     if "contract/" in path:
         return "contract"
     return "sandbox" if module in SHARED else module
