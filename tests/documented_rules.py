@@ -19,6 +19,8 @@ ELSEWHERE: Final = (
     (r"docker ", "no container engine here; the rendered files are tested by test_rendered_project.py"),
     (r"kubectl ", "no cluster here; the manifests are held to Kubernetes' schemas in tests/unit/render"),
     (r"(tao|\S+/tao) ", "NVIDIA's container cannot run here; the launcher's command lines: test_tao_launcher.py"),
+    (r"tao2serve tao (?!.*--dry-run)", "the same, by way of tao2serve; its parser reads the words"),
+    (r"tao2serve .*--(agent|queue)\b", "an agent's environment takes minutes to make; its own test has one"),
     (r"(pytest|tox)\b", "these tests themselves"),
     (r"python benchmarks/", "takes minutes; its own parser reads the words, and tests/unit/benchmarks runs its parts"),
 )  # fmt: skip
@@ -32,6 +34,7 @@ class Rules:
     """Of one page. Keys are commands as `Shown.command` has them; a page that is not there yet may have rules."""
 
     fixtures: tuple[str, ...] = ("reader", "reader_endpoint")  # the first gives the environment
+    before: tuple[str, ...] = ()  # what the page takes for done
     stands_for: Mapping[str, str] = field(default_factory=dict)  # a placeholder, or a fixed address → what is run
     not_run: Mapping[str, str] = field(default_factory=dict)  # command → why
     until: Mapping[str, str] = field(default_factory=dict)  # a command that stays → shell test that says it is ready
@@ -42,6 +45,7 @@ class Rules:
 REACHED: Final = "(: </dev/tcp/127.0.0.1/{}) 2>/dev/null"
 # Two cores that other tests use as well may miss the example's limit; the page says that a missed gate exits 8.
 LOAD: Final = "tao2serve loadtest street --images pictures --users 4 --run-time 5s --slo p99=250ms"
+EXPORT: Final = "tao2serve export weights/model.hdf5 --spec experiment_spec.txt -o onnx"
 GPU: Final = "no GPU and no TensorRT here; tests/gpu has them, and the parser reads the words"
 MADE: Final = "README.md runs it; one more serving service is enough"
 ADDRESSES: Final = {
@@ -114,6 +118,7 @@ RULES: Final[Mapping[str, Rules]] = {
         fixtures=("reader",),
         until={"python -m tao2serve.sandbox.clearml_server": "test -s state/address.json"},
     ),
+    "docs/compare.md": Rules(before=(EXPORT,), stands_for={"3af7a59036e3447499297a5490aa3993": "$UNPRUNED"}),
     "docs/export.md": Rules(fixtures=("reader",)),
     "docs/gpu-server.md": Rules(
         fixtures=("reader",),
@@ -153,6 +158,7 @@ RULES: Final[Mapping[str, Rules]] = {
             ),
         },
     ),
+    "docs/verify.md": Rules(before=(EXPORT,)),
     "docs/watch.md": Rules(
         stands_for={"127.0.0.1:9464": "$ENDPOINT_METRICS"},
         not_run={
