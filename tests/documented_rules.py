@@ -131,6 +131,7 @@ RULES: Final[Mapping[str, Rules]] = {
             "tao2serve export weights/model.hdf5 --spec experiment_spec.txt -o plan --precision fp16 --engine": GPU,
             "tao2serve inspect plan/model.plan": GPU,
             "tao2serve verify weights/model.hdf5 plan/model.plan --images pictures": GPU,
+            "cp plan/model.plan plan/model.plan.json experiment_spec.txt server/input/": GPU,
         },
     ),
     "docs/kubernetes.md": Rules(

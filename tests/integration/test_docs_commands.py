@@ -53,7 +53,7 @@ __run() {
 READ = """
 import argparse, json, pathlib, runpy, sys, unittest.mock
 
-for name in ("torch", "torch.nn", "torch.nn.functional"):  # 200 MB that only the training needs
+for name in ("torch", "torch.nn", "torch.nn.functional"):  # only the training itself needs it
     sys.modules.setdefault(name, unittest.mock.MagicMock())
 
 class Read(BaseException):
