@@ -70,7 +70,8 @@ RULES: Final[Mapping[str, Rules]] = {
         },
     ),
     TABLE: Rules(
-        stands_for={"SERVICE_ID": "$CLEARML_SERVING_TASK_ID"},
+        before=("tao2serve deploy MODEL_ID --endpoint street --image street.jpg --canary 10",),  # something to go back from
+        stands_for={"SERVICE_ID": "$CLEARML_SERVING_TASK_ID", "MODEL_ID": "$UNPRUNED"},
         not_run={
             "tao2serve demo --output demo": "tests/integration/test_demo.py runs it",
             "tao2serve sandbox down --purge": "would end the sandbox of all tests; tests/integration/test_sandbox.py",
