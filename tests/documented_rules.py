@@ -70,7 +70,8 @@ RULES: Final[Mapping[str, Rules]] = {
         },
     ),
     TABLE: Rules(
-        before=("tao2serve deploy MODEL_ID --endpoint street --image street.jpg --canary 10",),  # something to go back from
+        # Something for `rollback` to go back from, if the page above has not run.
+        before=("tao2serve deploy MODEL_ID --endpoint street --image street.jpg --canary 10",),
         stands_for={"SERVICE_ID": "$CLEARML_SERVING_TASK_ID", "MODEL_ID": "$UNPRUNED"},
         not_run={
             "tao2serve demo --output demo": "tests/integration/test_demo.py runs it",
