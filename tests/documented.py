@@ -16,7 +16,7 @@ SHELL: Final = "sh"
 # What a fenced block may be. Only the first is run.
 LANGUAGES: Final = frozenset({SHELL, "text", "json", "yaml", "toml", "python", "mermaid"})
 FENCE: Final = re.compile(r"^(?P<indent> *)```(?P<language>.*)$")
-ROW: Final = re.compile(r"^\| `(?P<name>[\w -]+)` \|(?P<does>.*)\| `(?P<example>tao2serve [^`]*)`[^|]*\|$")
+ROW: Final = re.compile(r"^\| `[^|]*\|.*\| `(?P<example>tao2serve [^`]*)`[^|]*\|$")
 CODE: Final = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 EXIT: Final = re.compile(r"\bexits? (\d+)\b")
 CONTINUED: Final = ("\\", "&&", "||", "|")
