@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 from command_line import CommandLine
 from documented import README, ROOT, TABLE, Shown, commands, pages
@@ -47,8 +48,6 @@ __run() {
   LAST="$__words/$1.out"
 }
 """
-
-
 # Lets each script come to its own parser, with the words it is shown with, and no further.
 READ = """
 import argparse, json, pathlib, runpy, sys, unittest.mock
@@ -123,7 +122,7 @@ def environment_of(sandbox: CommandLine, folder: Path) -> dict[str, str]:
     return {
         **sandbox.environment,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "CURL_HOME": str(folder / "user"),
+        "HOME": str(folder / "user"),
         "UNPRUNED": seeded["runs"][0]["model_id"],
         "SERVING": f"127.0.0.1:{listening['serving']}",
         "ENDPOINT_METRICS": f"127.0.0.1:{listening['metrics']}",
@@ -145,7 +144,13 @@ def run_page(shown: list[Shown], rules: Rules, *, environment: Mapping[str, str]
         ["bash", "-c", "\n".join(script)], cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    process.wait(timeout=AT_MOST_S)
+    try:
+        process.wait(timeout=AT_MOST_S)
+    finally:
+        if process.poll() is None:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            process.wait()
     written = words / "ended"
     ended = dict(line.split() for line in written.read_text().splitlines()) if written.exists() else {}
     return [
