@@ -12,6 +12,7 @@ from typing import Final
 
 from documented import README, TABLE
 
+AGENT: Final = "an agent's environment takes minutes to make; the agent's own test has one"
 # Programs that are not here, or must not run in a test, wherever they are shown; the first words of a command.
 ELSEWHERE: Final = (
     (r"(sudo )?apt-get ", "changes the machine; .ci/run installs the same packages"),
@@ -20,7 +21,7 @@ ELSEWHERE: Final = (
     (r"kubectl ", "no cluster here; the manifests are held to Kubernetes' schemas in tests/unit/render"),
     (r"(tao|\S+/tao) ", "NVIDIA's container cannot run here; the launcher's command lines: test_tao_launcher.py"),
     (r"tao2serve tao (?!.*--dry-run)", "the same, by way of tao2serve; its parser reads the words"),
-    (r"tao2serve .*--(agent|queue)\b", "an agent's environment takes minutes to make; its own test has one"),
+    (r"clearml-agent |tao2serve .*--(agent|queue)\b", AGENT),
     (r"(pytest|tox)\b", "these tests themselves"),
     (r"python benchmarks/", "takes minutes; its own parser reads the words, and tests/unit/benchmarks runs its parts"),
 )  # fmt: skip
@@ -116,6 +117,7 @@ RULES: Final[Mapping[str, Rules]] = {
             "python measure.py --sample ../../tao2serve/sandbox/sample": TRAINING,
         },
     ),
+    "docs/agent.md": Rules(not_run={"tao2serve sandbox logs clearml-agent": AGENT}),
     "docs/clearml-sandbox.md": Rules(
         fixtures=("reader",),
         until={"python -m tao2serve.sandbox.clearml_server": "test -s state/address.json"},

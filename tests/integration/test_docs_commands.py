@@ -96,6 +96,10 @@ def prepare(folder: Path) -> None:
     write_grids(folder / "raw.npz")
     for run, name in (("unpruned", "unpruned"), ("pruned", "retrained"), ("pruned", "retrain")):
         shutil.copytree(SAMPLE / run, folder / "results" / name, ignore=shutil.ignore_patterns("scalars.json"))
+    # What `tao run --name street` leaves of the second training.
+    (folder / "results" / "experiment_dir_retrain" / "weights").mkdir(parents=True)
+    shutil.copy(weights, folder / "results" / "experiment_dir_retrain" / "weights" / "street_pruned.hdf5")
+    shutil.copy(SAMPLE / "pruned" / "experiment_spec.txt", folder / "results" / "experiment_spec_retrain.txt")
     shutil.copytree(ROOT / "model_repo", folder / "model_repo", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("benchmarks", "docs", "examples", "ops"):
         (folder / name).symlink_to(ROOT / name)
