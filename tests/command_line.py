@@ -46,9 +46,9 @@ class CommandLine:
         """The stock command line of clearml-serving."""
         return self._run([sys.executable, "-m", "clearml_serving", *arguments], 120)
 
-    def python(self, script: Path, timeout_s: float = 120) -> Outcome:
+    def python(self, script: Path, *arguments: str | Path, timeout_s: float = 120) -> Outcome:
         """A script of the user's, in the same environment."""
-        return self._run([sys.executable, str(script)], timeout_s)
+        return self._run([sys.executable, str(script), *map(str, arguments)], timeout_s)
 
     def _run(self, command: list[str], timeout_s: float) -> Outcome:
         done = subprocess.run(

@@ -22,6 +22,8 @@ def sandbox_of(nodeid: str) -> str:
     module = path.rpartition("/")[2].removesuffix(".py")
     if "managed" in module or "managed" in name:
         return "managed"
+    if module.startswith("test_docs_"):
+        return "reader"
     if "contract/" in path:
         return "contract"
     if module in LAUNCHER:

@@ -29,10 +29,14 @@ def bare(tmp_path: Path) -> CommandLine:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test in another group would start a second sandbox that is meant to be shared: the groups know them all."""
+    """A test in another group would start a second sandbox that is meant to be shared: the groups know them all.
+
+    What docs/managed.md shows is run last of what shares the managed sandbox, since it deploys there.
+    """
+    items.sort(key=lambda item: "[docs/managed.md]" in item.nodeid)
     for item in items:
         fixtures = getattr(item, "fixturenames", [])
-        for name, group in (("sandbox", "sandbox"), ("managed_sandbox", "managed")):
+        for name, group in (("sandbox", "sandbox"), ("managed_sandbox", "managed"), ("reader", "reader")):
             if name in fixtures and sandbox_of(item.nodeid) != group:
                 raise pytest.UsageError(f"{item.nodeid} uses {name}: see SHARED in tests/sandboxes.py")
 
@@ -48,6 +52,27 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
         yield make_command_line(root / "home", root / "work", **variables)
     finally:
         plain.tao2serve("sandbox", "down").assert_success()
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """A sandbox for what the documents show, which removes what other tests would still ask."""
+    root = tmp_path_factory.mktemp("reader")
+    plain = make_command_line(root / "home", root / "work")
+    plain.tao2serve("sandbox", "up").assert_success()
+    try:
+        variables = plain.tao2serve("sandbox", "env", "--json").assert_success().document
+        yield make_command_line(root / "home", root / "work", **variables)
+    finally:
+        plain.tao2serve("sandbox", "down").assert_success()
+
+
+@pytest.fixture(scope="session")
+def reader_endpoint(reader: CommandLine) -> None:
+    """Endpoint `street`, which the documents' examples ask."""
+    reader.tao2serve(
+        "deploy", "--project", "street-detector", "--endpoint", "street", "--image", pictures()[0]
+    ).assert_success()
 
 
 @pytest.fixture(scope="session")
