@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from tao2serve.loadtest.page_words import number
 from tao2serve.loadtest.result import LoadResult
 
-__all__ = ["Facts", "endpoint_facts", "generator_facts", "more_facts"]
+__all__ = ["SERVED_BY", "Facts", "endpoint_facts", "generator_facts", "more_facts"]
 
 Facts: TypeAlias = list[tuple[str, str]]
 
+# Versions and origin of what serves.
+SERVED_BY: Final = {
+    "triton": "Triton",
+    "tensorrt": "TensorRT that built the plan",
+    "onnxruntime": "ONNX Runtime that checked the model",
+    "clearml_serving": "ClearML Serving that configured the service",
+    "clearml": "ClearML SDK that deployed",
+    "deployed_by": "Deployed by",
+    "deployment_task": "Deployment task",
+}
 # Environment members of what serves; the others are of the load generator.
 _ENDPOINT_NAMES = {
     "precision": "Precision",
@@ -20,13 +30,7 @@ _ENDPOINT_NAMES = {
     "trained_model": "Trained model",
     "gpu": "GPU",
     "serving_cpu": "CPU that serves",
-    "triton": "Triton",
-    "tensorrt": "TensorRT that built the plan",
-    "onnxruntime": "ONNX Runtime that checked the model",
-    "clearml_serving": "ClearML Serving that configured the service",
-    "clearml": "ClearML SDK that deployed",
-    "deployed_by": "Deployed by",
-    "deployment_task": "Deployment task",
+    **SERVED_BY,
 }
 _GENERATOR_NAMES = {
     "cpu_model": "CPU",

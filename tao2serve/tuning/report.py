@@ -10,6 +10,7 @@ from tao2serve.deployment.load_report import Deployed as Deployment
 from tao2serve.deployment.load_report import report_tuning
 from tao2serve.documents import json_text
 from tao2serve.errors import UsageError
+from tao2serve.loadtest.page_facts import SERVED_BY
 from tao2serve.loadtest.rendering import rendered, replace_file
 from tao2serve.tuned import Tuned, render_tuned
 from tao2serve.tuning import page
@@ -27,13 +28,7 @@ _FACTS: Final = {
     "gpu": "GPU",
     "cpu_model": "CPU that serves",
     "cpu_count": "CPUs that serve",
-    "triton": "Triton",
-    "tensorrt": "TensorRT that built the plan",
-    "onnxruntime": "ONNX Runtime that checked the model",
-    "clearml_serving": "ClearML Serving that configured the service",
-    "clearml": "ClearML SDK that deployed",
-    "deployed_by": "Deployed by",
-    "deployment_task": "Deployment task",
+    **SERVED_BY,
 }
 
 
