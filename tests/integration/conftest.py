@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -41,10 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(f"{item.nodeid} uses {name}: see SHARED in tests/sandboxes.py")
 
 
-@pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
-    """A running sandbox, with the environment of `tao2serve sandbox env`."""
-    root = tmp_path_factory.mktemp("sandbox")
+@contextlib.contextmanager
+def running_sandbox(root: Path) -> Iterator[CommandLine]:
+    """Run a sandbox below a folder, and give the environment of `tao2serve sandbox env`."""
     plain = make_command_line(root / "home", root / "work")
     plain.tao2serve("sandbox", "up").assert_success()
     try:
@@ -52,19 +52,20 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
         yield make_command_line(root / "home", root / "work", **variables)
     finally:
         plain.tao2serve("sandbox", "down").assert_success()
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    """A running sandbox that most tests share."""
+    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as line:
+        yield line
 
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
     """A sandbox for what the documents show, which removes what other tests would still ask."""
-    root = tmp_path_factory.mktemp("reader")
-    plain = make_command_line(root / "home", root / "work")
-    plain.tao2serve("sandbox", "up").assert_success()
-    try:
-        variables = plain.tao2serve("sandbox", "env", "--json").assert_success().document
-        yield make_command_line(root / "home", root / "work", **variables)
-    finally:
-        plain.tao2serve("sandbox", "down").assert_success()
+    with running_sandbox(tmp_path_factory.mktemp("reader")) as line:
+        yield line
 
 
 @pytest.fixture(scope="session")
