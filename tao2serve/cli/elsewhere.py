@@ -95,6 +95,10 @@ def _run(command: Any, ctx: Any, *, queue: str, wait: str | None, image: str | N
     settings = load_settings()
     wait_s = settings.queue_wait_s if wait is None else seconds(wait, option="--queue-wait")
     submission = _submission(command, ctx, settings, image=image)
+    if command.name == "export":
+        from tao2serve.cli.export import refuse_for_queue
+
+        refuse_for_queue(ctx.params)
     with quiet(home() / "logs" / f"{command.name}.log") as terminal, shown_steps(terminal, live=False) as steps:
         result = run_on_queue(
             submission, queue=queue, wait_s=wait_s, wait_for_worker=wait is not None, steps=steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -37,10 +37,10 @@ from tao2serve.remote.carried import KEPT, MODEL, NEVER_OVER, THERE
 if TYPE_CHECKING:
     from tao2serve.artifact_request import ArtifactRequest, EngineWish
     from tao2serve.artifacts import Artifacts
-    from tao2serve.tao.spec import ExperimentSpec
     from tao2serve.values import ModelArtifact, Tensor
 
 LARGEST_WORKSPACE_GIB: Final = 1024
+SPEC_NAME: Final = "experiment_spec.txt"
 NO_SPEC: Final = (
     "there is no experiment spec, so no params.json was written and nothing was held against the training; "
     "to serve it, give the spec: --spec FILE"
@@ -117,7 +117,7 @@ def export(
     from tao2serve.registry.naming import named_as_known
     from tao2serve.registry.source import Source, resolve
     from tao2serve.tao.params import to_params
-    from tao2serve.tao.reading import clustering_beside, read_experiment
+    from tao2serve.tao.reading import clustering_beside, read_experiment, refuse_other_clustering
 
     wanted = Source(text=source, selectors=selectors(project, task, tag, metric), spec=spec)
     request = artifact_request(
@@ -154,6 +154,9 @@ def export(
             with_spec = resolved.spec is not None or clustering is not None
             with named_as_known(resolved, made=Path(folder) / "made"):
                 experiment = read_experiment(resolved.experiment_spec, clustering=clustering) if with_spec else None
+            spec_path = output / SPEC_NAME
+            if experiment is not None and experiment.clustering_file is None and not force:
+                refuse_other_clustering(spec_path)
             step.note(f"{resolved.weights.name}: {resolved.reason}")
         with named_as_known(resolved, made=Path(folder) / "made"):
             made = make_artifacts(
@@ -173,14 +176,14 @@ def export(
             params_path = output / "params.json"
             contents[params_path] = (json.dumps(to_params(experiment), indent=2) + "\n").encode()
             # With its spec beside it the ONNX file can be deployed as it lies there.
-            spec_path = output / "experiment_spec.txt"
             contents[spec_path] = resolved.experiment_spec.read_bytes()
-            _add_clustering(contents, experiment, spec_path, force=force)
+            if experiment.clustering_file is not None:  # whoever reads that spec finds it beside it
+                contents[clustering_beside(spec_path)] = experiment.clustering_file.path.read_bytes()
         put_files(
             contents, inputs=[path for path in (resolved.weights, resolved.spec, clustering) if path], force=force
         )
-        if experiment is not None and experiment.clustering_file is None:
-            clustering_beside(spec_path).unlink(missing_ok=True)  # only with --force is there one
+        if experiment is not None and experiment.clustering_file is None and force:
+            clustering_beside(spec_path).unlink(missing_ok=True)
     document = {
         "outcome": "ok",
         "artifacts": [_described(artifact, output, params_path) for artifact in made.all],
@@ -248,22 +251,24 @@ def _require_effect(request: ArtifactRequest, *, method: str) -> None:
         )
 
 
-def _add_clustering(contents: dict[Path, bytes], experiment: ExperimentSpec, spec: Path, *, force: bool) -> None:
-    """Put the clustering file that lies over the spec beside it, where whoever reads that spec finds it.
+def refuse_for_queue(params: Mapping[str, Any]) -> None:
+    """Refuse, before an export is sent to a queue, the clustering file that the export here would refuse.
 
-    Raises UsageError for one that is left there of another export, unless `force` says to take it away.
+    Raises UsageError for it, and InputError for a model that ClearML does not have; looks nowhere if there is none.
     """
-    from tao2serve.tao.reading import clustering_beside
+    from tao2serve.registry.source import Source, spec_of
+    from tao2serve.tao.reading import clustering_beside, refuse_other_clustering
 
-    beside, over = clustering_beside(spec), experiment.clustering_file
-    if over is not None:
-        contents[beside] = over.path.read_bytes()
-    elif beside.is_file() and not force:
-        raise UsageError(
-            str(beside),
-            "is there already, and would change the clustering of this export",
-            hint="give it with --clustering, add --force to take it away, or choose another -o DIR",
-        )
+    target = Path(params["output"]) / SPEC_NAME
+    if params["force"] or params["clustering"] is not None or not clustering_beside(target).is_file():
+        return
+    chosen = selectors(params["project"], params["task"], params["tag"], params["metric"])
+    spec_given = Path(params["spec"]) if params["spec"] is not None else None
+    source = Source(text=params["source"], selectors=chosen, spec=spec_given)
+    with tempfile.TemporaryDirectory(prefix="tao2serve-export-") as folder:
+        spec = spec_of(source, directory=Path(folder))
+        if spec is not None and not clustering_beside(spec).is_file():
+            refuse_other_clustering(target)
 
 
 def _bytes(gibibytes: float) -> int:

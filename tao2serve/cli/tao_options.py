@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,35 +141,33 @@ def prepare(common: Common, *, spec_to_track: Path | None) -> Prepared:
 
 
 def _way(common: Common, named_launcher: Path | None) -> tuple[Way, Path]:
-    from tao2serve.tao.launcher import find_launcher
     from tao2serve.tao.place import WAYS
+    from tao2serve.tao.way import find_program, find_way
 
     way: Way | None = one_of(common.via, WAYS, option="--via") if common.via else None
-    if way is None and os.environ.get("TAO_DOCKER_DISABLE") != "1" and shutil.which("detectnet_v2") is None:
-        way = "launcher" if find_launcher(named_launcher) is not None and not common.image else "docker"
-    if way in (None, "inside"):
-        return "inside", _program("python", "--via inside", "this runs in TAO's container, with its python on PATH")
-    if way == "docker":
-        return "docker", _program(
-            "docker", "--via docker", "install Docker, or NVIDIA's launcher: docs/tao-launcher.md"
-        )
-    if common.image:
+    if way == "launcher" and common.image:
         raise UsageError("--image", "is Docker's alone: the launcher has images of its own", hint="give --via docker")
-    launcher = find_launcher(named_launcher)
-    if launcher is None:
-        raise ToolError(
+    way = way or find_way(named_launcher, image=common.image)
+    program = find_program(way, named_launcher)
+    if program is None:
+        raise _missing(way)
+    return way, program
+
+
+def _missing(way: Way) -> ToolError:
+    from tao2serve.tao.launcher import LAUNCHER_VERSION
+
+    if way == "launcher":
+        return ToolError(
             "the tao launcher", "is not on PATH",
-            hint="python3 -m venv ~/tao && ~/tao/bin/pip install nvidia-tao==6.26.3 setuptools, and name it: "
-            "export TAO2SERVE_TAO_LAUNCHER=~/tao/bin/tao",
+            hint=f"python3 -m venv ~/tao && ~/tao/bin/pip install nvidia-tao=={LAUNCHER_VERSION} setuptools, and name "
+            "it: export TAO2SERVE_TAO_LAUNCHER=~/tao/bin/tao",
         )  # fmt: skip
-    return "launcher", launcher
-
-
-def _program(name: str, subject: str, hint: str) -> Path:
-    found = shutil.which(name)
-    if found is None:
-        raise ToolError(subject, f"needs the program {name}, which is not on PATH", hint=hint)
-    return Path(found).absolute()
+    name, hint = {
+        "docker": ("docker", "install Docker, or NVIDIA's launcher: docs/tao-launcher.md"),
+        "inside": ("python", "this runs in TAO's container, with its python on PATH"),
+    }[way]
+    return ToolError(f"--via {way}", f"needs the program {name}, which is not on PATH", hint=hint)
 
 
 def _has_tracking(spec: Path) -> bool:

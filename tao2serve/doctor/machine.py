@@ -14,7 +14,8 @@ from tao2serve.config import Settings
 from tao2serve.doctor.check import Check, Examination
 from tao2serve.errors import ToolError
 from tao2serve.export.engine.machine import import_tensorrt, read_machine, trtexec_version
-from tao2serve.tao.launcher import find_launcher
+from tao2serve.tao.launcher import LAUNCHER_VERSION, find_launcher
+from tao2serve.tao.way import find_program, find_way
 
 __all__ = ["machine_examinations"]
 
@@ -113,19 +114,27 @@ def _launcher(named: Path | None) -> Iterator[Check]:
             group=OTHER, name="tao launcher", status="wrong", fact=f"{error.subject} {error.fact}", remedy=error.hint
         )
         return
+    install = f"python3 -m venv tao && tao/bin/pip install nvidia-tao=={LAUNCHER_VERSION} setuptools"
     yield Check(
         group=OTHER,
         name="tao launcher",
         status="ok" if found else "missing",
-        fact=str(found) if found else "not on PATH: encrypted .tlt models cannot be opened",
-        remedy="" if found else "python3 -m venv tao && tao/bin/pip install nvidia-tao   (docs/tao-launcher.md)",
+        fact=str(found) if found else f"not on PATH: {_without_launcher()}",
+        remedy="" if found else f"{install}   (docs/tao-launcher.md)",
     )
+
+
+def _without_launcher() -> str:
+    way = find_way(None)
+    if find_program(way, None) is None:
+        return "encrypted .tlt models cannot be opened"
+    return "TAO is here, and opens encrypted models" if way == "inside" else "docker runs TAO's container"
 
 
 def _docker() -> Iterator[Check]:
     program = shutil.which("docker")
     if program is None:
-        yield Check(group=OTHER, name="Docker", status="missing", fact="not on PATH: only the tao launcher needs it")
+        yield Check(group=OTHER, name="Docker", status="missing", fact="not on PATH: only TAO's container needs it")
         return
     try:
         done = subprocess.run(
@@ -140,6 +149,6 @@ def _docker() -> Iterator[Check]:
         group=OTHER,
         name="Docker",
         status="ok" if ok else "missing",
-        fact=f"engine {version}" if ok else "no engine answers: only the tao launcher needs it",
+        fact=f"engine {version}" if ok else "no engine answers: only TAO's container needs it",
         evidence="" if ok else trouble,
     )

@@ -1,4 +1,4 @@
-"""Encrypted `.tlt` and `.etlt` files: only NVIDIA's container opens them, so it is made to export them."""
+"""Encrypted `.tlt` and `.etlt` files: only TAO in NVIDIA's container opens them, so it is made to export them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Final, NoReturn
 from tao2serve.config import Settings, home
 from tao2serve.errors import ToolError
 from tao2serve.tao.key import KEY_VARIABLE, read_key
-from tao2serve.tao.launcher import LAUNCHER_VERSION, SubtaskRequest, find_launcher, launcher_version, run_subtask
+from tao2serve.tao.launcher import LAUNCHER_VERSION, launcher_version
+from tao2serve.tao.place import Place
+from tao2serve.tao.running import RunRequest, run_tao
 from tao2serve.tao.spec import ExperimentSpec
-from tao2serve.tao.subtask import IMAGES
+from tao2serve.tao.subtask import IMAGES, Subtask
+from tao2serve.tao.way import find_place
 
 __all__ = [
     "ENCRYPTED_SUFFIXES",
@@ -34,7 +37,7 @@ def _in_silence(_line: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerExport:
-    """How NVIDIA's container is run: the launcher (None: `tao` on PATH), where the key is, for how long."""
+    """How TAO is run: a launcher for its container (None: `tao` on PATH), where the key is, for how long."""
 
     launcher: Path | None = None
     key_file: Path | None = None  # None: the variable TAO2SERVE_TAO_KEY
@@ -54,40 +57,56 @@ def container_export(settings: Settings, *, on_news: Callable[[str], None] = _in
 
 
 def decode_encrypted(source: Path, *, spec: ExperimentSpec | None, folder: Path, container: ContainerExport) -> Path:
-    """Export a `.tlt` in NVIDIA's container and return the new ONNX file in `folder`, which is empty.
+    """Export a `.tlt` where TAO is and return the new ONNX file in `folder`, which is empty.
 
-    Raises ToolError: without launcher, with the commands that help; for an `.etlt`, which is an export itself;
-    with the launcher's own words if it fails. Raises UsageError if there is no key. The key is on no command
-    line, in no output and in no log.
+    That is here, inside TAO's own container; else in the container that NVIDIA's launcher starts, or docker.
+
+    Raises ToolError: without any of them, with the commands that help; for an `.etlt`, which is an export itself;
+    with TAO's own words if it fails. Raises UsageError if there is no key. The key is on no command line, in no
+    output and in no log.
     """
-    launcher = find_launcher(container.launcher)
-    if launcher is None or source.suffix.lower() == ".etlt":
+    place = find_place(container.launcher) if source.suffix.lower() == ".tlt" else None
+    if place is None:
         refuse_encrypted(source, spec=spec)
-    key = read_key(container.key_file)
-    version = launcher_version(launcher)
-    container.on_news(f"the tao launcher {version} starts NVIDIA's container")
     written = folder / "model.onnx"  # the exporter refuses a file that is there
+    request = RunRequest(
+        subtask=_export(source, written, spec),
+        place=place,
+        results=folder,
+        log=container.log,
+        key=read_key(container.key_file),
+        tracked=False,  # an export reports nothing to ClearML, and so need not know an agent's credentials
+        timeout_s=container.timeout_s,
+    )
+    container.on_news(_said_of(place, request.subtask))
+    run_tao(request, on_news=container.on_news)
+    if not written.is_file() or not written.stat().st_size:
+        hint = "the log has all it printed"
+        raise ToolError(request.subtask.title, "wrote no ONNX file", hint=hint, log=request.log)
+    return written
+
+
+def _export(source: Path, written: Path, spec: ExperimentSpec | None) -> Subtask:
     # An inference spec is none to the exporter, which needs neither to write ONNX.
     training_spec = ("--experiment_spec", spec.path) if spec is not None and spec.inference is None else ()
-    request = SubtaskRequest(
-        launcher=launcher,
-        subtask="export",
+    return Subtask(
+        name="export",
         arguments=(
             *("--model", source),
             *("--output_file", written),
             *training_spec,
             *("--onnx_route", "tf2onnx"),  # the hidden default gives wrong numbers (docs/tao.md)
-            *("--results_dir", folder),
+            *("--results_dir", written.parent),
         ),
-        key=key,
-        log=container.log,
-        timeout_s=container.timeout_s,
     )
-    run_subtask(request, results=folder, on_news=container.on_news)
-    if not written.is_file() or not written.stat().st_size:
-        hint = "the log has all it printed"
-        raise ToolError("tao detectnet_v2 export", "wrote no ONNX file", hint=hint, log=request.log)
-    return written
+
+
+def _said_of(place: Place, subtask: Subtask) -> str:
+    if place.way == "inside":
+        return f"TAO is here, and {place.program} runs its exporter"
+    if place.way == "docker":
+        return f"docker runs {place.image_of(subtask)}"
+    return f"the tao launcher {launcher_version(place.program)} starts NVIDIA's container"
 
 
 def refuse_encrypted(source: Path, *, spec: ExperimentSpec | None = None) -> NoReturn:
@@ -100,7 +119,8 @@ def refuse_encrypted(source: Path, *, spec: ExperimentSpec | None = None) -> NoR
         "is encrypted; only NVIDIA's TAO container can open it",
         evidence=f"{source.suffix.lower()} files are encrypted with the key of the training run",
         hint=(
-            f"{first}put that key into a file and have `tao2serve export` or `deploy` run the container:\n"
+            f"{first}put that key into a file and have `tao2serve export` or `deploy` run the container, which they do "
+            "by NVIDIA's launcher, or by docker where that is on PATH:\n"
             f"  python3 -m venv ~/tao && ~/tao/bin/pip install nvidia-tao=={LAUNCHER_VERSION} setuptools\n"
             "  export TAO2SERVE_TAO_LAUNCHER=~/tao/bin/tao TAO2SERVE_TAO_KEY_FILE=KEY_FILE\n"
             f"or put it into the variable KEY, run\n  {_docker_command(model, spec)}\nand give the .onnx file"

@@ -15,7 +15,7 @@ from tao2serve.registry.upload import upload_weights
 from tao2serve.tao.source import sha256_of
 from tao2serve.values import TrainedModel
 
-__all__ = ["ResolvedSource", "Source", "give_to_clearml", "resolve", "spec_beside"]
+__all__ = ["ResolvedSource", "Source", "give_to_clearml", "resolve", "spec_beside", "spec_of"]
 
 MODEL_SUFFIXES = (".hdf5", ".h5", ".onnx", ".plan", ".engine", ".tlt", ".etlt")
 
@@ -120,6 +120,15 @@ def _local(source: Source) -> ResolvedSource:
     if not weights.is_file():
         raise InputError(str(weights), "does not exist")
     return _resolved(weights, source.spec or spec_beside(weights), trained=None, reason="given as a file")
+
+
+def spec_of(source: Source, *, directory: Path) -> Path | None:
+    """Return the spec that `resolve` would find, without fetching the weights; raises what `resolve` would."""
+    if source.spec is not None:
+        return source.spec
+    if source.text and _is_path(source.text):
+        return spec_beside(Path(source.text))
+    return fetch_spec(_find(source).model, directory=directory)
 
 
 def spec_beside(weights: Path) -> Path | None:

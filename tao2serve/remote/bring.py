@@ -16,9 +16,11 @@ from tao2serve.remote.carried import OutputOf
 from tao2serve.remote.protocol import output_key
 from tao2serve.remote.request import IN, OUT, RemoteCommand, as_here
 from tao2serve.steps import Step
+from tao2serve.tao.reading import clustering_beside, refuse_other_clustering
 
 __all__ = ["bring_back"]
 
+SPEC: Final = "experiment_spec.txt"  # as `export` leaves it
 TEXTS: Final = (".csv", ".html", ".json")
 
 
@@ -47,8 +49,13 @@ def bring_back(
                 guarded |= found.keys()
         contents = {path: _with_own_paths(path, content, command.paths) for path, content in contents.items()}
         inputs = [one.path for one in command.inputs if one.path.is_file()]
+        alone = [path for path in guarded if path.name == SPEC and clustering_beside(path) not in contents]
+        for spec in alone if not command.force else ():
+            refuse_other_clustering(spec)
         put_files({path: contents[path] for path in guarded}, inputs=inputs, force=command.force)
         put_files({path: contents[path] for path in contents.keys() - guarded}, inputs=(), force=True)
+        for spec in alone if command.force else ():
+            clustering_beside(spec).unlink(missing_ok=True)
     return tuple(sorted(contents))
 
 

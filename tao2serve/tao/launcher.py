@@ -10,37 +10,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tao2serve.errors import ToolError
-from tao2serve.tao.mounts import Mounts, user_mounts
-from tao2serve.tao.place import Place, with_own_user
-from tao2serve.tao.running import RunRequest, child_environment, run_tao
-from tao2serve.tao.subtask import Subtask
+from tao2serve.tao.running import child_environment
 
-__all__ = ["LAUNCHER_VERSION", "SubtaskRequest", "find_launcher", "launcher_place", "launcher_version", "run_subtask"]
+__all__ = ["LAUNCHER_VERSION", "find_launcher", "launcher_version"]
 
 LAUNCHER_VERSION: Final = "6.26.3"  # the release all of this was established with
 _VERSION_LIMIT_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubtaskRequest:
-    """One subtask of a TAO network, such as `export`; the key never becomes part of a command line.
-
-    A Path among the arguments is one of this machine, and becomes the container's path of the same file.
-    """
-
-    launcher: Path
-    subtask: str
-    arguments: tuple[str | Path, ...]
-    key: str = field(repr=False)
-    log: Path
-    timeout_s: float
-    task: str = "detectnet_v2"
 
 
 def find_launcher(named: Path | None = None) -> Path | None:
@@ -85,27 +64,3 @@ def launcher_version(launcher: Path) -> str:
             hint="name the right one by the setting tao_launcher",
         )
     return found.group(1)
-
-
-def run_subtask(request: SubtaskRequest, *, results: Path, on_news: Callable[[str], None]) -> None:
-    """Run the subtask in TAO's container and return when it succeeded; `results` then holds what it wrote.
-
-    Paths among the arguments exist, or lie in the folder `results`. `on_news` is told each line of output.
-    Raises ToolError with the lines that tell why it failed; the whole output, without the key, is in the log.
-    """
-    run = RunRequest(
-        subtask=Subtask(name=request.subtask, arguments=request.arguments, network=request.task),
-        place=launcher_place(request.launcher),
-        results=results,
-        log=request.log,
-        key=request.key,
-        timeout_s=request.timeout_s,
-    )
-    run_tao(run, on_news=on_news)
-
-
-def launcher_place(launcher: Path) -> Place:
-    """Return the launcher with the user's own mounts, as a place where TAO runs."""
-    # Switched so, the launcher starts no container: it runs inside one, and mounts mean nothing.
-    mounts = Mounts() if os.environ.get("TAO_DOCKER_DISABLE") == "1" else user_mounts()
-    return Place(way="launcher", program=launcher, mounts=with_own_user(mounts))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tao2serve.errors import UsageError
 from tao2serve.tao.clustering_file import read_clustering, with_clustering
 from tao2serve.tao.spec import ExperimentSpec, read_spec
 from tao2serve.tao.unread_fields import unread_fields
 
-__all__ = ["cautions", "clustering_beside", "read_experiment"]
+__all__ = ["cautions", "clustering_beside", "read_experiment", "refuse_other_clustering"]
 
 
 def read_experiment(spec: Path, *, clustering: Path | None = None) -> ExperimentSpec:
@@ -25,6 +26,17 @@ def read_experiment(spec: Path, *, clustering: Path | None = None) -> Experiment
 def clustering_beside(spec: Path) -> Path:
     """Return where the clustering file of an exported spec lies: `experiment_spec.txt` has `…_clustering.txt`."""
     return spec.with_name(f"{spec.stem}_clustering.txt")
+
+
+def refuse_other_clustering(spec: Path) -> None:
+    """Raise UsageError for a clustering file beside where a spec is to go that has none."""
+    beside = clustering_beside(spec)
+    if beside.is_file():
+        raise UsageError(
+            str(beside),
+            "is there already, and would change the clustering of this export",
+            hint="give it with --clustering, add --force to take it away, or choose another -o DIR",
+        )
 
 
 def cautions(spec: ExperimentSpec) -> tuple[str, ...]:

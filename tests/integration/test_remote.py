@@ -16,6 +16,7 @@ import pytest
 from command_line import CommandLine, Outcome
 
 from tao2serve.sandbox.samples import SAMPLE, pictures
+from tao2serve.tao.subtask import IMAGES
 
 pytestmark = pytest.mark.integration
 PICTURE = pictures()[0] if pictures() else Path("missing.jpg")
@@ -135,20 +136,33 @@ def test_ctrl_c_here_ends_it_there(agent: CommandLine, distant: dict[str, Any], 
     assert httpx.get(result["uri"], headers=_bearer(agent), trust_env=False).json()["exit_code"] == 130
 
 
-def test_a_queue_that_nobody_serves_is_said(agent: CommandLine) -> None:
+def test_a_queue_that_nobody_serves_is_said(agent: CommandLine, tmp_path: Path) -> None:
     """Exit 5 for a queue that does not exist, with those there are, and for one without workers; nothing is sent.
 
-    With --queue-wait it is sent, and taken out of the queue again when no worker has come.
+    With --queue-wait it is sent, and taken out of the queue again when no worker has come. Its task asks for the image
+    that opens the model, here TAO's; no worker is here that runs one.
     """
     queue = _call(agent, "queues.create", name="empty")["id"]
-    awaited = agent.tao2serve("export", WEIGHTS, "--queue", "empty", "--queue-wait", "1s", "--json")
+    encrypted = tmp_path / "model.tlt"
+    encrypted.write_bytes(b"encrypted weights")
+    awaited = agent.tao2serve("export", encrypted, "--queue", "empty", "--queue-wait", "1s", "--json")
     assert (awaited.code, awaited.document["step"]) == (5, "wait for a worker")
     assert _call(agent, "queues.get_num_entries", queue=queue)["num"] == 0
     task_id = awaited.document["ran_on"]["task_id"]
-    assert _call(agent, "tasks.get_by_id", task=task_id)["task"]["status"] == "stopped"
+    task = _call(agent, "tasks.get_by_id", task=task_id)["task"]
+    assert (task["status"], task["container"]["image"]) == ("stopped", IMAGES["model"])
     missing = agent.tao2serve("export", WEIGHTS, "--queue", "nowhere", "--json")
     unserved = agent.tao2serve("export", WEIGHTS, "--queue", "empty", "--json")
     assert (missing.code, unserved.code) == (5, 5)
     assert "default: served by" in missing.document["error"]["evidence"]
     assert "served by no worker" in unserved.document["error"]["evidence"]
     assert "ran_on" not in unserved.document
+
+
+def test_an_old_clustering_file_is_refused_before_anything_is_sent(agent: CommandLine, tmp_path: Path) -> None:
+    """Of a model in ClearML too, whose spec is looked up there: exit 2, as the export here, and no task is made."""
+    (tmp_path / "experiment_spec_clustering.txt").write_text("of another export")
+    words = ("export", "--project", "street-detector", "-o", tmp_path, "--queue", "default", "--json")
+    outcome = agent.tao2serve(*words)
+    assert (outcome.code, "ran_on" in outcome.document) == (2, False)
+    assert "would change the clustering" in outcome.document["error"]["fact"]

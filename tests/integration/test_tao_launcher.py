@@ -1,7 +1,8 @@
-"""Encrypted models through NVIDIA's launcher: the real one up to Docker, and a stand-in for what lies behind."""
+"""Encrypted models by each way to TAO: the real launcher and the real docker up to an engine that records."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from typing import Any
 import psutil
 import pytest
 from command_line import CommandLine, Outcome, make_command_line
+from docker_engine import NAMESPACE, Engine, docker_engine, require_docker, require_namespace
 from keras_files import tiny_resnet
 
 from tao2serve.errors import ToolError
 from tao2serve.export.convert import export_onnx
 from tao2serve.tao.launcher import LAUNCHER_VERSION, find_launcher, launcher_version
+from tao2serve.tao.subtask import IMAGES
 
 pytestmark = pytest.mark.integration
 
@@ -34,6 +38,7 @@ postprocessing_config { target_class_config { key: "car" value { clustering_conf
   target_class_config { key: "person" value { clustering_config { clustering_algorithm: DBSCAN
   coverage_threshold: 0.1 dbscan_eps: 0.3 dbscan_min_samples: 1 minimum_bounding_box_height: 4 } } } }
 """
+SECRET = "sekret-of-the-agent"
 # Plays nvidia_tao_tf1.cv.detectnet_v2.scripts.export of TAO's container. No code of NVIDIA's.
 FAKE_EXPORT = """
 import os, shutil, sys
@@ -42,8 +47,18 @@ key = sys.argv[-1].partition("=")[2]
 with open("/proc/self/cmdline") as file:
     assert key not in file.read()
 print("Loading with key " + key)
+print(os.environ.get("CLEARML_API_SECRET_KEY"))
 {ending}
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How TAO is reached: what tao2serve is started by and with, and the engine that is asked for a container."""
+
+    variables: dict[str, str]
+    before: tuple[str, ...] = ()
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +74,11 @@ class Place:
 
     def export(self, **variables: str | Path) -> Outcome:
         return self._with(variables).tao2serve("export", *self._arguments(), timeout_s=120)
+
+    def export_by(self, way: Way) -> Outcome:
+        process = self.start_export(before=way.before, **way.variables)
+        stdout, stderr = process.communicate(timeout=120)
+        return Outcome(code=process.returncode, stdout=stdout, stderr=stderr)
 
     def start_export(self, *, before: tuple[str, ...] = (), **variables: str | Path) -> subprocess.Popen[str]:
         line = self._with(variables)
@@ -199,54 +219,118 @@ def test_without_a_login_the_error_says_how(tao_launcher: Path, place: Place) ->
     assert "docker login nvcr.io" in error["hint"]
 
 
-def _container_without_docker(place: Place, ending: str) -> dict[str, str]:
-    """Variables with which the real launcher starts its command on this machine, where a fake TAO is installed."""
+def _play_export(place: Place, tools: Path, *, ending: str) -> None:
+    """Install a fake TAO as its container has it: a Python that finds it, and the command that this Python runs."""
     package = place.root / "site"
     module = package / "nvidia_tao_tf1" / "cv" / "detectnet_v2" / "scripts"
     module.mkdir(parents=True)
     (module / "export.py").write_text(FAKE_EXPORT.format(ending=ending))
-    python = place.root / "container" / "python"
-    python.parent.mkdir()
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(package))} exec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
-    return {"TAO_DOCKER_DISABLE": "1", "PATH": f"{python.parent}:/usr/bin:/bin"}
+    tools.mkdir(exist_ok=True)
+    for name in ("python", "python3.8"):
+        run = f'PYTHONPATH={shlex.quote(str(package))} exec {shlex.quote(sys.executable)} "$@"'
+        (tools / name).write_text(f"#!/bin/sh\n{run}\n")
+    (tools / "detectnet_v2").write_text(f"#!{tools}/python3.8\n")
+    for program in tools.iterdir():
+        program.chmod(0o755)
 
 
-def test_the_real_launcher_runs_our_script(tao_launcher: Path, place: Place, exported: Path) -> None:
-    """Through the real launcher our script runs the exporter's module with the key, and the ONNX file arrives."""
+def _inside(place: Place, ending: str) -> Way:
+    """TAO's own container around us, as a ClearML agent's task meets it: another Python is first on PATH."""
+    tools, agents = place.root / "tools", place.root / "agent"
+    _play_export(place, tools, ending=ending)
+    agents.mkdir()
+    (agents / "python").write_text("#!/bin/sh\necho no TAO in this Python; exit 97\n")
+    (agents / "python").chmod(0o755)
+    return Way(variables={"PATH": f"{agents}:{tools}:/usr/bin:/bin", "CLEARML_API_SECRET_KEY": SECRET})
+
+
+@contextlib.contextmanager
+def _by(name: str, place: Place, ending: str, request: pytest.FixtureRequest) -> Iterator[Way]:
+    if name == "inside":
+        yield _inside(place, ending)
+        return
+    require_docker()
+    with docker_engine(place.root / "engine", {IMAGES["model"]}) as engine:
+        _play_export(place, engine.folder / "tools", ending=ending)
+        variables = {"DOCKER_HOST": f"unix://{engine.socket}", "PATH": os.environ["PATH"]}
+        if name == "docker":
+            yield Way(variables=variables, engine=engine)
+            return
+        require_namespace()
+        variables["TAO2SERVE_TAO_LAUNCHER"] = str(request.getfixturevalue("tao_launcher"))
+        yield Way(variables=variables, before=(*NAMESPACE, str(engine.socket)), engine=engine)
+
+
+@pytest.mark.parametrize("name", ["launcher", "docker", "inside"])
+def test_each_way_exports(name: str, logged_in: Place, exported: Path, request: pytest.FixtureRequest) -> None:
+    """The exporter's module is run with the key, the ONNX file arrives, and the key is nowhere.
+
+    By the real launcher where there is one, else by the real docker; inside TAO's container by the Python of
+    detectnet_v2, and without the agent's credentials.
+    """
     ending = f"shutil.copyfile({str(exported)!r}, arguments['--output_file']); print(arguments)"
-    variables = _container_without_docker(place, ending)
-    outcome = place.export(TAO2SERVE_TAO_LAUNCHER=tao_launcher, TAO2SERVE_TAO_KEY=KEY, **variables)
+    with _by(name, logged_in, ending, request) as way:
+        way.variables["TAO2SERVE_TAO_KEY"] = KEY
+        outcome = logged_in.export_by(way)
     document = outcome.assert_success().document
     artifact = Path(document["artifacts"][0]["path"])
     assert artifact.read_bytes() == exported.read_bytes()
-    log = (place.root / "home" / "logs" / "tao-export.log").read_text()
+    log = (logged_in.root / "home" / "logs" / "tao-export.log").read_text()
     assert "Loading with key ***" in log
     assert "'--onnx_route': 'tf2onnx'" in log
-    assert f"'--model': '{place.model}'" in log
-    assert KEY not in outcome.stdout + outcome.stderr + place.left_behind()
-    assert not list((place.root / "tmp").iterdir())
+    assert f"'--model': '{logged_in.model}'" in log
+    assert SECRET not in log
+    assert KEY not in outcome.stdout + outcome.stderr + logged_in.left_behind()
+    assert not list((logged_in.root / "tmp").iterdir())
+    if way.engine is not None:
+        (created,) = way.engine.created
+        assert created["Image"] == "nvcr.io/nvidia/tao/tao-toolkit:5.0.0-tf1.15.5"
+        assert created["HostConfig"]["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
+        assert KEY not in json.dumps(way.engine.requests)
+
+
+@pytest.mark.parametrize("name", ["launcher", "docker"])
+def test_what_fails_in_a_container_is_an_error(name: str, logged_in: Place, request: pytest.FixtureRequest) -> None:
+    """The real launcher exits 0 whatever fails inside; we do not, and show its last words without the key."""
+    with _by(name, logged_in, "raise ValueError('no layer of ' + key)", request) as way:
+        way.variables["TAO2SERVE_TAO_KEY"] = KEY
+        outcome = logged_in.export_by(way)
+    error = _error(outcome)
+    assert error["fact"] == "failed with exit code 1"
+    assert "ValueError: no layer of ***" in error["evidence"]
+    assert KEY not in outcome.stdout + outcome.stderr + logged_in.left_behind()
 
 
 @pytest.mark.parametrize(
     ("ending", "fact", "evidence"),
     [
         ("raise OSError('Invalid decryption. The key used to load the model is incorrect.')", "decrypt", "incorrect"),
-        ("raise ValueError('no layer of ' + key)", "exit code 1", "ValueError: no layer of ***"),
         ("sys.exit(3)", "exit code 3", "Loading with key ***"),
         ("pass", "wrote no ONNX file", ""),
         ("open(arguments['--output_file'], 'wb').close()", "wrote no ONNX file", ""),
     ],
 )
-def test_what_fails_inside_is_an_error(tao_launcher: Path, place: Place, ending: str, fact: str, evidence: str) -> None:
-    """The real launcher exits 0 whatever fails inside; we do not, and show its last words without the key."""
-    variables = _container_without_docker(place, ending)
-    outcome = place.export(TAO2SERVE_TAO_LAUNCHER=tao_launcher, TAO2SERVE_TAO_KEY=KEY, **variables)
+def test_what_fails_inside_is_an_error(place: Place, ending: str, fact: str, evidence: str) -> None:
+    """A wrong key, a bare exit code, a file that is missing or empty: each is told, and no file is left as ONNX."""
+    way = _inside(place, ending)
+    way.variables["TAO2SERVE_TAO_KEY"] = KEY
+    outcome = place.export_by(way)
     error = _error(outcome)
     assert fact in error["fact"]
     assert evidence in error["evidence"]
     assert KEY not in outcome.stdout + outcome.stderr + place.left_behind()
     assert not list((place.root / "out").rglob("*.onnx"))
+
+
+def test_without_any_way_the_error_has_the_commands(place: Place) -> None:
+    """No launcher, no docker, no detectnet_v2: exit 4 with the exact command, and the key is not in it."""
+    empty = place.root / "empty"
+    empty.mkdir()
+    outcome = place.export(PATH=empty, TAO2SERVE_TAO_KEY=KEY)
+    error = _error(outcome)
+    assert "is encrypted" in error["fact"]
+    assert "docker run --rm --gpus all -e KEY" in error["hint"]
+    assert KEY not in outcome.stdout + outcome.stderr + place.left_behind()
 
 
 @pytest.mark.parametrize("covered", [True, False])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, Outcome, make_command_line
-from docker_engine import Engine, docker_engine
+from docker_engine import NAMESPACE, Engine, docker_engine, require_docker, require_namespace
 
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.tao.subtask import IMAGES
@@ -24,11 +24,6 @@ from tao2serve.tao.subtask import IMAGES
 pytestmark = pytest.mark.integration
 
 ACCESS, SECRET, KEY = "ACCESS0123456789KEY", "sekret-that-nothing-may-show", "bm90LWEtcmVhbC1rZXk6eA=="
-# The launcher looks for images at /var/run/docker.sock whatever DOCKER_HOST says: a mount namespace puts ours there.
-NAMESPACE = (
-    "unshare", "--mount", "--map-root-user", "sh", "-c",
-    'mount -t tmpfs none /run && ln -s "$1" /run/docker.sock && shift && exec "$@"', "sh",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +72,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    if shutil.which("docker") is None:
-        if os.environ.get("CI"):
-            pytest.fail("the command docker is not on PATH: .ci/run unpacks it")
-        pytest.skip("the command docker is not on PATH (apt-get install docker.io)")
+    require_docker()
     for name in ("user/.docker", "tmp", "data/images", "data/tfrecords"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "data" / "tfrecords" / "train-fold-0").touch()
@@ -106,11 +98,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def launched(place: Place, tao_launcher: Path) -> Place:
     """The same place, where the launcher finds the engine too."""
-    probe = subprocess.run([*NAMESPACE, "/x", "true"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        if os.environ.get("CI"):
-            pytest.fail(f"no mount namespace can be made: {probe.stderr.decode()}")
-        pytest.skip("no mount namespace can be made here, and the launcher looks at /var/run/docker.sock alone")
+    require_namespace()
     environment = {**place.line.environment, "TAO2SERVE_TAO_LAUNCHER": str(tao_launcher)}
     return Place(
         root=place.root, engine=place.engine, line=CommandLine(environment=environment, folder=place.line.folder),

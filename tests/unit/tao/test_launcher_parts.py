@@ -11,8 +11,11 @@ import pytest
 from tao2serve.errors import ToolError
 from tao2serve.tao import container_entry
 from tao2serve.tao.child import ChildOutcome, redact
-from tao2serve.tao.launcher import SubtaskRequest, find_launcher
+from tao2serve.tao.launcher import find_launcher
 from tao2serve.tao.launcher_failures import explain_failure
+from tao2serve.tao.place import Place
+from tao2serve.tao.running import RunRequest
+from tao2serve.tao.subtask import Subtask
 
 SECRET = "a'b\"c\\d"
 
@@ -120,9 +123,9 @@ def test_the_script_leaves_a_code_when_the_module_raises(in_container: Path) -> 
 
 def test_a_request_does_not_show_its_key() -> None:
     """The key is not part of the value's text, which logs and tracebacks show."""
-    request = SubtaskRequest(
-        launcher=Path("tao"), subtask="export", arguments=(), key=SECRET, log=Path("l"), timeout_s=1
-    )
+    place = Place(way="launcher", program=Path("tao"))
+    subtask = Subtask(name="export", arguments=())
+    request = RunRequest(subtask=subtask, place=place, results=Path("r"), log=Path("l"), key=SECRET)
     assert SECRET not in repr(request)
     assert repr(SECRET) not in repr(request)
 
