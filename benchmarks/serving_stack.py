@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tao2serve.interrupts import end_on_signals
+from tao2serve.interrupts import ended_by_signals
 from tao2serve.sandbox import stack
 from tao2serve.sandbox.environment import client_environment
 from tao2serve.sandbox.paths import SandboxPaths
@@ -89,10 +89,9 @@ class Stack:
 @contextlib.contextmanager
 def running_stack() -> Iterator[Stack]:
     """Start a sandbox of its own; whatever ends the block, Ctrl-C and SIGTERM too, ends the sandbox and removes it."""
-    end_on_signals()
     for name in _TUNING:
         os.environ.pop(name, None)
-    with tempfile.TemporaryDirectory(prefix="tao2serve-benchmark-") as name:
+    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="tao2serve-benchmark-") as name:
         home = Path(name) / "home"
         try:
             state = stack.up(home, on_step=lambda step: print(f"starting: {step}", file=sys.stderr))

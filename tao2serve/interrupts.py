@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["Interrupts", "deferred_interrupts", "end_on_signals", "heard_interrupts"]
+__all__ = ["Interrupts", "deferred_interrupts", "ended_by_signals", "heard_interrupts"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,8 +31,12 @@ class Interrupts:
 _of_this_process: Interrupts | None = None  # the SDK puts handlers of its own before it, so it cannot be asked for
 
 
-def end_on_signals() -> Interrupts:
-    """Have SIGINT, SIGTERM and SIGHUP end the command alike; nohup's wish to ignore SIGHUP stands."""
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[Interrupts]:
+    """Have SIGINT, SIGTERM and SIGHUP end the block alike; nohup's wish to ignore SIGHUP stands.
+
+    The handlers stay, for the end of the process; what came counts as heard, since an exit code will tell of it.
+    """
     global _of_this_process
     interrupts = Interrupts()
     if threading.current_thread() is threading.main_thread():
@@ -40,7 +44,10 @@ def end_on_signals() -> Interrupts:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupts)
-    return interrupts
+    try:
+        yield interrupts
+    finally:
+        _of_this_process = None
 
 
 @contextlib.contextmanager

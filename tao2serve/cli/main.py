@@ -42,7 +42,7 @@ from tao2serve.cli.elsewhere import QueueCommand, with_queue
 from tao2serve.cli.help import Command
 from tao2serve.cli.output import INTERRUPTED, InterruptionError, Told, print_error
 from tao2serve.errors import Tao2ServeError, ToolError, UsageError
-from tao2serve.interrupts import Interrupts, end_on_signals
+from tao2serve.interrupts import Interrupts, ended_by_signals
 from tao2serve.registry.patience import away
 from tao2serve.steps import note_of
 
@@ -120,11 +120,8 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; nothing but KeyboardInterrupt's code and ours leaves here."""
-    interrupts = end_on_signals()
-    try:
+    with ended_by_signals() as interrupts:
         return _run(arguments, interrupts)
-    finally:
-        interrupts.heard = True  # the exit code tells of it
 
 
 def _run(arguments: list[str], interrupts: Interrupts) -> int:

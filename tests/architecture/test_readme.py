@@ -106,7 +106,9 @@ def test_the_second_command_runs_all_tests() -> None:
     tox = ConfigParser()
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     default = {name.strip() for name in tox["tox"]["env_list"].split(",")}
-    assert default == {"lint", "type", "bare", "py"}
+    assert default == {"lint", "bare", "py"}
+    assert "mypy" in tox["testenv:py"]["commands"].split()
+    assert "{[testenv]commands}" in tox["testenv:py"]["commands"]
     assert "pytest" in tox["testenv"]["commands"]
     assert any(TEST in block for block in fenced(README.read_text(encoding="utf-8"), *SHELL))
     assert TEST in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

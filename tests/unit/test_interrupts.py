@@ -12,17 +12,16 @@ import pytest
 
 from tao2serve import interrupts
 from tao2serve.errors import ServiceError
-from tao2serve.interrupts import deferred_interrupts, end_on_signals, heard_interrupts
+from tao2serve.interrupts import deferred_interrupts, ended_by_signals, heard_interrupts
 from tao2serve.steps import Steps, note_of
 
 
 @pytest.fixture(autouse=True)
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def handlers() -> Iterator[None]:
     """This process is a command, and gets its own handlers back."""
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
-    monkeypatch.setattr(interrupts, "_of_this_process", None)
-    end_on_signals()
-    yield
+    with ended_by_signals():
+        yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -90,6 +89,18 @@ def test_nothing_is_raised_where_interrupts_wait_or_in_another_thread() -> None:
         thread.start()
         thread.join()
         assert ended == ["well"]
+
+
+def test_what_came_to_a_command_that_has_ended_interrupts_no_other() -> None:
+    """Its exit code told of it."""
+    with ended_by_signals():
+        swallow()
+    with ended_by_signals(), Steps().step("another"):
+        pass
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+    with Steps().step("nobody's"):
+        pass
 
 
 def test_errors_stay_what_they_are_when_nobody_interrupted() -> None:
