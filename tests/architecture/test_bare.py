@@ -33,6 +33,7 @@ COMMANDS = (
     ("sandbox", "logs"),
     ("sandbox", "down"),
     ("models",),
+    ("adopt",),
     ("inspect",),
     ("export",),
     ("verify",),
@@ -56,6 +57,12 @@ COMMANDS = (
     ("spec", "check"),
     ("spec", "patch"),
     ("tao",),
+    ("tao", "train"),
+    ("tao", "prune"),
+    ("tao", "retrain"),
+    ("tao", "evaluate"),
+    ("tao", "export"),
+    ("tao", "gen-trt-engine"),
     ("tao", "run"),
 )
 
