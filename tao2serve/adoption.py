@@ -11,10 +11,10 @@ from tao2serve.errors import UsageError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.execution import open_model
 from tao2serve.export.signature import check_against_spec
-from tao2serve.registry.adopt import Uploaded, adopt, is_complete
-from tao2serve.registry.adopt_find import AdoptedRun, Tracked, find_adopted, find_tracked
-from tao2serve.registry.adopt_lineage import MadeFrom, find_made_from
-from tao2serve.registry.adopt_plan import (
+from tao2serve.registry.adoption.adopt import Uploaded, adopt, is_complete
+from tao2serve.registry.adoption.find import AdoptedRun, Tracked, find_adopted, find_tracked
+from tao2serve.registry.adoption.lineage import MadeFrom, find_made_from
+from tao2serve.registry.adoption.plan import (
     Choice,
     ChosenWeights,
     choose_weights,
@@ -22,7 +22,7 @@ from tao2serve.registry.adopt_plan import (
     task_name,
     training_command,
 )
-from tao2serve.registry.adopt_task import Adoption, missing_from
+from tao2serve.registry.adoption.task import Adoption, missing_from
 from tao2serve.registry.publish import require_storage
 from tao2serve.registry.session import clearml, translated
 from tao2serve.steps import Step, Steps

@@ -55,7 +55,7 @@ def adopt(
     """
     from tao2serve.adoption import AdoptionRequest, adopt_results
     from tao2serve.config import home
-    from tao2serve.registry.adopt_plan import CHOICES
+    from tao2serve.registry.adoption.plan import CHOICES
 
     request = AdoptionRequest(
         folder=results,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tao2serve.errors import InputError, Tao2ServeError, UsageError
-from tao2serve.registry.adopt_plan import choose_weights, epoch_of, evidence_of, reading_at
+from tao2serve.registry.adoption.plan import choose_weights, epoch_of, evidence_of, reading_at
 from tao2serve.registry.fetch import fetch_spec, fetch_weights
 from tao2serve.registry.named import find_by_name
 from tao2serve.registry.source import MODEL_SUFFIXES, spec_beside

@@ -17,8 +17,8 @@ from typing import Any, Final
 from tao2serve import __version__
 from tao2serve.errors import ServiceError, Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.registry.adopt_course import course_of, log_pieces, send_course, send_log
-from tao2serve.registry.adopt_find import (
+from tao2serve.registry.adoption.course import course_of, log_pieces, send_course, send_log
+from tao2serve.registry.adoption.find import (
     STATE,
     AdoptedModel,
     AdoptedRun,
@@ -26,8 +26,8 @@ from tao2serve.registry.adopt_find import (
     spec_digest,
     state_of,
 )
-from tao2serve.registry.adopt_plan import ChosenWeights
-from tao2serve.registry.adopt_task import Adoption, missing_from, note, open_task
+from tao2serve.registry.adoption.plan import ChosenWeights
+from tao2serve.registry.adoption.task import Adoption, missing_from, note, open_task
 from tao2serve.registry.calls import call
 from tao2serve.registry.publish import UNFINISHED, is_whole, watched_upload
 from tao2serve.registry.session import clearml, translated

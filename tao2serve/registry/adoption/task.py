@@ -12,7 +12,7 @@ from typing import Final
 from tao2serve import __version__
 from tao2serve.errors import ServiceError
 from tao2serve.identity import Holder, holder
-from tao2serve.registry.adopt_find import (
+from tao2serve.registry.adoption.find import (
     HOLDER,
     RUN,
     SPEC,
@@ -24,8 +24,8 @@ from tao2serve.registry.adopt_find import (
     read_adopted,
     spec_digest,
 )
-from tao2serve.registry.adopt_lineage import MadeFrom
-from tao2serve.registry.adopt_plan import ChosenWeights
+from tao2serve.registry.adoption.lineage import MadeFrom
+from tao2serve.registry.adoption.plan import ChosenWeights
 from tao2serve.registry.calls import call, text
 from tao2serve.registry.evidence import Evidence
 from tao2serve.registry.session import clearml
