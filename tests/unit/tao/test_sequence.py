@@ -115,3 +115,28 @@ def test_one_at_a_time_and_a_broken_state(request_: SequenceRequest) -> None:
     (request_.results / STATE).write_text("{")
     with pytest.raises(UsageError, match="how far the run came"):
         run(request_, Tao())
+
+
+def test_a_refused_run_leaves_the_retraining_as_it_was(request_: SequenceRequest) -> None:
+    """With another spec, what is finished keeps the spec of the retraining that it was made from."""
+    run(request_, Tao())
+    made = request_.results / "experiment_spec_retrain.txt"
+    before = made.read_bytes()
+    request_.spec.write_text(request_.spec.read_text() + "# more\n")
+    with pytest.raises(UsageError, match="another spec or other options"):
+        run(request_, Tao())
+    assert made.read_bytes() == before
+
+
+def test_where_it_is_run_from_makes_no_difference(
+    request_: SequenceRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same files by relative and by whole paths are the same run; the log is found from either."""
+    monkeypatch.chdir(tmp_path)
+    relative = SequenceRequest(spec=Path("spec.txt"), results=Path("results"), name="street")
+    run(relative, Tao())
+    monkeypatch.chdir("/")
+    again = Tao()
+    reports = run(request_, again)
+    assert again.ran == []
+    assert all(report.log.is_file() for report in reports)
