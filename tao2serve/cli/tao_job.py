@@ -232,7 +232,9 @@ def require_no_training(option: str, folder: Path) -> None:
     from tao2serve.tao.status import read_status
 
     status = folder / "status.json"
-    if status.is_file() and any(record.epoch is not None for record in read_status(status).records):
+    if not status.is_file():
+        return
+    if (folder / "weights").is_dir() or any(record.epoch is not None for record in read_status(status).records):
         raise UsageError(
             option, f"is in {folder}, where a training's status.json lies, which TAO would write anew",
             hint="give another folder: that status.json is what `models` and `adopt` know the training by",

@@ -107,6 +107,13 @@ def test_a_folder_that_has_grown_is_gone_on_with(told: dict[str, Any]) -> None:
     assert kept.items() <= {model["path"]: model["model_id"] for model in told["grown"]["models"]}.items()
 
 
+def test_a_tag_alone_is_something_new(told: dict[str, Any]) -> None:
+    """It is written, and said: such a run is not called unchanged."""
+    assert (told["tagged"]["outcome"], told["tagged"]["added"]) == ("ok", ["tags"])
+    assert {"street", "later"} <= {*told["tagged_task"]["tags"]}
+    assert told["tagged_task"]["status"] == "completed"
+
+
 def test_lineage_is_found_by_content_before_names(told: dict[str, Any]) -> None:
     """The pretrained file's SHA-256 tells, then its filters, then its name; which of them it was is said."""
     unpruned = next(m["model_id"] for m in told["grown"]["models"] if m["path"].endswith("resnet10_street.hdf5"))

@@ -96,6 +96,8 @@ def main() -> dict[str, Any]:
     with_checkpoints(unpruned, (16,))
     told["grown"], told["grown_writes"] = count_writes(lambda: adopt(unpruned, "street", checkpoints="all"))
     told["grown_task"] = task_of(told["grown"])
+    told["tagged"] = adopt(unpruned, "street", tags=("street", "later"), checkpoints="all")
+    told["tagged_task"] = task_of(told["tagged"])
 
     pruned = copied("pruned", FOLDER / "pruned")
     original = unpruned / "weights" / "resnet10_street.hdf5"

@@ -42,7 +42,7 @@ def request(program: Path, results: Path, *, way: str = "inside") -> RunRequest:
 
 
 def test_what_a_killed_run_left_running_keeps_others_out(tmp_path: Path) -> None:
-    """Two trainings in one folder would write over each other's checkpoints; once the first ends, the folder is free."""
+    """Two trainings in one folder would write over each other's checkpoints; when the first ends it is free."""
     results = tmp_path / "results"
     results.mkdir()
     lasting = program(
