@@ -65,8 +65,9 @@ def find_candidates(
             )  # fmt: skip
         found = [_tracked(model, model.name, directory / str(i), on_news) for i, model in enumerate(models)]
     if not 2 <= len(found) <= MOST:
+        count = "one model" if len(found) == 1 else f"{len(found) or 'no'} models"
         raise UsageError(
-            f"{len(found)} models", "cannot be compared", evidence=f"from 2 to {MOST} can",
+            count, "cannot be compared", evidence=f"from 2 to {MOST} can",
             hint="tao2serve models --compare A B, where each is a model or task id, a file, or PROJECT/TASK",
         )  # fmt: skip
     return tuple(

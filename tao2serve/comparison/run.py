@@ -136,7 +136,9 @@ def _exported(
             candidate.weights, output=output, spec=spec, container=container_export(settings, on_news=step.news)
         )
     except Tao2ServeError as error:
-        return Compared(candidate=candidate, file_bytes=size, why_not=f"{error.fact}: {error.evidence}"), None
+        return Compared(
+            candidate=candidate, file_bytes=size, why_not=": ".join(filter(None, (error.fact, error.evidence)))
+        ), None
     compared = Compared(
         candidate=candidate,
         file_bytes=size,

@@ -41,6 +41,17 @@ def test_what_follows_is_said() -> None:
     assert sentence(comparison(compared("A", mean=0.9, latency_ms=10), compared("B", mean=None, latency_ms=5))) == ""
 
 
+def test_what_varied_more_than_it_differs_is_not_called_faster() -> None:
+    """Where the quartiles of the ratios overlap, on a busy machine or of one model twice, none is the fastest."""
+    first = compared("A", mean=0.95, latency_ms=10)
+    one = comparison(first, compared("B", mean=0.96, latency_ms=9.9))
+    assert sentence(one) == "B is the most accurate; whether it is faster than A cannot be told here"
+    other = comparison(first, compared("B", mean=0.93, latency_ms=9.9))
+    assert sentence(other) == "A is the most accurate; whether B is faster cannot be told here"
+    third = comparison(first, compared("B", mean=0.93, latency_ms=5), compared("C", mean=0.97, latency_ms=5.1))
+    assert sentence(third) == "C is the most accurate; whether B is faster cannot be told here"
+
+
 def test_the_plot_needs_two_models_with_both_numbers() -> None:
     """A model without latency or mAP has no place in it; the axes show all the others with their quartiles."""
     pytest.importorskip("plotly")
@@ -88,7 +99,7 @@ def test_files_and_folders_are_candidates(tmp_path: Path) -> None:
 
 def test_one_model_is_no_comparison(tmp_path: Path) -> None:
     """Fewer than two, files that are not there, and names beside selectors are refused, and say what to give."""
-    with pytest.raises(UsageError, match="cannot be compared") as caught:
+    with pytest.raises(UsageError, match="one model cannot be compared") as caught:
         find_candidates([str(PRUNED)], Selectors(), directory=tmp_path)
     assert "--compare A B" in caught.value.hint
     with pytest.raises(InputError, match="does not exist"):
