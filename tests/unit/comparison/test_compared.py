@@ -68,6 +68,21 @@ def test_the_plot_needs_two_models_with_both_numbers() -> None:
     assert accuracy_over_latency(comparison(*three[1:])) is None
 
 
+def test_a_letter_stands_away_from_the_nearest_model() -> None:
+    """Of two that are near each other the upper one's is above and the lower one's below; of equals in turns."""
+    pytest.importorskip("plotly")
+    from tao2serve.comparison.figure import accuracy_over_latency
+
+    four = [compared(letter, mean=mean, latency_ms=ms) for letter, mean, ms in (
+        ("A", 0.95, 12.2), ("B", 0.96, 10.2), ("C", 0.95, 10.8), ("D", 0.96, 7.6),
+    )]  # fmt: skip
+    figure = accuracy_over_latency(comparison(*four))
+    sides = {trace.name[0]: trace.textposition.split()[0] for trace in figure.data}
+    assert (sides["B"], sides["C"]) == ("top", "bottom")
+    twins = accuracy_over_latency(comparison(*(compared(x, mean=0.9, latency_ms=9) for x in "AB")))
+    assert {trace.textposition.split()[0] for trace in twins.data} == {"top", "bottom"}
+
+
 def test_models_run_in_turns(tmp_path: Path) -> None:
     """Every model has as many turns as the others; the same model twice is about as fast as itself."""
     artifact = export_onnx(PRUNED, output=tmp_path / "model.onnx")
