@@ -112,21 +112,28 @@ def _show_plan(
     request: SequenceRequest, prepared: Prepared, checks: tuple[PreflightCheck, ...], *, as_json: bool
 ) -> None:
     from tao2serve.tao.running import planned
-    from tao2serve.tao.sequence import sequence_steps
+    from tao2serve.tao.sequence import finished_steps, sequence_steps
 
+    skipped = finished_steps(request, prepared.place)
     steps = [(step, planned(prepared.request(step.subtask, results=step.results))) for step in sequence_steps(request)]
     if as_json:
         print_json(
             {
                 "outcome": "planned",
-                "steps": [{"name": step.name, **plan_document(plan, prepared)} for step, plan in steps],
+                "steps": [
+                    {"name": step.name, "skipped": step.name in skipped, **plan_document(plan, prepared)}
+                    for step, plan in steps
+                ],
                 "preflight": [asdict(check) for check in checks],
             }
         )
         return
     lines = list(shown_checks(checks))
     for step, plan in steps:
-        lines += [step.name, *(f"  {line}" for line in plan_text(plan, prepared))]
+        if step.name in skipped:
+            lines.append(f"{step.name}: finished before, and skipped")
+        else:
+            lines += [step.name, *(f"  {line}" for line in plan_text(plan, prepared))]
     print_text("\n".join(lines))
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "SequenceRequest",
     "SequenceStep",
     "StepReport",
+    "finished_steps",
     "pruned_in_container",
     "run_sequence",
     "sequence_steps",
@@ -38,6 +39,7 @@ __all__ = [
 STATE: Final = "tao2serve-run.json"
 _LOCK: Final = ".tao2serve-run.lock"
 _RETRAIN_SPEC: Final = "experiment_spec_retrain.txt"
+_ENDS: Final = ("evaluate", "evaluate-retrained")  # nothing is made from what these leave
 State: TypeAlias = Literal["finished", "skipped"]
 
 
@@ -158,30 +160,58 @@ def run_sequence(
     """
     request.results.mkdir(parents=True, exist_ok=True)
     with _alone(request.results):
-        pruned = pruned_in_container(request, place)
-        made = ""
-        if request.retrain_spec is not None:
-            require_loads(request.retrain_spec, pruned=pruned)
-        else:
-            made = retraining_spec(request.spec, pruned=pruned)
-        record = _Record(request.results / STATE)
-        steps = sequence_steps(request)
-        digests = {step.name: _digest(step, request, made) for step in steps}
-        for step in steps:
-            record.require_same(step, digests[step.name])
+        made, record, digests = _held_against(request, place)
+        due = _due(request, record)
         if made:  # not before what is finished was found to be of it
             _replace(request.results / _RETRAIN_SPEC, made)
         reports: list[StepReport] = []
-        for step in steps:
-            has_run = any(report.state == "finished" for report in reports)
-            report = None if has_run else record.finished(step)
+        for step in sequence_steps(request):
+            report = None if step in due else record.finished(step)
             if report is None:
-                record.require_open(step)
                 on_step(step, None)
                 report = _step(step, request, record, digests[step.name], run)
             on_step(step, report)
             reports.append(report)
         return tuple(reports)
+
+
+def finished_steps(request: SequenceRequest, place: Place) -> tuple[str, ...]:
+    """Return the steps that a run would skip; nothing is written. Raises UsageError where the run would."""
+    _, record, _ = _held_against(request, place)
+    due = _due(request, record)
+    return tuple(step.name for step in sequence_steps(request) if step not in due)
+
+
+def _due(request: SequenceRequest, record: _Record) -> tuple[SequenceStep, ...]:
+    """Return the steps that are not finished, or made from what one of them makes.
+
+    Raises UsageError, before any of them runs, if a finished training would be among them.
+    """
+    due: list[SequenceStep] = []
+    for step in sequence_steps(request):
+        if record.finished(step) is None or any(before.name not in _ENDS for before in due):
+            record.require_open(step)
+            due.append(step)
+    return tuple(due)
+
+
+def _held_against(request: SequenceRequest, place: Place) -> tuple[str, _Record, dict[str, str]]:
+    """Return the retraining's spec, "" if one is given, the record, and what each step is made from, as a digest.
+
+    Raises UsageError if a finished step was made from something else.
+    """
+    pruned = pruned_in_container(request, place)
+    made = ""
+    if request.retrain_spec is not None:
+        require_loads(request.retrain_spec, pruned=pruned)
+    else:
+        made = retraining_spec(request.spec, pruned=pruned)
+    record = _Record(request.results / STATE)
+    steps = sequence_steps(request)
+    digests = {step.name: _digest(step, request, made) for step in steps}
+    for step in steps:
+        record.require_same(step, digests[step.name])
+    return made, record, digests
 
 
 def _step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,8 +109,8 @@ def task_name(task: str, begun: datetime | None) -> str:
 def training_command(results: Results, chosen: Sequence[ChosenWeights]) -> str:
     """Return the command line of the training, as far as the folder tells; the key is named, never shown."""
     finals = [one.name for one in chosen if one.file.role == "final"]
-    parts = ["detectnet_v2", "train", "-e", str(results.spec_path), "-r", str(results.folder), "-k", "$KEY"]
-    return " ".join([*parts, *(["-n", finals[0]] if finals else [])])
+    parts = ["detectnet_v2", "train", "-e", str(results.spec_path), "-r", str(results.folder)]
+    return f"{shlex.join(parts)} -k $KEY" + (f" -n {shlex.quote(finals[0])}" if finals else "")
 
 
 def _has_place(file: WeightFile, epoch: int | None) -> bool:
