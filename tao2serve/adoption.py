@@ -11,6 +11,7 @@ from tao2serve.errors import UsageError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.execution import open_model
 from tao2serve.export.signature import check_against_spec
+from tao2serve.loadtest.addresses import shown_url
 from tao2serve.registry.adoption.adopt import Uploaded, adopt, is_complete
 from tao2serve.registry.adoption.find import AdoptedRun, Tracked, find_adopted, find_tracked
 from tao2serve.registry.adoption.lineage import MadeFrom, find_made_from
@@ -81,7 +82,7 @@ class Outcome:
             "spec": str(adoption.results.spec_path),
             "classes": list(adoption.results.spec.classes),
             "training_command": adoption.command,
-            "storage": adoption.storage,
+            "storage": shown_url(adoption.storage),
             "models": [_described(one, self.uploaded, adoption, uploads=one.sha256 in missing)
                        for one in adoption.chosen],
             "upload_bytes": sum(one.file.bytes for one in self.missing),

@@ -52,7 +52,6 @@ More = Annotated[
     list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="More options of NVIDIA's own, as they are.")
 ]
 SECRET_NAME: Final = re.compile(r"KEY|SECRET|TOKEN|PASS|_PWD|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
-URL_USER: Final = re.compile(r"(\w://)[^/@\s]+@")
 URL_PASSWORD: Final = re.compile(r"\w://[^/@:\s]*:([^/@\s]+)@")
 
 SHORTEST_SECRET: Final = 6  # a shorter one would blot out words that are none
@@ -153,7 +152,9 @@ def _in_url(value: str) -> Iterator[str]:
 
 def shown_value(name: str, value: str, secrets: Sequence[str]) -> str:
     """Return what may be shown of a variable: nothing of a secret, of a URL not who asks."""
-    return "***" if SECRET_NAME.search(name) or value in secrets else URL_USER.sub(r"\1***@", value)
+    from tao2serve.loadtest.addresses import shown_url
+
+    return "***" if SECRET_NAME.search(name) or value in secrets else shown_url(value)
 
 
 def _way(common: Common, named_launcher: Path | None) -> tuple[Way, Path]:
@@ -211,7 +212,10 @@ def _mounts(given: Sequence[str]) -> Mounts:
             )
         require_mountable(path)
         added = Mount(source=path.resolve(), destination=PurePosixPath(destination))
-        kept = tuple(mount for mount in mounts.mounts if mount.source != added.source)
+        # Docker refuses two with one destination: the one that is named last counts, as with one source.
+        kept = tuple(
+            mount for mount in mounts.mounts if mount.source != added.source and mount.destination != added.destination
+        )
         mounts = replace(mounts, mounts=(*kept, added))
     return mounts
 

@@ -147,3 +147,9 @@ def test_what_cannot_take_it_is_refused(told: dict[str, Any]) -> None:
     assert told["published"]["error"]["fact"] == "is published, and takes nothing more"
     assert told["by_path"]["exit_code"] == 5
     assert "only a folder of this machine" in told["by_path"]["error"]["fact"]
+
+
+def test_where_it_goes_is_told_without_a_password(told: dict[str, Any]) -> None:
+    """Plans are pasted into tickets."""
+    assert told["to_bucket"]["storage"] == "s3://***@minio:9000/models"
+    assert "hidden" not in str(told["to_bucket"])

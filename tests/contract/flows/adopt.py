@@ -128,8 +128,10 @@ def main() -> dict[str, Any]:
     call("tasks", "publish", task=told["broken"]["task_id"])
     with_checkpoints(broken, (6,))
     told["published"] = adopt(broken, "broken", checkpoints="all")
+    os.environ["CLEARML_DEFAULT_OUTPUT_URI"] = "s3://access:hidden@minio:9000/models"
+    told["to_bucket"] = adopt(copied("unpruned", FOLDER / "late"), "to a bucket", plan=True)
     os.environ["CLEARML_DEFAULT_OUTPUT_URI"] = "file:///tmp/models"
-    told["by_path"] = adopt(copied("unpruned", FOLDER / "late"), "by path", plan=True)
+    told["by_path"] = adopt(FOLDER / "late", "by path", plan=True)
     return told
 
 

@@ -144,3 +144,12 @@ def test_the_spec_of_a_retraining_is_written_when_nothing_is_in_the_way(
     assert made.read_text() == "as it was"
     assert run([*words, "--skip-preflight"]) == 4  # this docker does nothing
     assert "load_graph: true" in made.read_text()
+
+
+def test_of_two_mounts_to_one_place_the_last_counts(home: Path) -> None:
+    """Docker refuses both; what is named on the command line comes before the mounts file."""
+    for name in ("one", "two"):
+        (home / name).mkdir()
+    (home / ".tao_mounts.json").write_text(json.dumps({"Mounts": [{"source": str(home / "one"), "destination": "/w"}]}))
+    (mount,) = prepare(Common(mounts=("two:/w",)), spec_to_track=None).place.mounts.mounts
+    assert mount.source == home / "two"
