@@ -10,7 +10,7 @@ from results_folders import copied
 
 from tao2serve.comparison.candidates import find_candidates
 from tao2serve.comparison.compared import columns_of, sentence, table_of
-from tao2serve.comparison.measure import BATCH, FEWEST, Contender, measure
+from tao2serve.comparison.measure import BATCH, FEWEST, WARM_UP, Contender, _in_turns, measure
 from tao2serve.errors import InputError, UsageError
 from tao2serve.export.convert import export_onnx
 from tao2serve.registry.trained import Selectors
@@ -96,6 +96,15 @@ def test_models_run_in_turns(tmp_path: Path) -> None:
     assert one.quartiles_ms[0] <= one.latency_ms <= one.quartiles_ms[1]
     assert one.throughput > 0
     assert "2 models" in news[0]
+
+
+def test_each_turn_begins_with_another_model() -> None:
+    """What the one before leaves in the caches falls on all alike."""
+    order: list[str] = []
+    runs = [lambda letter=letter: order.append(letter) for letter in "ABC"]  # type: ignore[misc]
+    taken = _in_turns(runs, 0.0, "one picture at a time", lambda _: None)
+    assert "".join(order[3 * WARM_UP :]) == "ABCBCACAB" * (FEWEST // 3)
+    assert [len(times) for times in taken] == [FEWEST] * 3
 
 
 def test_files_and_folders_are_candidates(tmp_path: Path) -> None:
