@@ -153,3 +153,11 @@ def test_where_it_goes_is_told_without_a_password(told: dict[str, Any]) -> None:
     """Plans are pasted into tickets."""
     assert told["to_bucket"]["storage"] == "s3://***@minio:9000/models"
     assert "hidden" not in str(told["to_bucket"])
+
+
+def test_odd_names_are_uploaded_and_found_again(told: dict[str, Any]) -> None:
+    """Umlauts, spaces, slashes, and what has a meaning in a URL, in project, task, folder and file."""
+    assert told["odd"]["outcome"] == "ok"
+    (model,) = told["odd_models"]
+    assert (model["name"], model["fetchable"]) == ("modell ü:1 #2%20?", True)
+    assert model["uri"].endswith("_2_20_.hdf5")

@@ -125,6 +125,12 @@ def main() -> dict[str, Any]:
     told["broken"] = adopt(broken, "broken")
     told["broken_task"] = task_of(told["broken"])
 
+    odd = copied("unpruned", FOLDER / "Läufe #1")
+    (weights,) = (odd / "weights").iterdir()
+    weights.rename(weights.with_name("modell ü:1 #2%20?.hdf5"))
+    told["odd"] = adopt(odd, "lauf/a:b #1?", project=f"{PROJECT} ü/x y z")
+    told["odd_models"] = models_in(f"{PROJECT} ü/x y z")
+
     call("tasks", "publish", task=told["broken"]["task_id"])
     with_checkpoints(broken, (6,))
     told["published"] = adopt(broken, "broken", checkpoints="all")
