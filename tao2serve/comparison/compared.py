@@ -111,7 +111,7 @@ def table_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
             f"{m.speed.quartiles_ms[0]:.2f} … {m.speed.quartiles_ms[1]:.2f}" if m.speed else UNKNOWN for m in models
         ]),
         ("throughput, images/s", [f"{m.speed.throughput:,.1f}" if m.speed else UNKNOWN for m in models]),
-        (f"latency, of {comparison.measured[0].letter if comparison.measured else 'A'}'s",
+        (f"latency over {comparison.measured[0].letter if comparison.measured else 'A'}'s",
          [_ratio(m.speed) for m in models]),
         ("run", [m.candidate.trained.task_name if m.candidate.trained else UNKNOWN for m in models]),
         ("model id", [m.candidate.trained.model_id if m.candidate.trained else UNKNOWN for m in models]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from results_folders import copied
 from tao2serve.comparison.candidates import find_candidates
 from tao2serve.comparison.compared import columns_of, sentence, table_of
 from tao2serve.comparison.measure import BATCH, FEWEST, WARM_UP, Contender, _in_turns, measure
+from tao2serve.comparison.run import _measured
 from tao2serve.errors import InputError, UsageError
 from tao2serve.export.convert import export_onnx
 from tao2serve.registry.trained import Selectors
 from tao2serve.sandbox.samples import SAMPLE
+from tao2serve.steps import Steps
 
 PRUNED = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
 UNPRUNED = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
@@ -96,6 +99,21 @@ def test_models_run_in_turns(tmp_path: Path) -> None:
     assert one.quartiles_ms[0] <= one.latency_ms <= one.quartiles_ms[1]
     assert one.throughput > 0
     assert "2 models" in news[0]
+
+
+def test_a_model_that_does_not_run_says_why(tmp_path: Path) -> None:
+    """The others are measured all the same, also if it came first, and if it is all there is."""
+    whole = export_onnx(PRUNED, output=tmp_path / "model.onnx")
+    broken = replace(whole, path=tmp_path / "broken.onnx")
+    broken.path.write_bytes(whole.path.read_bytes()[:1000])
+    models = [compared(letter, mean=0.9, latency_ms=None) for letter in "AB"]
+    with Steps().step("run them in turns") as step:
+        first, second = _measured(models, {"A": broken, "B": whole}, 0.05, step)
+        assert (first.speed, bool(first.why_not)) == (None, True)
+        assert second.speed is not None
+        assert second.why_not == ""
+        (alone,) = _measured(models[:1], {"A": broken}, 0.05, step)
+        assert alone.speed is None
 
 
 def test_each_turn_begins_with_another_model() -> None:
