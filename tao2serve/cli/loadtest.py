@@ -249,7 +249,10 @@ def loadtest(
     address = triton or (settings.triton_grpc if chosen == "triton-grpc" else "")
     on_triton = [target_of(one, protocol=chosen, triton=address) for one in named]
     plan = LoadPlan(  # refuses what is no time or number before anybody is asked where the endpoints are
-        targets=tuple(there or Target(url="http://localhost") for there in on_triton),
+        targets=tuple(
+            there or Target(url=one.text if "://" in one.text else "http://localhost")
+            for one, there in zip(named, on_triton, strict=True)
+        ),
         images=images,
         order=chosen_order,
         seed=seed,
