@@ -11,10 +11,11 @@ from tao2serve.errors import UsageError
 from tao2serve.export.accept import accept_onnx
 from tao2serve.export.execution import open_model
 from tao2serve.export.signature import check_against_spec
-from tao2serve.registry.adopt import Uploaded, adopt, is_complete
-from tao2serve.registry.adopt_find import AdoptedRun, Tracked, find_adopted, find_tracked
-from tao2serve.registry.adopt_lineage import MadeFrom, find_made_from
-from tao2serve.registry.adopt_plan import (
+from tao2serve.loadtest.addresses import shown_url
+from tao2serve.registry.adoption.adopt import Uploaded, adopt, is_complete
+from tao2serve.registry.adoption.find import AdoptedRun, Tracked, find_adopted, find_tracked
+from tao2serve.registry.adoption.lineage import MadeFrom, find_made_from
+from tao2serve.registry.adoption.plan import (
     Choice,
     ChosenWeights,
     choose_weights,
@@ -22,16 +23,15 @@ from tao2serve.registry.adopt_plan import (
     task_name,
     training_command,
 )
-from tao2serve.registry.adopt_task import Adoption, missing_from
+from tao2serve.registry.adoption.task import Adoption, missing_from
 from tao2serve.registry.publish import require_storage
 from tao2serve.registry.session import clearml, translated
 from tao2serve.steps import Step, Steps
 from tao2serve.tao.hdf5 import is_hdf5
+from tao2serve.tao.project_name import SHORTEST_NAME, too_short_in
 from tao2serve.tao.results import Results, read_results
 
 __all__ = ["AdoptionRequest", "Outcome", "adopt_results"]
-
-SHORTEST_NAME = 3  # ClearML refuses shorter ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Outcome:
             "spec": str(adoption.results.spec_path),
             "classes": list(adoption.results.spec.classes),
             "training_command": adoption.command,
-            "storage": adoption.storage,
+            "storage": shown_url(adoption.storage),
             "models": [_described(one, self.uploaded, adoption, uploads=one.sha256 in missing)
                        for one in adoption.chosen],
             "upload_bytes": sum(one.file.bytes for one in self.missing),
@@ -169,8 +169,14 @@ def _names(request: AdoptionRequest, results: Results) -> tuple[str, str, tuple[
                 option, "is missing, and the experiment spec has no clearml_config to take it from",
                 hint=f"name it: {option} NAME",
             )  # fmt: skip
-        if len(value.strip()) < SHORTEST_NAME:
-            raise UsageError(option, f"is {value!r}: ClearML takes names of {SHORTEST_NAME} characters and more")
+        short = too_short_in(value) if option == "--project" else value if len(value.strip()) < SHORTEST_NAME else None
+        if short is not None:
+            raise UsageError(
+                option, f"is {value!r}, and ClearML takes no name shorter than {SHORTEST_NAME} characters",
+                evidence=f"{short!r}" if short != value else "",
+            )  # fmt: skip
+    if any(not tag.strip() for tag in request.tags):
+        raise UsageError("--tag", "is empty", hint="give a name, or leave it out")
     tags = request.tags or (said.tags if said and not request.project else ())
     return project, task, tuple(dict.fromkeys(tags))
 
@@ -192,7 +198,8 @@ def _check(results: Results, chosen: Sequence[ChosenWeights]) -> tuple[str, ...]
 
 
 def _in_words(results: Results, chosen: Sequence[ChosenWeights]) -> str:
-    said = [f"{len(results.weights)} files of weights, {len(chosen)} wanted"]
+    files = len(results.weights)
+    said = [f"{files} file{'s' * (files != 1)} of weights, {len(chosen)} wanted"]
     if results.begun:
         said.append(f"begun {results.begun:%Y-%m-%d %H:%M:%S}")
     best = [one for one in chosen if one.mean_average_precision is not None]

@@ -55,7 +55,7 @@ def adopt(
     """
     from tao2serve.adoption import AdoptionRequest, adopt_results
     from tao2serve.config import home
-    from tao2serve.registry.adopt_plan import CHOICES
+    from tao2serve.registry.adoption.plan import CHOICES
 
     request = AdoptionRequest(
         folder=results,
@@ -78,6 +78,8 @@ def adopt(
 
 def summary(outcome: Outcome) -> str:
     """Return what is planned or was done, for people."""
+    from tao2serve.loadtest.addresses import shown_url
+
     adoption, uploaded = outcome.adoption, outcome.uploaded
     missing = {one.sha256 for one in outcome.missing}
     lines = []
@@ -95,7 +97,8 @@ def summary(outcome: Outcome) -> str:
     total = sum(one.file.bytes for one in outcome.missing)
     if uploaded is None:
         again = " (nothing is missing)" if outcome.complete_before else ""
-        lines.append(f"would upload {total / 1e6:,.1f} MB to {adoption.storage}{again}; nothing was changed")
+        storage = shown_url(adoption.storage)
+        lines.append(f"would upload {total / 1e6:,.1f} MB to {storage}{again}; nothing was changed")
     elif not uploaded.added:
         lines.append(f"unchanged: ClearML task {uploaded.task_id} has all of it")
     else:

@@ -46,6 +46,13 @@ from tao2serve.interrupts import Interrupts, ended_by_signals
 from tao2serve.registry.patience import away
 from tao2serve.steps import note_of
 
+# A path of the user's that is not to be used so: no right to it, or a file where a folder is needed, or the reverse.
+NO_PLACE = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+        *(errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
 NO_TEMPORARY = "No usable temporary directory"  # the standard library's words, and all there is to know it by
 
 # Without rich markup the help needs no rich, and answers in a tenth of a second.
@@ -142,6 +149,8 @@ def _run(arguments: list[str], interrupts: Interrupts) -> int:
             return _interrupted(InterruptionError(error), as_json=as_json)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _disk_full(error, as_json=as_json)
+        if isinstance(error, OSError) and error.errno in NO_PLACE and error.filename:
+            return _no_place(error, as_json=as_json)
         if isinstance(error, FileNotFoundError) and (error.strerror or "").startswith(NO_TEMPORARY):
             return _no_temporary_folder(error, as_json=as_json)
         if (gone := away()) is not None:  # the SDK passes it on as it likes
@@ -161,6 +170,20 @@ def _disk_full(error: OSError, *, as_json: bool) -> int:
     with contextlib.suppress(OSError):
         print_error(full, as_json=as_json)
     return full.exit_code
+
+
+def _no_place(error: OSError, *, as_json: bool) -> int:
+    """Nor is a path that this user may not use, or that leads through a file; what was done with it is in the log."""
+    wrong = UsageError(
+        os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename),
+        "cannot be used",
+        evidence=error.strerror or "",
+        hint="name another, or see to it that you may read and write there",
+        log=_keep_traceback(error),
+    )
+    wrong.step, wrong.aftermath = note_of(error, "step"), note_of(error, "aftermath")
+    print_error(wrong, as_json=as_json)
+    return wrong.exit_code
 
 
 def _no_temporary_folder(error: OSError, *, as_json: bool) -> int:

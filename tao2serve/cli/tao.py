@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from tao2serve.cli.help import Command
 from tao2serve.cli.options import Json, one_of
-from tao2serve.cli.tao_job import require_no_key, run_one
+from tao2serve.cli.tao_job import require_file, require_name, require_no_key, require_no_training, run_one
 from tao2serve.cli.tao_options import (
     Common,
     DryRun,
@@ -113,15 +112,12 @@ def retrain(
         _require_loads(spec)
         _train(spec, results, tuple(more or ()), name=name, gpus=gpus, amp=amp, common=common)
         return
-    _require_file(spec)
-    _require_file(model)
+    require_file(spec)
+    require_file(model)
     made = results / "experiment_spec_retrain.txt"
     with tempfile.TemporaryDirectory(prefix="tao2serve-spec-") as folder:
         checked = Path(folder) / made.name
         checked.write_text(_loading(spec, model, common), encoding="utf-8", newline="")
-        if not dry_run:
-            results.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checked, made)
         _train(
             made, results, tuple(more or ()), name=name, gpus=gpus, amp=amp, common=common,
             pruned=model, checked=checked,
@@ -165,7 +161,8 @@ def _train(
     from tao2serve.tao import subtask
 
     require_no_key(more)
-    _require_file(checked or spec)
+    require_name(name)
+    require_file(checked or spec)
     words = subtask.train(spec, results=results, name=name, gpus=gpus, amp=amp, more=more)
     run_one(
         words, common, results=results, output=results / "weights" / f"{name}.hdf5", spec=spec, checked=checked,
@@ -201,9 +198,10 @@ def prune(
 
     one_of(criterion, CRITERIA, option="--equalization")
     require_no_key(more or ())
-    _require_file(model)
+    require_file(model)
     if output.suffix != ".hdf5":
         raise UsageError("--output", f"is {output}", hint="its name must end in .hdf5: TAO appends that to any other")
+    require_no_training("--output", output.parent)
     words = subtask.prune(
         model, output=output, results=output.parent, more=tuple(more or ()),
         options=subtask.PruneOptions(threshold=threshold, equalization=criterion),
@@ -234,13 +232,9 @@ def evaluate(
     from tao2serve.tao import subtask
 
     require_no_key(more or ())
-    _require_file(model)
-    _require_file(spec)
-    if model.resolve().is_relative_to(results.resolve()) and (results / "status.json").exists():
-        raise UsageError(
-            "--results", f"is {results}, whose status.json TAO's evaluation would write anew",
-            hint="give it a folder of its own: the training's status.json is what `models` chooses by",
-        )  # fmt: skip
+    require_file(model)
+    require_file(spec)
+    require_no_training("--results", results)
     words = subtask.evaluate(model, spec=spec, results=results, more=tuple(more or ()))
     common = _common(via, image, mount, env, key_file, "", True, skip_preflight, dry_run, json_output)
     run_one(words, common, results=results, output=results / "status.json", spec=spec, models=(model,))
@@ -270,10 +264,11 @@ def export(
     from tao2serve.tao import subtask
 
     require_no_key(more or ())
-    _require_file(model)
-    _require_file(spec)
+    require_file(model)
+    require_file(spec)
     if output.exists():
         raise UsageError("--output", f"is {output}, which exists: TAO's exporter refuses that", hint="choose another")
+    require_no_training("--output", output.parent)
     words = subtask.export(model, spec=spec, output=output, results=output.parent, more=tuple(more or ()))
     common = _common(via, image, mount, env, key_file, "", True, skip_preflight, dry_run, json_output)
     run_one(words, common, results=output.parent, output=output, spec=spec, models=(model,))
@@ -319,7 +314,8 @@ def gen_trt_engine(
     one_of(data_type, DATA_TYPES, option="--data-type")
     require_no_key(more or ())
     for file in (model, spec, *(path for path in (qat_scales,) if path)):
-        _require_file(file)
+        require_file(file)
+    require_no_training("--results", results)
     engine = engine_file or results / f"{model.stem}.engine"
     words = subtask.gen_trt_engine(
         model, spec=spec, results=results, engine=engine, more=tuple(more or ()),
@@ -352,8 +348,3 @@ def _common(
         output_uri=output_uri, no_clearml=no_clearml, skip_preflight=skip_preflight, dry_run=dry_run,
         json_output=json_output,
     )  # fmt: skip
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(str(path), "is not a file" if path.exists() else "does not exist")

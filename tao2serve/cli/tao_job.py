@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tao2serve.cli.output import InterruptionError, plain, print_json, print_text
-from tao2serve.cli.tao_options import SECRET_NAME, Common, Prepared, prepare, tracking_checks
-from tao2serve.errors import ToolError, UsageError
+from tao2serve.cli.tao_options import Common, Prepared, prepare, shown_value, tracking_checks
+from tao2serve.errors import InputError, ToolError, UsageError
 
 if TYPE_CHECKING:
     from tao2serve.tao.place import TaoPlan
     from tao2serve.tao.preflight import PreflightCheck
     from tao2serve.tao.subtask import Group, Subtask
 
-__all__ = ["checks_for", "live", "plan_document", "plan_text", "require_ready", "run_one", "shown_checks"]
+__all__ = [
+    "checks_for",
+    "live",
+    "plan_document",
+    "plan_text",
+    "require_file",
+    "require_name",
+    "require_no_key",
+    "require_no_training",
+    "require_ready",
+    "run_one",
+    "shown_checks",
+]
+
+FILE_NAME: Final = re.compile(r"\w[\w.-]*")  # a first `-` would be an option to TAO
 
 
 def run_one(
@@ -36,7 +52,7 @@ def run_one(
 ) -> None:
     """Carry out one subtask, or show what it would be; `output` is the file it leaves.
 
-    `checked` is a spec with the content that `spec` will have, where that is not written yet.
+    `checked` is a spec with the content that `spec` will have: it is written there once nothing is in the way.
     """
     from tao2serve.tao.running import planned, run_tao
 
@@ -55,6 +71,8 @@ def run_one(
     require_ready(checks)
     for folder in (results, output.parent):
         folder.mkdir(parents=True, exist_ok=True)
+    if checked is not None and spec is not None:
+        shutil.copyfile(checked, spec)
     start = time.monotonic()
     try:
         outcome = run_tao(request, on_news=live)
@@ -172,10 +190,7 @@ def plan_document(plan: TaoPlan, prepared: Prepared) -> dict[str, Any]:
 
 def _masked(plan: TaoPlan, prepared: Prepared) -> dict[str, str]:
     variables = dict(plan.mounts.environment) if plan.way == "launcher" else dict(plan.environment)
-    return {
-        name: "***" if SECRET_NAME.search(name) or value in prepared.secrets else value
-        for name, value in variables.items()
-    }
+    return {name: shown_value(name, value, prepared.secrets) for name, value in variables.items()}
 
 
 def plan_text(plan: TaoPlan, prepared: Prepared) -> Iterator[str]:
@@ -192,7 +207,35 @@ def plan_text(plan: TaoPlan, prepared: Prepared) -> Iterator[str]:
         yield f"variable  {name}={value}"
 
 
+def require_file(path: Path) -> None:
+    """Raise InputError for what is no file."""
+    if not path.is_file():
+        raise InputError(str(path), "is not a file" if path.exists() else "does not exist")
+
+
+def require_name(name: str) -> None:
+    """Refuse what is no name of a file before hours of training end in it."""
+    if not FILE_NAME.fullmatch(name):
+        raise UsageError(
+            "--name", f"is {name!r}", hint="give a file's name of letters, digits and _.-, without folder and ending"
+        )
+
+
 def require_no_key(more: Sequence[str]) -> None:
     """Refuse a key on the command line, where everyone who may list processes reads it."""
     if any(word in ("-k", "--key") or word.startswith("--key=") for word in more):
         raise UsageError("--key", "would be in the process list", hint="put the key into a file: --key-file FILE")
+
+
+def require_no_training(option: str, folder: Path) -> None:
+    """Refuse a folder in which a training's status.json lies: each subtask writes one, and `models` chooses by that."""
+    from tao2serve.tao.status import read_status
+
+    status = folder / "status.json"
+    if not status.is_file():
+        return
+    if (folder / "weights").is_dir() or any(record.epoch is not None for record in read_status(status).records):
+        raise UsageError(
+            option, f"is in {folder}, where a training's status.json lies, which TAO would write anew",
+            hint="give another folder: that status.json is what `models` and `adopt` know the training by",
+        )  # fmt: skip

@@ -50,7 +50,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show checks and exact c
 More = Annotated[
     list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="More options of NVIDIA's own, as they are.")
 ]
-SECRET_NAME: Final = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
+SECRET_NAME: Final = re.compile(r"KEY|SECRET|TOKEN|PASS|_PWD|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
+URL_PASSWORD: Final = re.compile(r"\w://[^/@:\s]*:([^/@\s]+)@")
 
 SHORTEST_SECRET: Final = 6  # a shorter one would blot out words that are none
 
@@ -130,6 +131,7 @@ def prepare(common: Common, *, spec_to_track: Path | None) -> Prepared:
     variables = _variables(tracking, mounts, common.output_uri) if tracked else ()
     known = (*given, *mounts.environment, *os.environ.items())
     secrets = [value for name, value in known if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET]
+    secrets += [word for _, value in (*known, ("", common.output_uri)) for word in _in_url(value)]
     return Prepared(
         place=Place(way=way, program=program, mounts=mounts, environment=(*variables, *given), image=common.image),
         given=given,
@@ -138,6 +140,20 @@ def prepare(common: Common, *, spec_to_track: Path | None) -> Prepared:
         tracking=tracking,
         tracked=tracked,
     )
+
+
+def _in_url(value: str) -> Iterator[str]:
+    """Yield the password that a URL names, as it stands in it."""
+    found = URL_PASSWORD.search(value)
+    if found is not None and len(found.group(1)) >= SHORTEST_SECRET:
+        yield found.group(1)
+
+
+def shown_value(name: str, value: str, secrets: Sequence[str]) -> str:
+    """Return what may be shown of a variable: nothing of a secret, of a URL not who asks."""
+    from tao2serve.loadtest.addresses import shown_url
+
+    return "***" if SECRET_NAME.search(name) or value in secrets else shown_url(value)
 
 
 def _way(common: Common, named_launcher: Path | None) -> tuple[Way, Path]:
@@ -181,18 +197,22 @@ def _has_tracking(spec: Path) -> bool:
 
 
 def _mounts(given: Sequence[str]) -> Mounts:
-    from tao2serve.tao.mounts import Mount, user_mounts
+    from tao2serve.tao.mounts import Mount, require_mountable, user_mounts
 
     mounts = user_mounts()
     for entry in given:
         source, _, destination = entry.rpartition(":")
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))  # noqa: PTH111 - a ~ of nobody stays, and does not exist
         if not source or not destination.startswith("/") or not path.exists():
             raise UsageError(
                 "--mount", f"is {entry!r}", hint="give FOLDER:FOLDER_IN_CONTAINER, the first of which exists"
             )
+        require_mountable(path)
         added = Mount(source=path.resolve(), destination=PurePosixPath(destination))
-        kept = tuple(mount for mount in mounts.mounts if mount.source != added.source)
+        # Docker refuses two with one destination: the one that is named last counts, as with one source.
+        kept = tuple(
+            mount for mount in mounts.mounts if mount.source != added.source and mount.destination != added.destination
+        )
         mounts = replace(mounts, mounts=(*kept, added))
     return mounts
 
@@ -248,6 +268,6 @@ def tracking_checks(prepared: Prepared, spec: Path | None) -> Iterator[Preflight
         yield PreflightCheck(
             name="ClearML", status="wrong" if trouble else "ok",
             fact=trouble or f"{tracking.api} takes the credentials of {tracking.origin}; "
-            f"models are uploaded to {tracking.output_uri}{network}",
+            f"models are uploaded to {shown_value('', tracking.output_uri, ())}{network}",
             evidence=seen, remedy="check CLEARML_API_HOST or clearml.conf, or give --no-clearml" if trouble else "",
         )  # fmt: skip

@@ -10,7 +10,16 @@ import typer
 
 from tao2serve.cli.options import Json
 from tao2serve.cli.output import InterruptionError, print_json, print_text
-from tao2serve.cli.tao_job import checks_for, live, plan_document, plan_text, require_ready, shown_checks
+from tao2serve.cli.tao_job import (
+    checks_for,
+    live,
+    plan_document,
+    plan_text,
+    require_file,
+    require_name,
+    require_ready,
+    shown_checks,
+)
 from tao2serve.cli.tao_options import (
     Common,
     DryRun,
@@ -25,7 +34,7 @@ from tao2serve.cli.tao_options import (
     Via,
     prepare,
 )
-from tao2serve.errors import InputError, Tao2ServeError
+from tao2serve.errors import Tao2ServeError
 
 if TYPE_CHECKING:
     from tao2serve.tao.preflight import PreflightCheck
@@ -69,9 +78,9 @@ def run(
     from tao2serve.tao.sequence import SequenceRequest
     from tao2serve.tao.subtask import PruneOptions
 
+    require_name(name)
     for file in (spec, *((retrain_spec,) if retrain_spec else ())):
-        if not file.is_file():
-            raise InputError(str(file), "does not exist")
+        require_file(file)
     common = Common(
         via=via, image=image, mounts=tuple(mount or ()), env=tuple(env or ()), key_file=key_file,
         output_uri=output_uri, no_clearml=no_clearml, skip_preflight=skip_preflight, dry_run=dry_run,
@@ -103,21 +112,28 @@ def _show_plan(
     request: SequenceRequest, prepared: Prepared, checks: tuple[PreflightCheck, ...], *, as_json: bool
 ) -> None:
     from tao2serve.tao.running import planned
-    from tao2serve.tao.sequence import sequence_steps
+    from tao2serve.tao.sequence import finished_steps, sequence_steps
 
+    skipped = finished_steps(request, prepared.place)
     steps = [(step, planned(prepared.request(step.subtask, results=step.results))) for step in sequence_steps(request)]
     if as_json:
         print_json(
             {
                 "outcome": "planned",
-                "steps": [{"name": step.name, **plan_document(plan, prepared)} for step, plan in steps],
+                "steps": [
+                    {"name": step.name, "skipped": step.name in skipped, **plan_document(plan, prepared)}
+                    for step, plan in steps
+                ],
                 "preflight": [asdict(check) for check in checks],
             }
         )
         return
     lines = list(shown_checks(checks))
     for step, plan in steps:
-        lines += [step.name, *(f"  {line}" for line in plan_text(plan, prepared))]
+        if step.name in skipped:
+            lines.append(f"{step.name}: finished before, and skipped")
+        else:
+            lines += [step.name, *(f"  {line}" for line in plan_text(plan, prepared))]
     print_text("\n".join(lines))
 
 

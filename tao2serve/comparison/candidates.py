@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tao2serve.errors import InputError, Tao2ServeError, UsageError
-from tao2serve.registry.adopt_plan import choose_weights, epoch_of, evidence_of, reading_at
+from tao2serve.registry.adoption.plan import choose_weights, epoch_of, evidence_of, reading_at
 from tao2serve.registry.fetch import fetch_spec, fetch_weights
 from tao2serve.registry.named import find_by_name
 from tao2serve.registry.source import MODEL_SUFFIXES, spec_beside
@@ -65,8 +65,9 @@ def find_candidates(
             )  # fmt: skip
         found = [_tracked(model, model.name, directory / str(i), on_news) for i, model in enumerate(models)]
     if not 2 <= len(found) <= MOST:
+        count = "one model" if len(found) == 1 else f"{len(found) or 'no'} models"
         raise UsageError(
-            f"{len(found)} models", "cannot be compared", evidence=f"from 2 to {MOST} can",
+            count, "cannot be compared", evidence=f"from 2 to {MOST} can",
             hint="tao2serve models --compare A B, where each is a model or task id, a file, or PROJECT/TASK",
         )  # fmt: skip
     return tuple(

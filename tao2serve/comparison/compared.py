@@ -111,7 +111,7 @@ def table_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
             f"{m.speed.quartiles_ms[0]:.2f} … {m.speed.quartiles_ms[1]:.2f}" if m.speed else UNKNOWN for m in models
         ]),
         ("throughput, images/s", [f"{m.speed.throughput:,.1f}" if m.speed else UNKNOWN for m in models]),
-        (f"latency, of {comparison.measured[0].letter if comparison.measured else 'A'}'s",
+        (f"latency over {comparison.measured[0].letter if comparison.measured else 'A'}'s",
          [_ratio(m.speed) for m in models]),
         ("run", [m.candidate.trained.task_name if m.candidate.trained else UNKNOWN for m in models]),
         ("model id", [m.candidate.trained.model_id if m.candidate.trained else UNKNOWN for m in models]),
@@ -120,20 +120,34 @@ def table_of(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def sentence(comparison: Comparison) -> str:
-    """Say which is the most accurate and which the fastest, and what one costs in the other."""
+    """Say which is the most accurate and which the fastest, and what one costs in the other.
+
+    What is not told apart by the speeds that were seen is not called faster.
+    """
     drawn = comparison.drawn
     if len(drawn) < 2:
         return ""
     best = max(drawn, key=lambda m: (_map(m), -_latency(m)))
-    fastest = min(drawn, key=lambda m: (_latency(m), -_map(m)))
+    fastest, second = sorted(drawn, key=lambda m: (_latency(m), -_map(m)))[:2]
     if best is fastest:
+        if not _is_faster(fastest, second):
+            return f"{best.letter} is the most accurate; whether it is faster than {second.letter} cannot be told here"
         return f"{best.letter} is the most accurate and the fastest here"
+    if not _is_faster(fastest, best):
+        return f"{best.letter} is the most accurate; whether {fastest.letter} is faster cannot be told here"
     times = _latency(best) / _latency(fastest)
     points = 100 * (_map(best) - _map(fastest))
     return (
         f"{best.letter} is the most accurate; {fastest.letter} takes {1 / times:.2f} of its time here for {points:.2f} "
         "points of mAP less"
     )
+
+
+def _is_faster(one: Compared, other: Compared) -> bool:
+    """Whether the quartiles of the ratios to the first model, taken turn by turn, say so."""
+    assert one.speed is not None
+    assert other.speed is not None
+    return one.speed.of_first_quartiles[1] < other.speed.of_first_quartiles[0]
 
 
 def _map(model: Compared) -> float:

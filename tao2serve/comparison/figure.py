@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from tao2serve.comparison.compared import Comparison
+from tao2serve.comparison.compared import Compared, Comparison
 from tao2serve.loadtest.drawing import LAYOUT, plotly
 
 __all__ = ["accuracy_over_latency"]
@@ -22,7 +23,7 @@ def accuracy_over_latency(comparison: Comparison) -> Any | None:
         return None
     go, _ = plotly()
     figure = go.Figure()
-    by_latency = sorted(drawn, key=lambda model: model.speed.latency_ms if model.speed else 0.0)
+    by_latency = sorted(drawn, key=_place)
     for place, model in enumerate(drawn):
         speed, ratio = model.speed, model.candidate.mean_average_precision
         assert speed is not None
@@ -32,7 +33,7 @@ def accuracy_over_latency(comparison: Comparison) -> Any | None:
             y=[100 * ratio],
             mode="markers+text",
             text=[f"<b>{model.letter}</b>"],
-            textposition="bottom center" if by_latency.index(model) % 2 else "top center",
+            textposition=f"{_side(model, by_latency)} center",
             name=f"{model.letter}  {_short(model.candidate.name)}",
             marker={"size": 13, "color": COLOURS[place % len(COLOURS)], "symbol": SYMBOLS[place // len(COLOURS)]},
             error_x={
@@ -56,6 +57,21 @@ def accuracy_over_latency(comparison: Comparison) -> Any | None:
         yaxis={"title": {"text": "mAP, %"}, "range": [low, high]},
     )
     return figure
+
+
+def _side(model: Compared, by_latency: Sequence[Compared]) -> str:
+    """Return where a model's letter goes: away from the model that is nearest in latency, of equals in turns."""
+    place = by_latency.index(model)
+    own_ms, own = _place(model)
+    _, nearest = min((abs(_place(one)[0] - own_ms), _place(one)[1]) for one in by_latency if one is not model)
+    if nearest == own:
+        return "bottom" if place % 2 else "top"
+    return "bottom" if own < nearest else "top"
+
+
+def _place(model: Compared) -> tuple[float, float]:
+    """Return latency and mAP of a model that has both."""
+    return (model.speed.latency_ms if model.speed else 0.0), model.candidate.mean_average_precision or 0.0
 
 
 def _range(values: list[float]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from tao2serve.export.execution import input_dtype, sample_images
 from tao2serve.export.inference import open_session
 from tao2serve.values import ModelSignature
 
-__all__ = ["BATCH", "Contender", "Speed", "load_average", "measure"]
+__all__ = ["BATCH", "Contender", "Speed", "load_average", "measure", "try_out"]
 
 BATCH: Final = 8  # pictures at once, for the throughput
 WARM_UP: Final = 3
@@ -84,6 +84,12 @@ def measure(
             )
         )
     return found
+
+
+def try_out(contender: Contender) -> None:
+    """Run a model once in each way that `measure` does. Raises InputError for one that does not run."""
+    for run in _runs(contender):
+        run()
 
 
 def _in_turns(

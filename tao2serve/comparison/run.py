@@ -11,10 +11,10 @@ from typing import Any
 from tao2serve.comparison.candidates import Candidate, find_candidates
 from tao2serve.comparison.compared import Compared, Comparison, columns_of, sentence, table_of, why_not
 from tao2serve.comparison.figure import accuracy_over_latency
-from tao2serve.comparison.measure import BATCH, Contender, load_average, measure
+from tao2serve.comparison.measure import BATCH, Contender, load_average, measure, try_out
 from tao2serve.comparison.page import write_page
 from tao2serve.config import Settings
-from tao2serve.errors import Tao2ServeError, ToolError, UsageError
+from tao2serve.errors import InputError, Tao2ServeError, ToolError, UsageError
 from tao2serve.export.convert import export_onnx
 from tao2serve.export.encrypted import container_export
 from tao2serve.export.inference import onnxruntime
@@ -136,7 +136,7 @@ def _exported(
             candidate.weights, output=output, spec=spec, container=container_export(settings, on_news=step.news)
         )
     except Tao2ServeError as error:
-        return Compared(candidate=candidate, file_bytes=size, why_not=f"{error.fact}: {error.evidence}"), None
+        return Compared(candidate=candidate, file_bytes=size, why_not=_in_short(error)), None
     compared = Compared(
         candidate=candidate,
         file_bytes=size,
@@ -156,14 +156,29 @@ def _parameters(weights: Path, exported: Path) -> int:
 
 
 def _measured(models: Sequence[Compared], made: dict[str, ModelArtifact], seconds: float, step: Step) -> list[Compared]:
-    contenders = [
-        Contender(name=model.candidate.name, path=made[model.letter].path, signature=made[model.letter].signature)
+    """Return the models with how fast each is, or why it does not run."""
+    contenders, trouble = {}, {}
+    for model in models:
+        if (artifact := made.get(model.letter)) is None:
+            continue
+        contender = Contender(name=model.candidate.name, path=artifact.path, signature=artifact.signature)
+        try:
+            try_out(contender)
+        except InputError as error:
+            trouble[model.letter] = _in_short(error)
+        else:
+            contenders[model.letter] = contender
+    found = measure(tuple(contenders.values()), seconds=seconds, on_news=step.news) if contenders else []
+    speeds = dict(zip(contenders, found, strict=True))
+    step.note(", ".join(f"{letter} {speed.latency_ms:.2f} ms" for letter, speed in speeds.items()) or "none runs")
+    return [
+        replace(model, speed=speeds.get(model.letter), why_not=trouble.get(model.letter, model.why_not))
         for model in models
-        if model.letter in made
     ]
-    speeds = dict(zip(made, measure(contenders, seconds=seconds, on_news=step.news), strict=True))
-    step.note(", ".join(f"{letter} {speed.latency_ms:.2f} ms" for letter, speed in speeds.items()))
-    return [replace(model, speed=speeds.get(model.letter)) for model in models]
+
+
+def _in_short(error: Tao2ServeError) -> str:
+    return ": ".join(filter(None, (error.fact, error.evidence)))
 
 
 def _machine(before: float | None, *, ran: bool) -> tuple[tuple[str, str], ...]:

@@ -49,6 +49,7 @@ class ChildRequest:
     log: Path
     timeout_s: float
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    holds: tuple[int, ...] = ()  # open files that it keeps open, and so their locks, should this process be killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,7 @@ def _start(request: ChildRequest, terminal: int) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=request.holds,
         )
     except OSError as error:
         raise ToolError(request.name, "could not be started", evidence=str(error)) from error

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tao2serve.errors import UsageError
 
-__all__ = ["Mount", "Mounts", "reach", "read_mounts", "user_mounts", "write_mounts"]
+__all__ = ["Mount", "Mounts", "reach", "read_mounts", "require_mountable", "user_mounts", "write_mounts"]
 
 MOUNTS_VARIABLE: Final = "LAUNCHER_MOUNTS"  # where the launcher itself looks before ~/.tao_mounts.json
 _DEFAULT: Final = Path("~/.tao_mounts.json")
@@ -68,6 +68,14 @@ def reach(mounts: Mounts, path: Path) -> tuple[Mounts, PurePosixPath]:
     found = mounts.inside(path)
     if found is not None:
         return mounts, found
+    require_mountable(path)
+    resolved = path.resolve()
+    added = Mount(source=resolved, destination=PurePosixPath(resolved))
+    return replace(mounts, mounts=(*mounts.mounts, added)), added.destination
+
+
+def require_mountable(path: Path) -> None:
+    """Raise UsageError for a path of this machine that Docker cannot mount."""
     resolved = path.resolve()
     if ":" in str(resolved) or not str(resolved).isprintable():  # docker-py joins source:destination:mode
         raise UsageError(
@@ -76,8 +84,6 @@ def reach(mounts: Mounts, path: Path) -> tuple[Mounts, PurePosixPath]:
             evidence=f"the path is {str(resolved)!r}; Docker takes no ':' and no unprintable character",
             hint="rename it, or copy it elsewhere",
         )
-    added = Mount(source=resolved, destination=PurePosixPath(resolved))
-    return replace(mounts, mounts=(*mounts.mounts, added)), added.destination
 
 
 def user_mounts() -> Mounts:

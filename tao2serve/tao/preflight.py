@@ -145,7 +145,7 @@ def check_key(key: str, models: Sequence[Path]) -> PreflightCheck:
 def check_spec_file(spec: Path) -> PreflightCheck:
     """Say whether TAO would take the spec."""
     findings = [finding for finding in check_spec(spec).findings if finding.stage != "serving"]
-    errors = [finding for finding in findings if finding.severity == "error"]
+    errors = [finding for finding in findings if finding.severity == "error" or finding.ends_training]
     if not errors:
         said = f"{len(findings)} to be warned of" if findings else "nothing to be warned of"
         return PreflightCheck(

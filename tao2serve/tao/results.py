@@ -248,6 +248,8 @@ def _has_mark(path: Path) -> bool:
 
 def read_log(path: Path) -> str:
     """Return the end of a log, at most LOG_BYTES of it; raises InputError if it cannot be read."""
+    if not path.is_file():  # a pipe would never end
+        raise InputError(str(path), "is no file" if path.exists() else "does not exist")
     try:
         with path.open("rb") as file:
             file.seek(max(path.stat().st_size - LOG_BYTES, 0))

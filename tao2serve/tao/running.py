@@ -8,6 +8,7 @@ run wrote one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tao2serve.errors import InputError, ToolError
+from tao2serve.errors import InputError, ServiceError, ToolError
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.tao import container_entry
 from tao2serve.tao.child import ChildOutcome, ChildRequest, run_child
@@ -64,19 +65,29 @@ def run_tao(request: RunRequest, *, on_news: Callable[[str], None]) -> ChildOutc
     """Run the subtask and return when it succeeded; `results`, a folder that exists, then holds what it wrote.
 
     `on_news` is told each line of output. Raises ToolError with the lines that tell why it failed; the whole output,
-    without key and secrets, is in the log.
+    without key and secrets, is in the log. Raises ServiceError if another run writes into `results`.
     """
     before = _signature(request.results)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+    with (
+        _claimed(request.results) as claim,
+        tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name,
+    ):
         private = Path(name).resolve()  # mode 0700
         plan = plan_run(
             request.subtask, request.place, results=request.results, folder=private, has_key=bool(request.key),
             name=f"{_name(request.subtask)}-{secrets.token_hex(4)}",
         )  # fmt: skip
         _write(plan, request.key)
+
+        def heard(line: str) -> None:
+            # What holds secrets is of no use once our script runs, and would stay if this process were killed.
+            if (private / "status.json").exists():
+                (private / "mounts.json").unlink(missing_ok=True)
+            on_news(line)
+
         try:
             with _container_ended(plan):
-                outcome = run_child(_child(plan, request), on_line=on_news)
+                outcome = run_child(_child(plan, request, claim), on_line=heard)
             code = _status(private)
         finally:
             (private / "key").unlink(missing_ok=True)  # our script removed it, if it came to run
@@ -125,7 +136,25 @@ def _write(plan: TaoPlan, key: str) -> None:
         key_file.write_text(key, encoding="utf-8")
 
 
-def _child(plan: TaoPlan, request: RunRequest) -> ChildRequest:
+@contextlib.contextmanager
+def _claimed(results: Path) -> Iterator[int]:
+    """Let one run at a time write into a folder, and yield what holds it: a child that has it too, when we are killed,
+    goes on holding it until it ends."""
+    descriptor = os.open(results, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServiceError(
+                str(results), "is being written by another run of TAO",
+                evidence="one whose tao2serve was killed goes on until it ends", hint="wait for it, or end it",
+            ) from error  # fmt: skip
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _child(plan: TaoPlan, request: RunRequest, claim: int) -> ChildRequest:
     return ChildRequest(
         name=plan.command[0],
         command=plan.command,
@@ -134,6 +163,7 @@ def _child(plan: TaoPlan, request: RunRequest) -> ChildRequest:
         log=request.log,
         timeout_s=request.timeout_s,
         secrets=(*((request.key,) if request.key else ()), *request.secrets),
+        holds=(claim,),
     )
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "SequenceRequest",
     "SequenceStep",
     "StepReport",
+    "finished_steps",
     "pruned_in_container",
     "run_sequence",
     "sequence_steps",
@@ -38,6 +39,7 @@ __all__ = [
 STATE: Final = "tao2serve-run.json"
 _LOCK: Final = ".tao2serve-run.lock"
 _RETRAIN_SPEC: Final = "experiment_spec_retrain.txt"
+_ENDS: Final = ("evaluate", "evaluate-retrained")  # nothing is made from what these leave
 State: TypeAlias = Literal["finished", "skipped"]
 
 
@@ -158,28 +160,58 @@ def run_sequence(
     """
     request.results.mkdir(parents=True, exist_ok=True)
     with _alone(request.results):
-        pruned = pruned_in_container(request, place)
-        if request.retrain_spec is not None:
-            require_loads(request.retrain_spec, pruned=pruned)
-        else:
-            made = retraining_spec(request.spec, pruned=pruned)
-            (request.results / _RETRAIN_SPEC).write_text(made, encoding="utf-8", newline="")
-        record = _Record(request.results / STATE)
-        steps = sequence_steps(request)
-        digests = {step.name: _digest(step) for step in steps}
-        for step in steps:
-            record.require_same(step, digests[step.name])
+        made, record, digests = _held_against(request, place)
+        due = _due(request, record)
+        if made:  # not before what is finished was found to be of it
+            _replace(request.results / _RETRAIN_SPEC, made)
         reports: list[StepReport] = []
-        for step in steps:
-            has_run = any(report.state == "finished" for report in reports)
-            report = None if has_run else record.finished(step)
+        for step in sequence_steps(request):
+            report = None if step in due else record.finished(step)
             if report is None:
-                record.require_open(step)
                 on_step(step, None)
                 report = _step(step, request, record, digests[step.name], run)
             on_step(step, report)
             reports.append(report)
         return tuple(reports)
+
+
+def finished_steps(request: SequenceRequest, place: Place) -> tuple[str, ...]:
+    """Return the steps that a run would skip; nothing is written. Raises UsageError where the run would."""
+    _, record, _ = _held_against(request, place)
+    due = _due(request, record)
+    return tuple(step.name for step in sequence_steps(request) if step not in due)
+
+
+def _due(request: SequenceRequest, record: _Record) -> tuple[SequenceStep, ...]:
+    """Return the steps that are not finished, or made from what one of them makes.
+
+    Raises UsageError, before any of them runs, if a finished training would be among them.
+    """
+    due: list[SequenceStep] = []
+    for step in sequence_steps(request):
+        if record.finished(step) is None or any(before.name not in _ENDS for before in due):
+            record.require_open(step)
+            due.append(step)
+    return tuple(due)
+
+
+def _held_against(request: SequenceRequest, place: Place) -> tuple[str, _Record, dict[str, str]]:
+    """Return the retraining's spec, "" if one is given, the record, and what each step is made from, as a digest.
+
+    Raises UsageError if a finished step was made from something else.
+    """
+    pruned = pruned_in_container(request, place)
+    made = ""
+    if request.retrain_spec is not None:
+        require_loads(request.retrain_spec, pruned=pruned)
+    else:
+        made = retraining_spec(request.spec, pruned=pruned)
+    record = _Record(request.results / STATE)
+    steps = sequence_steps(request)
+    digests = {step.name: _digest(step, request, made) for step in steps}
+    for step in steps:
+        record.require_same(step, digests[step.name])
+    return made, record, digests
 
 
 def _step(
@@ -215,11 +247,20 @@ def _precision(log: Path) -> float | None:
     return found[-1].mean_average_precision if found else None
 
 
-def _digest(step: SequenceStep) -> str:
-    """Return what tells a step from one with other options or another spec."""
-    words = [str(word) for word in step.subtask.arguments]
-    made_from = [step.subtask.name, words, sha256_of(step.spec) if step.spec is not None else ""]
-    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+def _digest(step: SequenceStep, request: SequenceRequest, made: str) -> str:
+    """Return what tells a step from one with other options or another spec; `made` is the retraining's, if made here.
+
+    From where the files are named makes no difference: the spec counts by its content.
+    """
+    words = [
+        word if isinstance(word, str) else "spec" if word == step.spec else str(word.relative_to(request.results))
+        for word in step.subtask.arguments
+    ]
+    spec = ""
+    if step.spec is not None:
+        is_made = made and step.spec == request.results / _RETRAIN_SPEC
+        spec = hashlib.sha256(made.encode()).hexdigest() if is_made else sha256_of(step.spec)
+    return hashlib.sha256(json.dumps([step.subtask.name, words, spec]).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -281,7 +322,7 @@ class _Record:
         )  # fmt: skip
 
     def begin(self, step: SequenceStep, log: Path) -> None:
-        self._say(step, {"state": "started", "log": str(log)})
+        self._say(step, {"state": "started", "log": str(log.absolute())})
 
     def end(self, step: SequenceStep, report: StepReport, digest: str) -> None:
         self._say(
@@ -290,7 +331,7 @@ class _Record:
                 "state": "finished",
                 "inputs": digest,
                 "left": _left(step.output),
-                "log": str(report.log),
+                "log": str(report.log.absolute()),
                 "seconds": round(report.seconds, 1),
                 "mean_average_precision": report.mean_average_precision,
             },
@@ -298,9 +339,14 @@ class _Record:
 
     def _say(self, step: SequenceStep, said: Mapping[str, Any]) -> None:
         self._steps[step.name] = dict(said)
-        staged = self._path.with_suffix(".new")
-        staged.write_text(json.dumps({"version": 1, "steps": self._steps}, indent=2) + "\n", encoding="utf-8")
-        staged.replace(self._path)
+        _replace(self._path, json.dumps({"version": 1, "steps": self._steps}, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole, or not at all."""
+    staged = path.with_suffix(".new")
+    staged.write_text(text, encoding="utf-8", newline="")
+    staged.replace(path)
 
 
 def _left(output: Path) -> list[int] | None:

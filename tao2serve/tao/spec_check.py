@@ -10,6 +10,7 @@ from typing import Final
 
 from tao2serve.errors import InputError
 from tao2serve.tao.params import to_params
+from tao2serve.tao.project_name import too_short_in
 from tao2serve.tao.schema import SPEC_FAMILIES
 from tao2serve.tao.spec import read_spec
 from tao2serve.tao.spec_class_check import check_classes, check_clustering
@@ -22,7 +23,6 @@ from tao2serve.tao.text import parse_text, read_text
 
 __all__ = ["CheckedSpec", "check_spec"]
 
-_SHORTEST_NAME: Final = 3  # of each part of a project's path, as a real ClearML server has it
 _PLACE: Final = re.compile(r"^(\d+):\d+ : (.*)", re.DOTALL)
 _QUANTIZED_IN_VAIN: Final = ("mobilenet_v1", "mobilenet_v2")
 _GRID_LIMIT: Final = (
@@ -190,11 +190,11 @@ def _tracking(training: View) -> Iterator[Finding]:
 
 def _named(clearml: View) -> Iterator[Finding]:
     project = clearml.text("project")
-    short = [part for part in project.split("/") if len(part.strip()) < _SHORTEST_NAME]
-    if short:
+    short = too_short_in(project)
+    if short is not None:
         yield Finding(
             severity="error", stage="tracking", field=clearml.at("project"), line=clearml.line_of("project"),
-            problem=f"is {project!r}; " + ("a name is wanted" if not project else f"{short[0]!r} is too short"),
+            problem=f"is {project!r}; " + ("a name is wanted" if not project else f"{short!r} is too short"),
             why="ClearML takes no part of a project's path shorter than 3 characters; TAO then trains on untracked"
             if project
             else "the run lands in a project that ClearML's client makes up",

@@ -120,7 +120,7 @@ def _scalar(view: View, name: str, kind: str, *, rule: ValueRule | None) -> Iter
             problem=(f"is {written}" if view.has(name) else f"is absent, which reads as {written}")
             + f"; it must {rule.words}",
             why=f"{_REFUSED}; {rule.yet}" if rule.yet else _REFUSED,
-            remedy=f"give {name} a value that fits: it must {rule.words}",
+            remedy=f"give {name} a value that fits: it must {rule.words}", ends_training=True,
         )  # fmt: skip
 
 

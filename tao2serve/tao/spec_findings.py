@@ -14,7 +14,11 @@ STAGES: Final[tuple[Stage, ...]] = ("training", "serving", "tracking")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """`line` is None where the whole file lacks something; `stage` is what suffers first."""
+    """`line` is None where the whole file lacks something; `stage` is what suffers first.
+
+    `ends_training` says that TAO trains with it in no case, also where it is no more than a warning: the spec of a
+    model that is there may still be served.
+    """
 
     severity: Severity
     stage: Stage
@@ -23,3 +27,4 @@ class Finding:
     problem: str
     why: str
     remedy: str
+    ends_training: bool = False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.errors import InputError, Tao2ServeError, UsageError
+from tao2serve.tao.project_name import SHORTEST_NAME, too_short_in
 from tao2serve.tao.schema import SPEC_FAMILIES
 from tao2serve.tao.spec_edit import Edit, NewField, appended, apply_edits, given, quoted, removed, replaced, shortened
 from tao2serve.tao.spec_tree import Block, Field, Scalar, SpecSyntaxError, SpecTree, parse_tree
@@ -19,7 +20,6 @@ from tao2serve.tao.text import parse_text, read_text
 
 __all__ = ["PatchedSpec", "TrackingPatch", "patch_spec", "patched_text"]
 
-_SHORTEST_NAME: Final = 3  # characters of a project, or of each part of its path: a real ClearML server refuses less
 _DEBUG_IMAGES: Final = 3  # as many as NVIDIA's tutorial has; none at all would end TAO when it draws them
 _PATH: Final = ("training_config", "visualizer", "clearml_config")
 _IMAGE_FIELDS: Final = ("enabled", "num_images", "infrequent_logging_frequency")
@@ -77,12 +77,12 @@ def _check_names(patch: TrackingPatch) -> None:
     ):
         if not value.strip() or not value.isprintable():
             raise UsageError(option, f"is {value!r}", hint="give a name of printable characters")
-    short = [part for part in patch.project.split("/") if len(part.strip()) < _SHORTEST_NAME]
-    if short:
+    short = too_short_in(patch.project)
+    if short is not None:
         raise UsageError(
             "--project",
-            f"is {patch.project!r}, and ClearML takes no part of it shorter than {_SHORTEST_NAME} characters",
-            evidence=f"{short[0]!r}",
+            f"is {patch.project!r}, and ClearML takes no part of it shorter than {SHORTEST_NAME} characters",
+            evidence=f"{short!r}",
         )
 
 

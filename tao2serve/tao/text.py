@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,19 @@ def read_text(path: Path) -> str:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise InputError(str(path), "is too large for an experiment spec", evidence=f"more than {_MAX_BYTES} bytes")
+        if content.startswith(codecs.BOM_UTF8):
+            raise InputError(
+                str(path),
+                "begins with a byte order mark, which TAO takes for text",
+                hint="save it without",
+            )
         return content.decode("utf-8")
     except OSError as error:
         raise InputError(str(path), "cannot be read", evidence=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
-        raise InputError(str(path), "is not a text file", evidence=str(error)) from error
+        raise InputError(
+            str(path), "is not text in UTF-8", evidence=str(error), hint="if it is a spec, save it as UTF-8"
+        ) from error
 
 
 def parse_message(path: Path, kind: str) -> Any:

@@ -64,6 +64,12 @@ COMMANDS = (
     ("tao", "export"),
     ("tao", "gen-trt-engine"),
     ("tao", "run"),
+    ("tao", "train"),
+    ("tao", "retrain"),
+    ("tao", "prune"),
+    ("tao", "evaluate"),
+    ("tao", "export"),
+    ("tao", "gen-trt-engine"),
 )
 
 
@@ -164,6 +170,13 @@ def loaded_by(program: str) -> set[str]:
         (("export", "x" * 300), 2, "not configured"),
         (("export", "."), 3, "folder"),
         (("export", "missing.hdf5", "--tag", "x"), 2, "SOURCE"),
+        (("adopt", "missing"), 3, "does not exist"),
+        (("adopt", "missing", "--checkpoints", "first"), 2, "best, last, all"),
+        (("models", "--compare", "missing.hdf5"), 2, "not configured"),
+        (("models", "missing.hdf5"), 2, "--compare"),
+        (("spec", "check", "missing.txt"), 3, "missing.txt"),
+        (("spec", "patch", "missing.txt", "--project", "ab", "--task", "abc"), 2, "--project"),
+        (("tao", "run", "missing.txt", "--results", "r"), 3, "does not exist"),
         (("loadtest", "http://[", "--images", "."), 2, "URL"),
         (("render", "compose"), 2, "--output"),
         (("render", "compose", "-o", "out", "--tensorrt", "7.0"), 2, "10.8.0"),

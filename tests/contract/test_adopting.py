@@ -107,6 +107,13 @@ def test_a_folder_that_has_grown_is_gone_on_with(told: dict[str, Any]) -> None:
     assert kept.items() <= {model["path"]: model["model_id"] for model in told["grown"]["models"]}.items()
 
 
+def test_a_tag_alone_is_something_new(told: dict[str, Any]) -> None:
+    """It is written, and said: such a run is not called unchanged."""
+    assert (told["tagged"]["outcome"], told["tagged"]["added"]) == ("ok", ["tags"])
+    assert {"street", "later"} <= {*told["tagged_task"]["tags"]}
+    assert told["tagged_task"]["status"] == "completed"
+
+
 def test_lineage_is_found_by_content_before_names(told: dict[str, Any]) -> None:
     """The pretrained file's SHA-256 tells, then its filters, then its name; which of them it was is said."""
     unpruned = next(m["model_id"] for m in told["grown"]["models"] if m["path"].endswith("resnet10_street.hdf5"))
@@ -140,3 +147,17 @@ def test_what_cannot_take_it_is_refused(told: dict[str, Any]) -> None:
     assert told["published"]["error"]["fact"] == "is published, and takes nothing more"
     assert told["by_path"]["exit_code"] == 5
     assert "only a folder of this machine" in told["by_path"]["error"]["fact"]
+
+
+def test_where_it_goes_is_told_without_a_password(told: dict[str, Any]) -> None:
+    """Plans are pasted into tickets."""
+    assert told["to_bucket"]["storage"] == "s3://***@minio:9000/models"
+    assert "hidden" not in str(told["to_bucket"])
+
+
+def test_odd_names_are_uploaded_and_found_again(told: dict[str, Any]) -> None:
+    """Umlauts, spaces, slashes, and what has a meaning in a URL, in project, task, folder and file."""
+    assert told["odd"]["outcome"] == "ok"
+    (model,) = told["odd_models"]
+    assert (model["name"], model["fetchable"]) == ("modell ü:1 #2%20?", True)
+    assert model["uri"].endswith("_2_20_.hdf5")

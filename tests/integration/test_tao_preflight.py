@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path, PurePosixPath
 
@@ -107,11 +108,15 @@ def test_the_specs_files_through_the_mounts(tmp_path: Path) -> None:
 
 
 def test_a_spec_that_tao_refuses(tmp_path: Path) -> None:
-    """Errors of training are wrong here too; the sample has none."""
+    """Errors of training are wrong here too, and so is what TAO refuses and serving takes."""
     sample = SAMPLE / "unpruned" / "experiment_spec.txt"
-    assert check_spec_file(sample).status == "ok"
+    served = check_spec_file(sample)  # with thresholds of DBSCAN above 1, which serving takes and TAO does not
+    assert (served.status, "dbscan_confidence_threshold is 1.43" in served.evidence) == ("wrong", True)
+    trained = tmp_path / "trained.txt"
+    trained.write_text(re.sub(r"(dbscan_confidence_threshold: )1\.\d+", r"\g<1>0.9", sample.read_text()))
+    assert check_spec_file(trained).status == "ok"
     broken = tmp_path / "spec.txt"
-    broken.write_text(sample.read_text().replace("num_epochs: 16", "num_epochs: 0"))
+    broken.write_text(trained.read_text().replace("num_epochs: 16", "num_epochs: 0"))
     check = check_spec_file(broken)
     assert check.status == "wrong"
     assert "num_epochs" in check.evidence

@@ -96,6 +96,8 @@ def main() -> dict[str, Any]:
     with_checkpoints(unpruned, (16,))
     told["grown"], told["grown_writes"] = count_writes(lambda: adopt(unpruned, "street", checkpoints="all"))
     told["grown_task"] = task_of(told["grown"])
+    told["tagged"] = adopt(unpruned, "street", tags=("street", "later"), checkpoints="all")
+    told["tagged_task"] = task_of(told["tagged"])
 
     pruned = copied("pruned", FOLDER / "pruned")
     original = unpruned / "weights" / "resnet10_street.hdf5"
@@ -123,11 +125,19 @@ def main() -> dict[str, Any]:
     told["broken"] = adopt(broken, "broken")
     told["broken_task"] = task_of(told["broken"])
 
+    odd = copied("unpruned", FOLDER / "Läufe #1")
+    (weights,) = (odd / "weights").iterdir()
+    weights.rename(weights.with_name("modell ü:1 #2%20?.hdf5"))
+    told["odd"] = adopt(odd, "lauf/a:b #1?", project=f"{PROJECT} ü/x y z")
+    told["odd_models"] = models_in(f"{PROJECT} ü/x y z")
+
     call("tasks", "publish", task=told["broken"]["task_id"])
     with_checkpoints(broken, (6,))
     told["published"] = adopt(broken, "broken", checkpoints="all")
+    os.environ["CLEARML_DEFAULT_OUTPUT_URI"] = "s3://access:hidden@minio:9000/models"
+    told["to_bucket"] = adopt(copied("unpruned", FOLDER / "late"), "to a bucket", plan=True)
     os.environ["CLEARML_DEFAULT_OUTPUT_URI"] = "file:///tmp/models"
-    told["by_path"] = adopt(copied("unpruned", FOLDER / "late"), "by path", plan=True)
+    told["by_path"] = adopt(FOLDER / "late", "by path", plan=True)
     return told
 
 

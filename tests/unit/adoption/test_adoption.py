@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -67,9 +68,25 @@ def test_names_come_from_the_spec_where_none_is_given(folder: Path) -> None:
     text = spec.read_text()
     with pytest.raises(UsageError, match="ClearML is not configured"):  # which comes after the names
         adopt(folder, project="", task="")
+    for project, seen in (("ab", ""), ("street/ab/x", "'ab'"), ("street//x", "''")):
+        with pytest.raises(UsageError, match="3 characters") as caught:
+            adopt(folder, project=project)
+        assert caught.value.evidence == seen
     with pytest.raises(UsageError, match="3 characters"):
-        adopt(folder, project="ab")
+        adopt(folder, task="ab")
+    request = AdoptionRequest(folder=folder, project="street", task="train", tags=("street", " "))
+    with pytest.raises(UsageError, match="--tag is empty"):
+        adopt_results(request, steps=Steps())
     spec.write_text(re.sub(r"clearml_config \{[^}]*\}", "", text))
     for project, task, option in (("", "train", "--project"), ("street", "", "--task")):
         with pytest.raises(UsageError, match=f"{option} is missing"):
             adopt(folder, project=project, task=task)
+
+
+def test_a_log_that_would_never_end_is_refused(folder: Path) -> None:
+    """A pipe into which nobody writes, and a device that goes on for ever, are no log."""
+    os.mkfifo(folder / "pipe")
+    for log in (folder / "pipe", Path("/dev/zero"), folder, folder / "none.log"):
+        request = AdoptionRequest(folder=folder, log=log, project="street", task="train")
+        with pytest.raises(InputError, match=r"is no file|does not exist"):
+            adopt_results(request, steps=Steps())

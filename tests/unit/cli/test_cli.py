@@ -18,6 +18,7 @@ from tao2serve.cli.options import percent, seconds
 from tao2serve.cli.output import InterruptionError, error_document, print_error, quiet
 from tao2serve.cli.progress import _Board, shown_count, shown_steps
 from tao2serve.errors import InputError, ServiceError, UsageError
+from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.steps import StepEvent, attempt, undone_on_failure
 
 
@@ -356,6 +357,35 @@ def test_a_defect_is_reported_without_a_traceback(
     assert "unforeseen" in shown
     assert "Traceback" not in shown
     assert "Traceback" in (tmp_path / "logs" / "tao2serve-defect.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (("tao", "run", "spec.txt", "--results", "spec.txt", "--via", "docker", "--skip-preflight"), "spec.txt"),
+        (("tao", "train", "spec.txt", "-r", "spec.txt/x", "--via", "docker", "--skip-preflight"), "spec.txt/x"),
+        (("adopt", "x" * 300), "x" * 300),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_no_defect(
+    words: tuple[str, ...],
+    folder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit 2, naming the path and what the system says of it; where it came up is in the log."""
+    (tmp_path / "docker").write_text("#!/bin/sh\n")
+    (tmp_path / "docker").chmod(0o755)
+    (tmp_path / "spec.txt").write_bytes((SAMPLE / "unpruned" / "experiment_spec.txt").read_bytes())
+    for name in ("HOME", "TAO2SERVE_HOME", "PATH"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run([*words, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["subject"], error["fact"]) == (folder, "cannot be used")
+    assert error["evidence"] in ("File exists", "Not a directory", "File name too long")
+    assert "Traceback" in Path(error["log"]).read_text()
 
 
 def test_shares_are_numbers_with_or_without_a_percent_sign() -> None:

@@ -33,7 +33,10 @@ def test_check_tells_and_exits_by_errors(spec: Path, capsys: pytest.CaptureFixtu
     document = json.loads(capsys.readouterr().out)
     assert document["outcome"] == "wrong"
     assert document["counts"]["error"] == len([one for one in document["findings"] if one["severity"] == "error"]) > 0
-    assert set(document["findings"][0]) == {"severity", "stage", "field", "line", "problem", "why", "remedy"}
+    assert set(document["findings"][0]) == {
+        *("severity", "stage", "field", "line"),
+        *("problem", "why", "remedy", "ends_training"),
+    }
 
 
 def test_patch_shows_and_writes_only_when_told(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from results_folders import copied
 
 from tao2serve.comparison.candidates import find_candidates
 from tao2serve.comparison.compared import columns_of, sentence, table_of
-from tao2serve.comparison.measure import BATCH, FEWEST, Contender, measure
+from tao2serve.comparison.measure import BATCH, FEWEST, WARM_UP, Contender, _in_turns, measure
+from tao2serve.comparison.run import _measured
 from tao2serve.errors import InputError, UsageError
 from tao2serve.export.convert import export_onnx
 from tao2serve.registry.trained import Selectors
 from tao2serve.sandbox.samples import SAMPLE
+from tao2serve.steps import Steps
 
 PRUNED = next((SAMPLE / "pruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
 UNPRUNED = next((SAMPLE / "unpruned" / "weights").glob("*.hdf5"), Path("missing.hdf5"))
@@ -41,6 +44,17 @@ def test_what_follows_is_said() -> None:
     assert sentence(comparison(compared("A", mean=0.9, latency_ms=10), compared("B", mean=None, latency_ms=5))) == ""
 
 
+def test_what_varied_more_than_it_differs_is_not_called_faster() -> None:
+    """Where the quartiles of the ratios overlap, on a busy machine or of one model twice, none is the fastest."""
+    first = compared("A", mean=0.95, latency_ms=10)
+    one = comparison(first, compared("B", mean=0.96, latency_ms=9.9))
+    assert sentence(one) == "B is the most accurate; whether it is faster than A cannot be told here"
+    other = comparison(first, compared("B", mean=0.93, latency_ms=9.9))
+    assert sentence(other) == "A is the most accurate; whether B is faster cannot be told here"
+    third = comparison(first, compared("B", mean=0.93, latency_ms=5), compared("C", mean=0.97, latency_ms=5.1))
+    assert sentence(third) == "C is the most accurate; whether B is faster cannot be told here"
+
+
 def test_the_plot_needs_two_models_with_both_numbers() -> None:
     """A model without latency or mAP has no place in it; the axes show all the others with their quartiles."""
     pytest.importorskip("plotly")
@@ -57,6 +71,21 @@ def test_the_plot_needs_two_models_with_both_numbers() -> None:
     assert accuracy_over_latency(comparison(*three[1:])) is None
 
 
+def test_a_letter_stands_away_from_the_nearest_model() -> None:
+    """Of two that are near each other the upper one's is above and the lower one's below; of equals in turns."""
+    pytest.importorskip("plotly")
+    from tao2serve.comparison.figure import accuracy_over_latency
+
+    four = [compared(letter, mean=mean, latency_ms=ms) for letter, mean, ms in (
+        ("A", 0.95, 12.2), ("B", 0.96, 10.2), ("C", 0.95, 10.8), ("D", 0.96, 7.6),
+    )]  # fmt: skip
+    figure = accuracy_over_latency(comparison(*four))
+    sides = {trace.name[0]: trace.textposition.split()[0] for trace in figure.data}
+    assert (sides["B"], sides["C"]) == ("top", "bottom")
+    twins = accuracy_over_latency(comparison(*(compared(x, mean=0.9, latency_ms=9) for x in "AB")))
+    assert {trace.textposition.split()[0] for trace in twins.data} == {"top", "bottom"}
+
+
 def test_models_run_in_turns(tmp_path: Path) -> None:
     """Every model has as many turns as the others; the same model twice is about as fast as itself."""
     artifact = export_onnx(PRUNED, output=tmp_path / "model.onnx")
@@ -70,6 +99,30 @@ def test_models_run_in_turns(tmp_path: Path) -> None:
     assert one.quartiles_ms[0] <= one.latency_ms <= one.quartiles_ms[1]
     assert one.throughput > 0
     assert "2 models" in news[0]
+
+
+def test_a_model_that_does_not_run_says_why(tmp_path: Path) -> None:
+    """The others are measured all the same, also if it came first, and if it is all there is."""
+    whole = export_onnx(PRUNED, output=tmp_path / "model.onnx")
+    broken = replace(whole, path=tmp_path / "broken.onnx")
+    broken.path.write_bytes(whole.path.read_bytes()[:1000])
+    models = [compared(letter, mean=0.9, latency_ms=None) for letter in "AB"]
+    with Steps().step("run them in turns") as step:
+        first, second = _measured(models, {"A": broken, "B": whole}, 0.05, step)
+        assert (first.speed, bool(first.why_not)) == (None, True)
+        assert second.speed is not None
+        assert second.why_not == ""
+        (alone,) = _measured(models[:1], {"A": broken}, 0.05, step)
+        assert alone.speed is None
+
+
+def test_each_turn_begins_with_another_model() -> None:
+    """What the one before leaves in the caches falls on all alike."""
+    order: list[str] = []
+    runs = [lambda letter=letter: order.append(letter) for letter in "ABC"]  # type: ignore[misc]
+    taken = _in_turns(runs, 0.0, "one picture at a time", lambda _: None)
+    assert "".join(order[3 * WARM_UP :]) == "ABCBCACAB" * (FEWEST // 3)
+    assert [len(times) for times in taken] == [FEWEST] * 3
 
 
 def test_files_and_folders_are_candidates(tmp_path: Path) -> None:
@@ -88,7 +141,7 @@ def test_files_and_folders_are_candidates(tmp_path: Path) -> None:
 
 def test_one_model_is_no_comparison(tmp_path: Path) -> None:
     """Fewer than two, files that are not there, and names beside selectors are refused, and say what to give."""
-    with pytest.raises(UsageError, match="cannot be compared") as caught:
+    with pytest.raises(UsageError, match="one model cannot be compared") as caught:
         find_candidates([str(PRUNED)], Selectors(), directory=tmp_path)
     assert "--compare A B" in caught.value.hint
     with pytest.raises(InputError, match="does not exist"):

@@ -10,7 +10,15 @@ import pytest
 from tao2serve.errors import ServiceError, ToolError, UsageError
 from tao2serve.sandbox.samples import SAMPLE
 from tao2serve.tao.place import Place
-from tao2serve.tao.sequence import STATE, SequenceRequest, SequenceStep, StepReport, run_sequence, sequence_steps
+from tao2serve.tao.sequence import (
+    STATE,
+    SequenceRequest,
+    SequenceStep,
+    StepReport,
+    finished_steps,
+    run_sequence,
+    sequence_steps,
+)
 from tao2serve.tao.subtask import PruneOptions
 
 PLACE = Place(way="inside", program=Path("python"))
@@ -86,6 +94,15 @@ def test_a_lost_file_is_made_again_with_all_that_follows(request_: SequenceReque
     tao = Tao()
     run(request_, tao)
     assert tao.ran == ["export"]
+    steps["evaluate"].output.unlink()  # of which nothing else is made
+    tao = Tao()
+    run(request_, tao)
+    assert tao.ran == ["evaluate"]
+    steps["prune"].output.unlink()
+    tao = Tao()
+    with pytest.raises(UsageError, match="step retrain was finished"):
+        run(request_, tao)
+    assert tao.ran == []  # refused before the pruned model is made anew
     steps["train"].output.write_bytes(b"another training")
     with pytest.raises(UsageError, match="no longer what it was"):
         run(request_, Tao())
@@ -115,3 +132,43 @@ def test_one_at_a_time_and_a_broken_state(request_: SequenceRequest) -> None:
     (request_.results / STATE).write_text("{")
     with pytest.raises(UsageError, match="how far the run came"):
         run(request_, Tao())
+
+
+def test_a_refused_run_leaves_the_retraining_as_it_was(request_: SequenceRequest) -> None:
+    """With another spec, what is finished keeps the spec of the retraining that it was made from."""
+    run(request_, Tao())
+    made = request_.results / "experiment_spec_retrain.txt"
+    before = made.read_bytes()
+    request_.spec.write_text(request_.spec.read_text() + "# more\n")
+    with pytest.raises(UsageError, match="another spec or other options"):
+        run(request_, Tao())
+    assert made.read_bytes() == before
+
+
+def test_where_it_is_run_from_makes_no_difference(
+    request_: SequenceRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same files by relative and by whole paths are the same run; the log is found from either."""
+    monkeypatch.chdir(tmp_path)
+    relative = SequenceRequest(spec=Path("spec.txt"), results=Path("results"), name="street")
+    run(relative, Tao())
+    monkeypatch.chdir("/")
+    again = Tao()
+    reports = run(request_, again)
+    assert again.ran == []
+    assert all(report.log.is_file() for report in reports)
+
+
+def test_what_would_be_skipped_is_known_before(request_: SequenceRequest) -> None:
+    """As the run itself would have it: up to the first that is not finished, and refused where the run is."""
+    assert finished_steps(request_, PLACE) == ()
+    assert not request_.results.exists()
+    with pytest.raises(ToolError):
+        run(request_, Tao(fails_at="retrain"))
+    assert finished_steps(request_, PLACE) == ("train", "evaluate", "prune")
+    run(request_, Tao())
+    sequence_steps(request_)[4].output.unlink()
+    assert finished_steps(request_, PLACE) == ("train", "evaluate", "prune", "retrain", "export")
+    request_.spec.write_text(request_.spec.read_text() + "# more\n")
+    with pytest.raises(UsageError, match="another spec or other options"):
+        finished_steps(request_, PLACE)

@@ -180,8 +180,12 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_spec(tmp_path / "none.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InputError, match="not a text file"):
+    with pytest.raises(InputError, match="not text in UTF-8"):
         read_spec(tmp_path / "binary.txt")
+    marked = tmp_path / "marked.txt"
+    marked.write_text("random_seed: 42\n", encoding="utf-8-sig")  # as Windows' editors save it; nobody sees the mark
+    with pytest.raises(InputError, match="byte order mark"):
+        read_spec(marked)
 
 
 def test_missing_clustering_names_the_class(tmp_path: Path, training: Path) -> None:

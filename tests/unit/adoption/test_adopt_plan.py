@@ -10,9 +10,9 @@ import pytest
 from results_folders import copied, other_content, pruned_from, with_checkpoints
 
 from tao2serve.errors import InputError
-from tao2serve.registry.adopt_course import Point, course_of, log_pieces, masked
-from tao2serve.registry.adopt_lineage import is_pruned_of, local_pretrained, plain_stem
-from tao2serve.registry.adopt_plan import choose_weights, evidence_of, task_name
+from tao2serve.registry.adoption.course import Point, course_of, log_pieces, masked
+from tao2serve.registry.adoption.lineage import is_pruned_of, local_pretrained, plain_stem
+from tao2serve.registry.adoption.plan import choose_weights, evidence_of, task_name
 from tao2serve.tao.results import read_results
 
 

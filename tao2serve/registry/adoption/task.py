@@ -12,7 +12,7 @@ from typing import Final
 from tao2serve import __version__
 from tao2serve.errors import ServiceError
 from tao2serve.identity import Holder, holder
-from tao2serve.registry.adopt_find import (
+from tao2serve.registry.adoption.find import (
     HOLDER,
     RUN,
     SPEC,
@@ -24,16 +24,17 @@ from tao2serve.registry.adopt_find import (
     read_adopted,
     spec_digest,
 )
-from tao2serve.registry.adopt_lineage import MadeFrom
-from tao2serve.registry.adopt_plan import ChosenWeights
+from tao2serve.registry.adoption.lineage import MadeFrom
+from tao2serve.registry.adoption.plan import ChosenWeights
 from tao2serve.registry.calls import call, text
 from tao2serve.registry.evidence import Evidence
 from tao2serve.registry.session import clearml
 from tao2serve.tao.results import Results
 
-__all__ = ["Adoption", "missing_from", "note", "open_task"]
+__all__ = ["Adoption", "missing_from", "new_about", "note", "open_task"]
 
 SPEC_OBJECT: Final = "experiment_spec"
+TAGS, MADE_FROM, EXPERIMENT = "tags", "what it was made from", "the spec"
 SILENCE_S: Final = 60.0
 
 
@@ -115,14 +116,27 @@ def _created(adoption: Adoption) -> AdoptedRun:
     return run
 
 
+def new_about(adoption: Adoption) -> tuple[str, ...]:
+    """Return what of its description a task that is there does not say yet, in words."""
+    found, made_from = adoption.found, adoption.made_from
+    if found is None:
+        return ()
+    news = {
+        TAGS: not {*adoption.tags} <= {*found.tags},
+        MADE_FROM: (made_from.task_id not in ("", found.parent) or made_from.model_id not in ("", *found.inputs)),
+        EXPERIMENT: found.properties.get(SPEC) != spec_digest(adoption.results),
+    }
+    return tuple(name for name, is_new in news.items() if is_new)
+
+
 def _describe_again(adoption: Adoption, found: AdoptedRun) -> None:
     """Bring tags, parent and spec of a task up to what the folder and the command say now; nothing is taken away."""
-    task_id = found.task_id
-    if not {*adoption.tags} <= {*found.tags}:
+    task_id, news = found.task_id, new_about(adoption)
+    if TAGS in news:
         call("tasks", "update", task=task_id, tags=sorted({*found.tags, *adoption.tags}))
-    if adoption.made_from.task_id and adoption.made_from.task_id != found.parent:
+    if MADE_FROM in news and adoption.made_from.task_id:
         call("tasks", "edit", task=task_id, parent=adoption.made_from.task_id, force=True)
-    if found.properties.get(SPEC) != spec_digest(adoption.results):
+    if EXPERIMENT in news:
         call(
             "tasks", "edit_configuration", task=task_id, configuration=[_spec_object(adoption.results)],
             replace_configuration="none", force=True,

@@ -17,8 +17,8 @@ from typing import Any, Final
 from tao2serve import __version__
 from tao2serve.errors import ServiceError, Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.registry.adopt_course import course_of, log_pieces, send_course, send_log
-from tao2serve.registry.adopt_find import (
+from tao2serve.registry.adoption.course import course_of, log_pieces, send_course, send_log
+from tao2serve.registry.adoption.find import (
     STATE,
     AdoptedModel,
     AdoptedRun,
@@ -26,8 +26,8 @@ from tao2serve.registry.adopt_find import (
     spec_digest,
     state_of,
 )
-from tao2serve.registry.adopt_plan import ChosenWeights
-from tao2serve.registry.adopt_task import Adoption, missing_from, note, open_task
+from tao2serve.registry.adoption.plan import ChosenWeights
+from tao2serve.registry.adoption.task import Adoption, missing_from, new_about, note, open_task
 from tao2serve.registry.calls import call
 from tao2serve.registry.publish import UNFINISHED, is_whole, watched_upload
 from tao2serve.registry.session import clearml, translated
@@ -86,13 +86,13 @@ def adopt(adoption: Adoption, *, steps: Steps) -> Uploaded:
         assert adoption.found is not None
         return Uploaded(task_id=adoption.found.task_id, models=_ids(adoption.found.models, adoption.chosen))
     sdk = clearml()
-    results, added = adoption.results, []
+    results = adoption.results
+    added: list[str] = []
     with translated(f"results {results.folder}", "could not be adopted"):
         with steps.step("make the ClearML task" if adoption.found is None else "open the ClearML task again") as step:
             run = open_task(adoption)
             step.note(f"{run.name}, ClearML task {run.task_id}")
-        if adoption.found is None:
-            added.append("the task")
+        added += new_about(adoption) if adoption.found is not None else ["the task"]
         with _held(run.task_id):
             try:
                 task = sdk.Task.get_task(task_id=run.task_id)
@@ -108,6 +108,8 @@ def adopt(adoption: Adoption, *, steps: Steps) -> Uploaded:
                     _fail(run.task_id, error)
                 tell_aftermath(error, "what was uploaded stays in ClearML; the same command goes on with it")
                 raise
+    if not added and adoption.found is not None and adoption.found.status not in ENDED:
+        added.append("its end")  # of one that was cut off when all was there
     return Uploaded(task_id=run.task_id, models=_ids(models, adoption.chosen), added=tuple(added))
 
 

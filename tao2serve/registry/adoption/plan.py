@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +19,8 @@ from tao2serve.values import MetricReading
 __all__ = ["CHOICES", "Choice", "ChosenWeights", "choose_weights", "evidence_of", "task_name", "training_command"]
 
 Choice: TypeAlias = Literal["best", "last", "all"]
+# clearml 2.1.12 quotes a task's name in what it uploads to, and not a file's: these would end the path, or be unquoted.
+UNSAFE: Final = re.compile(r"[#?%]")
 CHOICES: Final[tuple[Choice, ...]] = ("best", "last", "all")
 
 
@@ -108,8 +112,8 @@ def task_name(task: str, begun: datetime | None) -> str:
 def training_command(results: Results, chosen: Sequence[ChosenWeights]) -> str:
     """Return the command line of the training, as far as the folder tells; the key is named, never shown."""
     finals = [one.name for one in chosen if one.file.role == "final"]
-    parts = ["detectnet_v2", "train", "-e", str(results.spec_path), "-r", str(results.folder), "-k", "$KEY"]
-    return " ".join([*parts, *(["-n", finals[0]] if finals else [])])
+    parts = ["detectnet_v2", "train", "-e", str(results.spec_path), "-r", str(results.folder)]
+    return f"{shlex.join(parts)} -k $KEY" + (f" -n {shlex.quote(finals[0])}" if finals else "")
 
 
 def _has_place(file: WeightFile, epoch: int | None) -> bool:
@@ -148,6 +152,7 @@ def _best(
 
 
 def _target(file: WeightFile, sha256: str, others: Sequence[ChosenWeights]) -> str:
-    if all(other.target != file.path.name for other in others):
-        return file.path.name
-    return f"{file.path.stem}-{sha256[:8]}{file.path.suffix}"
+    name = UNSAFE.sub("_", file.path.name)
+    if all(other.target != name for other in others):
+        return name
+    return f"{UNSAFE.sub('_', file.path.stem)}-{sha256[:8]}{file.path.suffix}"
