@@ -25,7 +25,7 @@ from tao2serve.registry.adoption.plan import (
 )
 from tao2serve.registry.adoption.task import Adoption, missing_from
 from tao2serve.registry.publish import require_storage
-from tao2serve.registry.session import clearml, translated
+from tao2serve.registry.session import clearml, require_configured, translated
 from tao2serve.steps import Step, Steps
 from tao2serve.tao.hdf5 import is_hdf5
 from tao2serve.tao.project_name import SHORTEST_NAME, too_short_in
@@ -108,6 +108,7 @@ def adopt_results(request: AdoptionRequest, *, steps: Steps) -> Outcome:
     with steps.step("read the results folder") as step:
         results = read_results(request.folder, spec=request.spec, log=request.log)
         project, task, tags = _names(request, results)
+        require_configured()  # the weights, gigabytes perhaps, are read after this
         chosen = choose_weights(results, request.checkpoints)
         evidence = evidence_of(results)
         step.note(_in_words(results, chosen))

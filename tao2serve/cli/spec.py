@@ -88,7 +88,7 @@ def _count(number: int, what: str) -> str:
 def patch(
     spec: SpecFile,
     project: Annotated[
-        str, typer.Option("--project", metavar="NAME", help="ClearML project; a path with `/` is taken.")
+        str, typer.Option("--project", metavar="NAME", help="ClearML project; one in another is OUTER/INNER.")
     ],
     task: Annotated[str, typer.Option("--task", metavar="NAME", help="Name of the task; TAO appends the time.")],
     tags: Annotated[

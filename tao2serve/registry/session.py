@@ -12,14 +12,13 @@ from typing import Any, Final
 from tao2serve.errors import ServiceError, Tao2ServeError, UsageError
 from tao2serve.registry.patience import away, limit_waiting
 
-__all__ = ["clearml", "translated"]
+__all__ = ["clearml", "require_configured", "translated"]
 
 LOOK_S: Final = 10.0
 
 
-def clearml() -> Any:
-    """Import and return the ClearML SDK (3 seconds); raises UsageError when nothing says which server to use,
-    ServiceError when that server does not answer."""
+def require_configured() -> None:
+    """Raise UsageError when nothing says which ClearML server to use; asks nobody."""
     configured = os.environ.get("CLEARML_API_ACCESS_KEY") and os.environ.get("CLEARML_API_SECRET_KEY")
     conf = Path(os.environ.get("CLEARML_CONFIG_FILE") or Path.home() / "clearml.conf").expanduser()
     if not configured and not conf.is_file():
@@ -29,6 +28,12 @@ def clearml() -> Any:
             evidence=f"neither CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY nor {conf}",
             hint='run clearml-init, or use the sandbox: tao2serve sandbox up && eval "$(tao2serve sandbox env)"',
         )
+
+
+def clearml() -> Any:
+    """Import and return the ClearML SDK (3 seconds); raises UsageError when nothing says which server to use,
+    ServiceError when that server does not answer."""
+    require_configured()
     import clearml as sdk
 
     _require_answer(limit_waiting().patience_s)

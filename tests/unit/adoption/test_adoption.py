@@ -22,9 +22,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_clearml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing says which ClearML to use, so that whoever asks it fails."""
+    """Nobody answers where ClearML is said to be, so that whoever asks it fails."""
     for name in ("CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "nobody's")
+    monkeypatch.setenv("CLEARML_API_HOST", "http://127.0.0.1:1")
     monkeypatch.setenv("CLEARML_CONFIG_FILE", str(tmp_path / "none.conf"))
 
 
@@ -62,10 +63,11 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
         adopt(folder)
 
 
-def test_names_come_from_the_spec_where_none_is_given(folder: Path) -> None:
+def test_names_come_from_the_spec_where_none_is_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Project and task of clearml_config count; without either they must be named, in more than two letters."""
     spec = folder / "experiment_spec.txt"
     text = spec.read_text()
+    monkeypatch.delenv("CLEARML_API_ACCESS_KEY")
     with pytest.raises(UsageError, match="ClearML is not configured"):  # which comes after the names
         adopt(folder, project="", task="")
     for project, seen in (("ab", ""), ("street/ab/x", "'ab'"), ("street//x", "''")):
@@ -81,6 +83,17 @@ def test_names_come_from_the_spec_where_none_is_given(folder: Path) -> None:
     for project, task, option in (("", "train", "--project"), ("street", "", "--task")):
         with pytest.raises(UsageError, match=f"{option} is missing"):
             adopt(folder, project=project, task=task)
+
+
+def test_no_weights_are_read_where_clearml_is_not_configured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be gigabytes: wrong ones are not looked at."""
+    for weights in folder.rglob("*.hdf5"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError):
+        adopt(folder)
+    monkeypatch.delenv("CLEARML_API_ACCESS_KEY")
+    with pytest.raises(UsageError, match="ClearML is not configured"):
+        adopt(folder)
 
 
 def test_a_log_that_would_never_end_is_refused(folder: Path) -> None:
