@@ -169,6 +169,7 @@ DEPLOYER_PACKAGES: Final = (
     "multidict==7.2.1",
     "narwhals==2.29.0",
     "numpy==1.26.4",
+    "nvidia-ml-py==13.615.71",
     "onnx==1.23.2",
     "onnxruntime==1.32.0",
     "opentelemetry-api==1.45.2",
