@@ -13,6 +13,7 @@ from tao2serve.pipeline.results import StepResult
 from tao2serve.remote.carried import INPUT, OUTPUT, VALUE, Carried
 from tao2serve.remote.request import IN, Given, HandedOn, RemoteCommand, described
 from tao2serve.serving.names import check_endpoint_name
+from tao2serve.triton.models import detector_name
 
 __all__ = ["command_of", "endpoint_version"]
 
@@ -44,8 +45,8 @@ def _choose(request: PipelineRequest, model_id: str, _done: Done) -> RemoteComma
 
 
 def _export(request: PipelineRequest, model_id: str, _done: Done) -> RemoteCommand:
-    making = _making(request, without=("--absolute-boxes", "--uint8-input"))
-    return described("export", [_argument(model_id), *making, _option("-o", "exported", carried=OUTPUT), _json()])
+    output = _option("--output", "exported", carried=OUTPUT)
+    return described("export", [_argument(model_id), *_making(request), output, _json()])
 
 
 def _build(request: PipelineRequest, _model_id: str, done: Done) -> RemoteCommand:
@@ -106,7 +107,7 @@ def _loadtest(request: PipelineRequest, _model_id: str, done: Done) -> RemoteCom
             _option("--images", str(request.gate_images), carried=INPUT),
             Given(option="--slo", values=tuple(request.slo), carried=VALUE),
             _option("--run-time", request.gate_time), _option("--users", str(request.users)),
-            _option("-o", "load", carried=OUTPUT), _json(),
+            _option("--output", "load", carried=OUTPUT), _json(),
         ],
     )  # fmt: skip
 
@@ -121,8 +122,8 @@ COMMANDS: Final[Mapping[str, Callable[[PipelineRequest, str, Done], RemoteComman
 }  # fmt: skip
 
 
-def _making(request: PipelineRequest, *only: str, without: tuple[str, ...] = ()) -> list[Given]:
-    return [one for one in request.making if (not only or one.option in only) and one.option not in without]
+def _making(request: PipelineRequest, *only: str) -> list[Given]:
+    return [one for one in request.making if not only or one.option in only]
 
 
 def _exported(result: StepResult) -> tuple[str, HandedOn]:
@@ -136,12 +137,13 @@ def _exported(result: StepResult) -> tuple[str, HandedOn]:
 
 
 def _built(result: StepResult) -> tuple[str, HandedOn]:
-    """Return where the network lies in the repository that was built: it is the model that ONNX Runtime serves."""
+    """Return where the network lies in the repository that was built; the last model is the one that is asked."""
     models = result.document.get("models")
-    for model in models if isinstance(models, list) else ():
-        if str(model.get("backend", "")).startswith("onnx"):
-            return f"{BUILT}/{PurePosixPath(model['path']).name}/{model['version']}/model.onnx", _handed(result, BUILT)
-    raise _unreadable(result, "models")
+    asked = models[-1] if isinstance(models, list) and models else {}
+    if not asked.get("name"):
+        raise _unreadable(result, "models")
+    name = detector_name(asked["name"]) if result.document.get("placement") == "ensemble" else asked["name"]
+    return f"{BUILT}/{name}/{asked['version']}/model.onnx", _handed(result, BUILT)
 
 
 def _handed(result: StepResult, place: str) -> HandedOn:
