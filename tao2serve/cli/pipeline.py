@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -50,7 +50,14 @@ from tao2serve.cli.pipeline_options import (
 from tao2serve.cli.progress import shown_steps
 
 if TYPE_CHECKING:
+    from tao2serve.config import Settings
+    from tao2serve.pipeline.request import PipelineRequest
     from tao2serve.pipeline.run import PipelineOutcome
+
+# Options that are settings, which hold in every step.
+FLAGS: Final = (
+    "service", "placement", "resize", "uint8_input", "absolute_boxes", "max_batch_size", "instances",
+)  # fmt: skip
 
 
 def pipeline(
@@ -93,46 +100,50 @@ def pipeline(
 ) -> None:
     """Choose, export, build, verify, publish, deploy as a canary, load-test and promote: a ClearML task for each.
 
-    A gate that is missed ends it (exit 7 or 8). Run again, it goes on from the step that failed: a step is not run again
-    while its inputs are the same and what it left is there.
+    A gate that is missed ends it (exit 7 or 8). Run again, it goes on from the step that failed: a step is not run
+    again while its inputs are the same and what it left is there.
 
     Example: tao2serve pipeline --project street-detector --endpoint street --gate-images pictures --slo p99=250ms
     """
-    from tao2serve.config import home, load_settings
+    request, settings = request_of(dict(locals()))
+    from tao2serve.config import home
     from tao2serve.pipeline.run import run_pipeline
-    from tao2serve.registry.source import Source
 
-    flags = {
-        "service": service,
-        "placement": placement,
-        "resize": resize,
-        "uint8_input": uint8_input,
-        "absolute_boxes": absolute_boxes,
-        "max_batch_size": max_batch_size,
-        "instances": instances,
-    }
-    settings = load_settings(flags)
-    making = given_options(
-        {
-            "--spec": spec, "--clustering": clustering, "--calibration-images": calibration_images,
-            "--calibration-cache": calibration_cache,
-        },
-        {"--precision": precision, "--calibration-method": calibration_method},
-        *(["--accept-parity"] if accept_parity else []),
-    )  # fmt: skip
-    request = pipeline_request(
-        Source(text=source, selectors=selectors(project, task, tag, metric), spec=spec), settings, flags,
-        endpoint=endpoint, making=making, image=image, verify_images=images, canary=canary, slo=slo,
-        gate_images=gate_images, gate_time=gate_time, users=users,
-        queue=queue_wish(queue, queue_wait, queue_image, settings, making), from_step=from_step, until=until,
-        watch=watched_by,
-    )  # fmt: skip
     with quiet(home() / "logs" / "pipeline.log") as terminal, shown_steps(terminal) as steps:
         outcome = run_pipeline(request, settings, steps=steps)
     if json_output:
         print_json(outcome.to_dict())
     else:
         print_text(in_words(outcome))
+
+
+def request_of(given: Mapping[str, Any]) -> tuple[PipelineRequest, Settings]:
+    """Return what the parameters of `pipeline` ask for, by their names, with the effective settings.
+
+    Raises UsageError for what cannot be asked for.
+    """
+    from tao2serve.config import load_settings
+    from tao2serve.registry.source import Source
+
+    flags = {name: given[name] for name in FLAGS}
+    settings = load_settings(flags)
+    making = given_options(
+        {
+            "--spec": given["spec"], "--clustering": given["clustering"],
+            "--calibration-images": given["calibration_images"], "--calibration-cache": given["calibration_cache"],
+        },
+        {"--precision": given["precision"], "--calibration-method": given["calibration_method"]},
+        *(["--accept-parity"] if given["accept_parity"] else []),
+    )  # fmt: skip
+    chosen = selectors(given["project"], given["task"], given["tag"], given["metric"])
+    request = pipeline_request(
+        Source(text=given["source"], selectors=chosen, spec=given["spec"]), settings, flags,
+        endpoint=given["endpoint"], making=making, image=given["image"], verify_images=given["images"],
+        canary=given["canary"], slo=given["slo"], gate_images=given["gate_images"], gate_time=given["gate_time"],
+        users=given["users"], from_step=given["from_step"], until=given["until"], watch=given["watched_by"],
+        queue=queue_wish(given["queue"], given["queue_wait"], given["queue_image"], settings, making),
+    )  # fmt: skip
+    return request, settings
 
 
 def in_words(outcome: PipelineOutcome) -> str:

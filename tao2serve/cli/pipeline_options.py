@@ -30,22 +30,20 @@ Image = Annotated[
 VerifyImages = Annotated[
     Path | None, typer.Option("--images", metavar="DIR", help="Pictures that verify looks at; default: synthetic ones.")
 ]
-Canary = Annotated[
-    str, typer.Option("--canary", metavar="PERCENT", help="Share of the requests until it is promoted.")
-]
+Canary = Annotated[str, typer.Option("--canary", metavar="PERCENT", help="Share of the requests until it is promoted.")]
 Slo = Annotated[
     list[str] | None,
     typer.Option("--slo", metavar="LIMIT", help="Gate of the load test: p99=250ms; may be given several times."),
 ]
-GateImages = Annotated[
-    Path | None, typer.Option("--gate-images", metavar="DIR", help="Pictures for the load test.")
-]
+GateImages = Annotated[Path | None, typer.Option("--gate-images", metavar="DIR", help="Pictures for the load test.")]
 GateTime = Annotated[str, typer.Option("--gate-time", metavar="TIME", help="How long it measures: 20s, 2m.")]
 Users = Annotated[int, typer.Option("--users", metavar="N", help="Clients of the load test.")]
 Until = Annotated[
     str,
     typer.Option(
-        "--until", metavar="STEP", help="The last step: choose, export, build, verify, publish, deploy, loadtest, promote."
+        "--until",
+        metavar="STEP",
+        help="The last step: choose, export, build, verify, publish, deploy, loadtest, promote.",
     ),
 ]
 

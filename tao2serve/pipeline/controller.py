@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,13 +20,14 @@ from tao2serve.registry.session import clearml, translated
 from tao2serve.remote.protocol import PARAMETERS
 from tao2serve.remote.submit import Submission, submit
 
-__all__ = ["Course", "OnStatus", "run_controller"]
+__all__ = ["Course", "run_controller"]
 
 log = logging.getLogger(__name__)
 
 LOOK_LOCAL_S: Final = 0.3
 LOOK_QUEUE_S: Final = 2.0
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OnStatus = Callable[[str, str], None]  # told the step's name and its new status, in ClearML's words
 HERE: Final = "here"  # the SDK wants the name of a queue, and local jobs use none
 
 
@@ -71,12 +72,6 @@ class Course:
             )
         )
         return self.started[step]
-
-
-class OnStatus:
-    """Told whenever the status of a step changes, in ClearML's words."""
-
-    def __call__(self, step: str, status: str) -> None: ...
 
 
 def run_controller(course: Course) -> None:
@@ -172,7 +167,7 @@ def _controller(course: Course) -> Any:
             name=step, parents=before,
             base_task_factory=lambda node: clearml().Task.get_task(task_id=course.task_of(str(node.name))),
             parameter_override={f"{PARAMETERS}/{parent}": f"${{{parent}.id}}" for parent in before},
-            status_change_callback=lambda _controller, node, _before: course.on_status(str(node.name), str(node.status)),
+            status_change_callback=lambda _pipeline, node, _before: course.on_status(str(node.name), str(node.status)),
         )  # fmt: skip
         before = [step]
     for step in course.reused:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from tao2serve.deployment.request import GATE_WARMUP_S
 from tao2serve.errors import ParityError, ServiceError
 from tao2serve.pipeline.request import PipelineRequest
 from tao2serve.pipeline.results import StepResult
@@ -106,7 +107,8 @@ def _loadtest(request: PipelineRequest, _model_id: str, done: Done) -> RemoteCom
             _argument(f"{name}/{version}"),
             _option("--images", str(request.gate_images), carried=INPUT),
             Given(option="--slo", values=tuple(request.slo), carried=VALUE),
-            _option("--run-time", request.gate_time), _option("--users", str(request.users)),
+            _option("--run-time", request.gate_time), _option("--warmup", f"{GATE_WARMUP_S:g}s"),
+            _option("--users", str(request.users)),
             _option("--output", "load", carried=OUTPUT), _json(),
         ],
     )  # fmt: skip

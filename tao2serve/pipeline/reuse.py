@@ -42,7 +42,9 @@ class Choice:
     spec_sha256: str
 
 
-def key_of(step: str, command: RemoteCommand, choice: Choice, settings: Mapping[str, Any], before: Sequence[str]) -> str:
+def key_of(
+    step: str, command: RemoteCommand, choice: Choice, settings: Mapping[str, Any], before: Sequence[str]
+) -> str:
     """Return the digest of all that a step is made from; `before` are the tasks of the steps before it."""
     return digest_of({
         "step": step,
@@ -76,14 +78,19 @@ def standing(
     if request.from_step:
         missing = request.steps[len(found)]
         raise UsageError(
-            f"--from-step {request.from_step}", f"cannot begin there: step {missing} has not been done from these inputs",
+            f"--from-step {request.from_step}",
+            f"cannot begin there: step {missing} has not been done from these inputs",
             hint=f"leave it out, or --from-step {missing}",
         )  # fmt: skip
     return found
 
 
 def _standing(
-    step: str, task_ids: Sequence[str], found: Mapping[str, StepResult], settings: Settings, on_news: Callable[[str], None]
+    step: str,
+    task_ids: Sequence[str],
+    found: Mapping[str, StepResult],
+    settings: Settings,
+    on_news: Callable[[str], None],
 ) -> StepResult | None:
     for task_id in task_ids:
         try:
@@ -151,4 +158,3 @@ def _content(path: Path) -> str:
 
 def _names(folder: Path) -> Iterator[str]:
     yield from sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-

@@ -6,13 +6,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tao2serve.config import Settings
 from tao2serve.errors import GateError, NotReadyError, ParityError, ServiceError, Tao2ServeError, UsageError
-from tao2serve.pipeline.controller import Course, OnStatus, run_controller
+from tao2serve.pipeline.controller import Course, run_controller
 from tao2serve.pipeline.jobs import NO_WORKER
 from tao2serve.pipeline.request import PipelineRequest, check_request
 from tao2serve.pipeline.results import StepResult, read_result
@@ -86,7 +86,12 @@ def run_pipeline(request: PipelineRequest, settings: Settings, *, steps: Steps) 
             raise
         _gather(course)
     return PipelineOutcome(
-        request=request, choice=choice, task_id=course.task_id, results=course.results, reused=course.reused, steps=steps
+        request=request,
+        choice=choice,
+        task_id=course.task_id,
+        results=course.results,
+        reused=course.reused,
+        steps=steps,
     )
 
 
@@ -105,7 +110,7 @@ def choose(request: PipelineRequest) -> Choice:
         )  # fmt: skip
 
 
-class _Shown(OnStatus):
+class _Shown:
     """Shows the controller's steps as steps of ours; it is called from the controller's threads."""
 
     def __init__(self, steps: Steps) -> None:
@@ -128,9 +133,6 @@ class _Shown(OnStatus):
                 self._steps.watch(event)
                 if status == "completed":
                     self._steps.done.append(event)
-
-    def __call__(self, step: str, status: str) -> None:
-        self.status(step, status)
 
     def _begin(self, step: str) -> None:
         if step not in self._begun:
@@ -158,7 +160,9 @@ def _gather(course: Course) -> None:
 def _unended(error: Tao2ServeError, task_id: str) -> Tao2ServeError:
     if NO_WORKER not in look(task_id).message:
         return error
-    return NotReadyError(f"ClearML task {task_id}", "was taken by no worker in time", hint="--queue-wait 1h, or add one")
+    return NotReadyError(
+        f"ClearML task {task_id}", "was taken by no worker in time", hint="--queue-wait 1h, or add one"
+    )
 
 
 def _failure(result: StepResult) -> Tao2ServeError:
@@ -195,7 +199,9 @@ def _aftermath(step: str, course: Course) -> str:
     deployed = course.results.get("deploy")
     if deployed is None:
         return "nothing was deployed"
-    return f"nothing was promoted; {in_words(deployed)}, until tao2serve rollback {course.request.endpoint}"
+    version = deployed.document["endpoint"]["version"]
+    back = "" if deployed.document["alias"]["after"] == {version: 1.0} else ": tao2serve rollback takes them away"
+    return f"nothing was promoted; {in_words(deployed)}{back}"
 
 
 def _told(step: str, result: StepResult | None, reused: frozenset[str]) -> dict[str, Any]:
