@@ -28,7 +28,8 @@ Image = Annotated[
     typer.Option("--image", metavar="FILE", help="Picture for the smoke request and the parity of boxes."),
 ]
 VerifyImages = Annotated[
-    Path | None, typer.Option("--images", metavar="DIR", help="Pictures that verify looks at; default: synthetic ones.")
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="Pictures that verify looks at; default: those of the gate."),
 ]
 Canary = Annotated[str, typer.Option("--canary", metavar="PERCENT", help="Share of the requests until it is promoted.")]
 Slo = Annotated[

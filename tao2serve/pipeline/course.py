@@ -21,6 +21,7 @@ __all__ = ["command_of", "endpoint_version"]
 Done = Mapping[str, StepResult]
 HIDDEN: Final = "step"  # the command of what only a pipeline does by itself
 EXPORTED: Final = f"{IN}/exported"
+MOST_PICTURES: Final = 50  # that verify looks at
 BUILT: Final = f"{IN}/built"
 
 
@@ -65,8 +66,11 @@ def _build(request: PipelineRequest, _model_id: str, done: Done) -> RemoteComman
 def _verify(request: PipelineRequest, _model_id: str, done: Done) -> RemoteCommand:
     exported, from_export = _exported(done["export"])
     built, from_build = _built(done["build"])
-    images = [_option("--images", str(request.verify_images), carried=INPUT)] if request.verify_images else []
-    command = described("verify", [_argument(exported, built), *images, _json()])
+    images = request.verify_images or request.gate_images  # pictures with objects say more than synthetic ones
+    looked_at = (
+        [_option("--images", str(images), carried=INPUT), _option("--limit", str(MOST_PICTURES))] if images else []
+    )
+    command = described("verify", [_argument(exported, built), *looked_at, _json()])
     return replace(command, handed=(from_export, from_build))
 
 

@@ -134,7 +134,14 @@ def _scheduler(request: WatchRequest, work: _Work) -> Any:
     scheduler.add_task_trigger(name="runs", trigger_on_status=list(OVER), **options)
     for trigger in scheduler.get_triggers():
         trigger.last_update = BEGINNING  # what is known is not started again, so nothing is missed by any clock
+        trigger.get_ref_time = _changed
     return scheduler
+
+
+def _changed(found: Any) -> datetime:
+    """Return when an object was changed last; clearml 2.1.12's own compares a date of models with 0, and fails."""
+    dates = (getattr(found, name, None) for name in ("last_update", "last_change"))
+    return max((date for date in dates if date), default=BEGINNING)
 
 
 class _Work:
