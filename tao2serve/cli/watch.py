@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import asdict
 from datetime import datetime
 from typing import IO, Annotated, Any, Final, get_type_hints
 
@@ -12,7 +13,7 @@ from tao2serve.cli.elsewhere import given
 from tao2serve.cli.options import seconds
 from tao2serve.cli.output import InterruptionError, plain, print_json, print_text, quiet
 from tao2serve.cli.pipeline import pipeline, request_of
-from tao2serve.errors import Tao2ServeError, UsageError
+from tao2serve.errors import UsageError
 
 __all__ = ["watch"]
 
@@ -65,13 +66,11 @@ def watch(
             raise InterruptionError(interrupt) from interrupt
     failed = [model for model in ended if model.state == "failed"]
     if json_output:
-        models = [
-            {"model_id": one.model_id, "name": one.name, "state": one.state, "detail": one.detail} for one in ended
-        ]
+        models = [asdict(one) for one in ended]
         print_json({"outcome": "failed" if failed else "ok", "started": models})
     else:
         print_text(f"{len(ended)} pipelines run, {len(failed)} failed")
-    return Tao2ServeError.exit_code if failed else 0
+    return failed[0].exit_code if failed else 0
 
 
 def _with_options_of_pipeline() -> None:

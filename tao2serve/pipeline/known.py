@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from tao2serve.registry.calls import get_all, text
 from tao2serve.registry.session import translated
 
-__all__ = ["Known", "KnownModel", "read_known"]
+__all__ = ["TAG", "Known", "KnownModel", "State", "read_known"]
 
 State: TypeAlias = Literal["there before", "waiting", "running", "done", "failed", "passed over"]
 RECORD: Final = "watched models"
@@ -26,6 +26,7 @@ class KnownModel:
     name: str
     state: State
     detail: str = ""
+    exit_code: int = 0  # of its pipeline
 
 
 class Known:

@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 from tao2serve.config import Settings, home
 from tao2serve.errors import InputError, ServiceError, Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.pipeline.known import TAG, Known, KnownModel, read_known
+from tao2serve.pipeline.known import TAG, Known, KnownModel, State, read_known
 from tao2serve.registry.calls import call
 from tao2serve.registry.session import clearml, translated
 from tao2serve.registry.trained import Selectors, find_trained_model, find_trained_models
@@ -217,9 +217,8 @@ class _Work:
             code = process.wait()
         if self._stopped.is_set():
             return
-        ended = replace(
-            model, state="failed" if code else "done", detail=f"exit {code}: {last}".strip(": ") if code else ""
-        )
+        state: State = "failed" if code else "done"
+        ended = replace(model, state=state, exit_code=code, detail=f"exit {code}: {last}".strip(": ") if code else "")
         self._known.note(ended)
         self._ended[model.model_id] = ended
         self._news(f"{ended.state}: {model.name} ({model.model_id}) {ended.detail}".rstrip())
