@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,7 @@ __all__ = ["Course", "run_controller"]
 
 log = logging.getLogger(__name__)
 
+STOP_LIMIT_S: Final = 120.0
 LOOK_LOCAL_S: Final = 0.3
 LOOK_QUEUE_S: Final = 2.0
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -84,13 +86,47 @@ def run_controller(course: Course) -> None:
     with _main_task(course) as task:
         course.task_id = str(task.id)
         controller = _controller(course)
+        runner = _Runner(controller)
         try:
             with translated(f"pipeline {request.endpoint}", "could not be run"):
-                controller.start_locally()
+                runner.run()
         except BaseException:
             with deferred_interrupts():
-                controller.stop(timeout=2.0, mark_aborted=True)
+                runner.stop()
             raise
+
+
+class _Runner:
+    """Runs the controller in a thread: an interrupt of Thread.join would have Python take that thread for ended."""
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Return when the pipeline has ended; raises what the controller has raised."""
+        threading.Thread(target=self._go, name="tao2serve pipeline", daemon=True).start()
+        while not self._ended.wait(0.2):
+            pass
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End the running step, wait until it has taken back what it must, and mark the pipeline as stopped."""
+        event = self._controller._stop_event
+        if event is not None:
+            event.set()
+            self._ended.wait(STOP_LIMIT_S)
+        self._controller.stop(timeout=0.1, mark_aborted=True)
+
+    def _go(self) -> None:
+        try:
+            self._controller.start_locally()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from tao2serve.config import Settings
 from tao2serve.errors import GateError, NotReadyError, ParityError, ServiceError, Tao2ServeError, UsageError
+from tao2serve.interrupts import deferred_interrupts
 from tao2serve.pipeline.controller import Course, run_controller
 from tao2serve.pipeline.jobs import NO_WORKER
 from tao2serve.pipeline.request import PipelineRequest, check_request
@@ -82,7 +84,8 @@ def run_pipeline(request: PipelineRequest, settings: Settings, *, steps: Steps) 
         try:
             run_controller(course)
         except KeyboardInterrupt as interrupt:
-            tell_aftermath(interrupt, f"pipeline {course.task_id} is stopped; {GOES_ON}")
+            with deferred_interrupts():
+                _tell_of_interrupt(interrupt, course)
             raise
         _gather(course)
     return PipelineOutcome(
@@ -108,6 +111,18 @@ def choose(request: PipelineRequest) -> Choice:
             model_id=found.trained.model_id, name=found.trained.name, reason=found.reason, sha256=found.sha256,
             spec_sha256=found.spec_sha256,
         )  # fmt: skip
+
+
+def _tell_of_interrupt(interrupt: KeyboardInterrupt, course: Course) -> None:
+    """Say which step was interrupted, and what its command said that it leaves behind."""
+    said = [f"pipeline {course.task_id} is stopped" if course.task_id else "no pipeline was begun"]
+    running = next((step for step in course.started if step not in course.results), "")
+    if running:
+        interrupt.add_note(f"step: {running}")
+        with contextlib.suppress(Exception):  # it may have ended without a word
+            left = read_result(running, course.started[running]).error.get("aftermath")
+            said += [f"step {running}: {left}"] if left else []
+    tell_aftermath(interrupt, "; ".join([*said, GOES_ON]))
 
 
 class _Shown:
