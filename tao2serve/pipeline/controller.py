@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from tao2serve.config import Settings
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.pipeline.course import command_of
 from tao2serve.pipeline.jobs import OnLine, local_job, queue_job
+from tao2serve.pipeline.main_task import make_main_task
 from tao2serve.pipeline.request import PipelineRequest, pipeline_project
 from tao2serve.pipeline.results import StepResult, read_result
 from tao2serve.pipeline.reuse import KEY, MODEL, Choice, key_of
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 STOP_LIMIT_S: Final = 120.0
 LOOK_LOCAL_S: Final = 0.3
 LOOK_QUEUE_S: Final = 2.0
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OnStatus = Callable[[str, str], None]  # told the step's name and its new status, in ClearML's words
 HERE: Final = "here"  # the SDK wants the name of a queue, and local jobs use none
 
@@ -132,39 +131,23 @@ class _Runner:
 @contextlib.contextmanager
 def _main_task(course: Course) -> Iterator[Any]:
     """Make the controller's task as PipelineController itself would, but that nothing of this process is captured."""
-    sdk = clearml()
-    from clearml.automation.controller import PipelineController
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
     request = course.request
     with translated("ClearML", "did not make the task of the pipeline"):
+        from clearml.automation.controller import PipelineController
+
         named = PipelineController._create_pipeline_project_args(request.endpoint, course.settings.artifact_project)
-        task = sdk.Task.init(
-            project_name=named["project_name"], task_name=named["task_name"], task_type=sdk.Task.TaskTypes.controller,
-            reuse_last_task_id=False, auto_connect_arg_parser=False, auto_connect_streams=False,
-            auto_connect_frameworks={"detect_repository": False, **dict.fromkeys(_frameworks(), False)},
-            auto_resource_monitoring=False,
-        )  # fmt: skip
+        task = make_main_task(named["project_name"], named["task_name"], kind="controller")
         PipelineController._create_pipeline_projects(
             task=task, parent_project=named["parent_project"], project_name=named["project_name"]
         )
         task.set_system_tags([*(task.get_system_tags() or []), PipelineController._tag])
         told = {MODEL: course.choice.model_id, "endpoint": request.endpoint, "watch": request.watch}
         task.set_user_properties(**{name: value for name, value in told.items() if value})
-    for number, handler in before.items():
-        signal.signal(number, handler)
     try:
         yield task
     finally:
         with contextlib.suppress(Exception):
             task.close()
-
-
-def _frameworks() -> tuple[str, ...]:
-    from clearml.binding.frameworks import WeightsFileHandler  # noqa: F401 - that it is where it was
-
-    return ("pytorch", "tensorflow", "tensorboard", "matplotlib", "xgboost", "scikit", "fastai", "lightgbm", "hydra",
-            "catboost", "megengine", "joblib", "jsonargparse", "gradio")  # fmt: skip
 
 
 def _controller(course: Course) -> Any:

@@ -21,6 +21,7 @@ from tao2serve.config import Settings, home
 from tao2serve.errors import InputError, ServiceError, Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.pipeline.known import TAG, Known, KnownModel, State, read_known
+from tao2serve.pipeline.main_task import make_main_task
 from tao2serve.registry.calls import call
 from tao2serve.registry.session import clearml, translated
 from tao2serve.registry.trained import Selectors, find_trained_model, find_trained_models
@@ -29,7 +30,6 @@ from tao2serve.steps import tell_aftermath
 
 __all__ = ["WatchRequest", "run_watch"]
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OVER: Final = ("completed", "published")  # a run that is tagged while it trains is taken once it has ended
 BEGINNING: Final = datetime(1970, 1, 2, tzinfo=UTC)
 STOP_LIMIT_S: Final = 100.0
@@ -244,16 +244,8 @@ def _alone(request: WatchRequest) -> Iterator[IO[str]]:
 @contextlib.contextmanager
 def _main_task(request: WatchRequest, settings: Settings) -> Iterator[Any]:
     """The scheduler's task, a service; nothing of this process is captured."""
-    sdk = clearml()
-    before = {number: signal.getsignal(number) for number in SIGNALS}
     with translated("ClearML", "did not make the task of the watch"):
-        task = sdk.Task.init(
-            project_name=settings.artifact_project, task_name=request.name, task_type=sdk.Task.TaskTypes.service,
-            tags=[TAG], reuse_last_task_id=False, auto_connect_arg_parser=False, auto_connect_streams=False,
-            auto_connect_frameworks={"detect_repository": False}, auto_resource_monitoring=False,
-        )  # fmt: skip
-    for number, handler in before.items():
-        signal.signal(number, handler)
+        task = make_main_task(settings.artifact_project, request.name, kind="service", tags=[TAG])
     try:
         yield task
     except BaseException:
