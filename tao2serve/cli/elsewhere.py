@@ -125,7 +125,7 @@ def given(command: Any, ctx: Any) -> Iterator[Given]:
     carried = _carried(inspect.unwrap(command.callback))
     for param in command.params:
         value = ctx.params.get(param.name)
-        if param.name in OWN or value is None or value == "":
+        if value is None or value == "":
             continue
         meaning = carried.get(param.name, VALUE)
         if ctx.get_parameter_source(param.name).name != GIVEN and meaning.kind != "output":

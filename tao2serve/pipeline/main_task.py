@@ -13,8 +13,8 @@ __all__ = ["make_main_task"]
 
 # What the SDK would hook into, and the repository of whoever's folder this is, whose changes it would upload.
 CAPTURED: Final = (
-    "detect_repository", "pytorch", "tensorflow", "tensorboard", "matplotlib", "xgboost", "scikit", "fastai", "lightgbm",
-    "hydra", "catboost", "megengine", "joblib", "jsonargparse", "gradio",
+    "detect_repository", "pytorch", "tensorflow", "tensorboard", "matplotlib", "xgboost", "scikit", "fastai",
+    "lightgbm", "hydra", "catboost", "megengine", "joblib", "jsonargparse", "gradio",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import queue
 import signal
@@ -29,6 +30,8 @@ from tao2serve.remote.job import HIDDEN
 from tao2serve.steps import tell_aftermath
 
 __all__ = ["WatchRequest", "run_watch"]
+
+log = logging.getLogger(__name__)
 
 OVER: Final = ("completed", "published")  # a run that is tagged while it trains is taken once it has ended
 BEGINNING: Final = datetime(1970, 1, 2, tzinfo=UTC)
@@ -163,13 +166,16 @@ class _Work:
         if identifier in self._known:
             return
         try:
+            self._take(identifier)
+        except Tao2ServeError as error:  # the scheduler has it as started, and would not tell of it again
+            self._news(f"{identifier} could not be taken, and is looked at again by the next watch: {error}")
+
+    def _take(self, identifier: str) -> None:
+        try:
             model = find_trained_model(identifier).model
         except InputError as error:
             if self._known.add(KnownModel(model_id=identifier, name="", state="passed over", detail=str(error))):
                 self._news(f"passed over {identifier}: {error}")
-            return
-        except Tao2ServeError as error:  # the scheduler has it as started, and would not tell of it again
-            self._news(f"{identifier} could not be read, and is looked at again by the next watch: {error}")
             return
         found = KnownModel(model_id=model.model_id, name=model.name, state="waiting")
         if self._known.add(found):
@@ -184,8 +190,15 @@ class _Work:
     def go_on(self) -> None:
         """Run what comes, in turn, until stopped."""
         while not self._stopped.is_set():
-            with contextlib.suppress(queue.Empty):
-                self._run(self.waiting.get(timeout=0.5))
+            try:
+                model = self.waiting.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            try:
+                self._run(model)
+            except Exception as error:  # the watch goes on with the others
+                log.exception("the pipeline of %s", model)
+                self._news(f"{model.name} ({model.model_id}) is left to the next watch: {error}")
 
     def stop(self) -> None:
         """End the pipeline that runs, as Ctrl-C does; it is noted as not ended."""

@@ -105,6 +105,19 @@ def test_a_deployment_on_a_queue_serves(agent: CommandLine) -> None:
     agent.tao2serve("undeploy", "distant", "--all", "--json").assert_success()
 
 
+def test_steps_of_a_pipeline_run_on_a_queue(agent: CommandLine) -> None:
+    """Each by the agent, with what the one before it left; done there they stand here too."""
+    words = ("pipeline", "--project", "street-detector", "--endpoint", "distant", "--until", "build", "--json")
+    document = agent.tao2serve(*words, "--queue", "default").assert_success().document
+    for one in document["pipeline"]:
+        task = _call(agent, "tasks.get_by_id", task=one["task_id"])["task"]
+        assert (task["status"], task["last_worker"].endswith(":sandbox")) == ("completed", True), one
+    here = agent.tao2serve(*words).assert_success().document
+    assert [(one["status"], one["task_id"]) for one in here["pipeline"]] == [
+        ("reused", one["task_id"]) for one in document["pipeline"]
+    ]
+
+
 def test_ctrl_c_here_ends_it_there(agent: CommandLine, tmp_path: Path) -> None:
     """The task is stopped, which is said, and nothing of it goes on; exit 130."""
     command = [sys.executable, "-m", "tao2serve", "verify", str(WEIGHTS), str(WEIGHTS), "--queue", "default", "--json"]
