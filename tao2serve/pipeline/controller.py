@@ -14,7 +14,7 @@ from tao2serve.interrupts import deferred_interrupts
 from tao2serve.pipeline.course import command_of
 from tao2serve.pipeline.jobs import OnLine, local_job, queue_job
 from tao2serve.pipeline.main_task import make_main_task
-from tao2serve.pipeline.request import PipelineRequest, pipeline_project
+from tao2serve.pipeline.request import PipelineRequest, pipeline_name, pipeline_project
 from tao2serve.pipeline.results import StepResult, read_result
 from tao2serve.pipeline.reuse import KEY, MODEL, Choice, key_of
 from tao2serve.registry.session import clearml, translated
@@ -135,7 +135,8 @@ def _main_task(course: Course) -> Iterator[Any]:
     with translated("ClearML", "did not make the task of the pipeline"):
         from clearml.automation.controller import PipelineController
 
-        named = PipelineController._create_pipeline_project_args(request.endpoint, course.settings.artifact_project)
+        name = pipeline_name(request.endpoint)
+        named = PipelineController._create_pipeline_project_args(name, course.settings.artifact_project)
         task = make_main_task(named["project_name"], named["task_name"], kind="controller")
         PipelineController._create_pipeline_projects(
             task=task, parent_project=named["parent_project"], project_name=named["project_name"]
@@ -174,7 +175,7 @@ def _controller(course: Course) -> Any:
                 return False
 
     controller = Controller(
-        name=request.endpoint, project=course.settings.artifact_project, abort_on_failure=True, retry_on_failure=0,
+        name=pipeline_name(request.endpoint), project=course.settings.artifact_project, abort_on_failure=True, retry_on_failure=0,
         pool_frequency=(LOOK_QUEUE_S if queue else LOOK_LOCAL_S) / 60,
     )  # fmt: skip
     controller.set_default_execution_queue(queue.name if queue else HERE)

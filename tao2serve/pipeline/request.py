@@ -14,9 +14,11 @@ from tao2serve.remote.request import Given
 from tao2serve.serving.names import check_endpoint_name
 from tao2serve.serving.rollout import with_canary
 
-__all__ = ["STEPS", "PipelineRequest", "QueueWish", "check_request", "pipeline_project", "steps_until"]
+__all__ = ["STEPS", "PipelineRequest", "QueueWish", "check_request", "pipeline_name", "pipeline_project", "steps_until"]
 
 STEPS: Final = ("choose", "export", "build", "verify", "publish", "deploy", "loadtest", "promote")
+
+SHORTEST_NAME: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +65,14 @@ def steps_until(last: str) -> tuple[str, ...]:
     return STEPS[: STEPS.index(last) + 1]
 
 
+def pipeline_name(endpoint: str) -> str:
+    """Return what the pipeline of an endpoint is called: ClearML wants three letters for a name of a project."""
+    return endpoint if len(endpoint) >= SHORTEST_NAME else f"{endpoint} pipeline"
+
+
 def pipeline_project(project: str, endpoint: str) -> str:
     """Return the ClearML project where the SDK keeps the runs of a pipeline, and where its steps are kept too."""
-    return f"{project}/.pipelines/{endpoint}"
+    return f"{project}/.pipelines/{pipeline_name(endpoint)}"
 
 
 def check_request(request: PipelineRequest) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tao2serve.errors import ParityError, ServiceError, UsageError
 from tao2serve.pipeline.course import command_of
-from tao2serve.pipeline.request import PipelineRequest, check_request
+from tao2serve.pipeline.request import PipelineRequest, check_request, pipeline_project
 from tao2serve.pipeline.results import OutputFile, StepResult
 from tao2serve.registry.source import Source
 from tao2serve.remote.carried import INPUT, VALUE
@@ -129,3 +129,9 @@ def test_what_cannot_be_asked_for_is_refused(request_: PipelineRequest, changed:
     check_request(replace(request_, slo=(), gate_images=None, until="deploy"))
     with pytest.raises(UsageError, match=said):
         check_request(replace(request_, **changed))
+
+
+def test_endpoints_with_short_names_have_pipelines_too() -> None:
+    """ClearML takes no project whose name has less than three letters."""
+    assert pipeline_project("tao2serve", "street") == "tao2serve/.pipelines/street"
+    assert pipeline_project("tao2serve", "a") == "tao2serve/.pipelines/a pipeline"
