@@ -175,8 +175,8 @@ def _controller(course: Course) -> Any:
                 return False
 
     controller = Controller(
-        name=pipeline_name(request.endpoint), project=course.settings.artifact_project, abort_on_failure=True, retry_on_failure=0,
-        pool_frequency=(LOOK_QUEUE_S if queue else LOOK_LOCAL_S) / 60,
+        name=pipeline_name(request.endpoint), project=course.settings.artifact_project, abort_on_failure=True,
+        retry_on_failure=0, pool_frequency=(LOOK_QUEUE_S if queue else LOOK_LOCAL_S) / 60,
     )  # fmt: skip
     controller.set_default_execution_queue(queue.name if queue else HERE)
     for name, value in _parameters(request, course.choice).items():
