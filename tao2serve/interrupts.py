@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["Interrupts", "deferred_interrupts", "ended_by_signals", "heard_interrupts"]
+__all__ = ["SIGNALS", "Interrupts", "deferred_interrupts", "ended_by_signals", "heard_interrupts"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -46,6 +46,13 @@ class Rules:
 REACHED: Final = "(: </dev/tcp/127.0.0.1/{}) 2>/dev/null"
 # Two cores that other tests use as well may miss the example's limit; the page says that a missed gate exits 8.
 LOAD: Final = "tao2serve loadtest street --images pictures --users 4 --run-time 5s --slo p99=250ms"
+PIPELINE: Final = (
+    "tao2serve pipeline --project street-detector --endpoint street --gate-images pictures --slo p99=250ms"
+)
+WATCH: Final = (
+    "tao2serve watch --project street-detector --tag ready --endpoint street --gate-images pictures --slo p99=250ms"
+)
+STAYS: Final = {WATCH: "watches until it is ended; tests/integration/test_pipeline.py has it find a model"}
 EXPORT: Final = "tao2serve export weights/model.hdf5 --spec experiment_spec.txt -o onnx"
 GPU: Final = "no GPU and no TensorRT here; tests/gpu has them, and the parser reads the words"
 MADE: Final = "README.md runs it; one more serving service is enough"
@@ -77,8 +84,9 @@ RULES: Final[Mapping[str, Rules]] = {
         not_run={
             "tao2serve demo --output demo": "tests/integration/test_demo.py runs it",
             "tao2serve sandbox down --purge": "would end the sandbox of all tests; tests/integration/test_sandbox.py",
+            **STAYS,
         },
-        exits={LOAD: (0, 8)},
+        exits={LOAD: (0, 8), PIPELINE: (0, 8)},
         variables={"tao2serve render kubernetes -o kubernetes --gpus 1": ADDRESSES},
     ),
     "model_repo/README.md": Rules(
@@ -153,6 +161,7 @@ RULES: Final[Mapping[str, Rules]] = {
         exits={LOAD: (0, 8)},
     ),
     "docs/managed.md": Rules(fixtures=("managed_sandbox", "managed")),
+    "docs/pipeline.md": Rules(not_run=STAYS, exits={PIPELINE: (0, 8)}),
     "docs/serve.md": Rules(stands_for={"HOST:8080": "$SERVING"}),
     "docs/tuning.md": Rules(
         not_run={

@@ -8,8 +8,8 @@ from typing import Final
 SHARED: Final = frozenset({
     "test_adopt", "test_bad_bodies", "test_deploy", "test_deploy_again", "test_deploy_killed", "test_doctor",
     "test_endpoint", "test_loadtest_commands", "test_loadtest_layers_served", "test_loadtest_servers",
-    "test_placement", "test_predict", "test_publish", "test_remote", "test_rollout", "test_sandbox", "test_tao_uploads",
-    "test_tune", "test_verify_servers", "test_watch",
+    "test_pipeline", "test_placement", "test_predict", "test_publish", "test_remote", "test_rollout", "test_sandbox",
+    "test_tao_uploads", "test_tune", "test_verify_servers", "test_watch",
 })  # fmt: skip
 
 # These install NVIDIA's launcher, into an environment that they share.

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Final, get_args, get_type_hints
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tao2serve.remote.run import RemoteResult
     from tao2serve.remote.submit import Submission
 
-__all__ = ["QueueCommand", "with_queue"]
+__all__ = ["QueueCommand", "given", "image_for", "sent_settings", "with_queue"]
 
 GIVEN: Final = "COMMANDLINE"
 # Paths and keys of this machine mean nothing on another, which has its own.
@@ -112,24 +112,24 @@ def _submission(command: Any, ctx: Any, settings: Settings, *, image: str | None
     from tao2serve.remote.request import described
     from tao2serve.remote.submit import Submission
 
-    given = list(_given(command, ctx))
+    words = list(given(command, ctx))
     return Submission(
-        command=described(str(command.name), given, force=bool(ctx.params.get("force"))),
+        command=described(str(command.name), words, force=bool(ctx.params.get("force"))),
         project=settings.artifact_project,
-        settings=_settings(settings),
-        image=image or settings.queue_image or _image(given),
+        settings=sent_settings(settings),
+        image=image or settings.queue_image or image_for(words),
         extras=("loadtest",) if command.name == "loadtest" or ctx.params.get("slo") else (),
     )
 
 
-def _given(command: Any, ctx: Any) -> Iterator[Given]:
+def given(command: Any, ctx: Any) -> Iterator[Given]:
     """Yield what the user gave, and where the command writes if he did not say."""
     from tao2serve.remote.request import Given
 
     carried = _carried(inspect.unwrap(command.callback))
     for param in command.params:
         value = ctx.params.get(param.name)
-        if param.name in OWN or value is None or value == "":
+        if value is None or value == "":
             continue
         meaning = carried.get(param.name, VALUE)
         if ctx.get_parameter_source(param.name).name != GIVEN and meaning.kind != "output":
@@ -157,21 +157,21 @@ def _carried(function: Any) -> dict[str, Carried]:
     return found
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def sent_settings(settings: Settings, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return what this user has set that is not a path of this machine."""
     from tao2serve.config import origins
 
-    set_here = {name for name, origin in origins().items() if origin != "default"}
+    set_here = {name for name, origin in origins(flags).items() if origin != "default"}
     values = settings.model_dump(mode="json")
     return {name: values[name] for name in sorted(set_here - STAYS) if values[name] is not None and values[name] != ""}
 
 
-def _image(given: list[Given]) -> str:
+def image_for(words: Sequence[Given]) -> str:
     """Return NVIDIA's container that fits: TAO's opens encrypted models, Triton's has its TensorRT, and CUDA."""
     from tao2serve.render.images import DEFAULT_RELEASE, release_of
     from tao2serve.tao.subtask import IMAGES
 
-    encrypted = any(value.lower().endswith(ENCRYPTED) for one in given for value in one.values)
+    encrypted = any(value.lower().endswith(ENCRYPTED) for one in words for value in one.values)
     return IMAGES["model"] if encrypted else release_of(DEFAULT_RELEASE).image
 
 

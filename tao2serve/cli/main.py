@@ -27,6 +27,7 @@ from tao2serve.cli import (
     inspect,
     loadtest,
     models,
+    pipeline,
     predict,
     promote,
     render,
@@ -34,9 +35,11 @@ from tao2serve.cli import (
     sandbox,
     spec,
     status,
+    step,
     tao,
     undeploy,
     verify,
+    watch,
 )
 from tao2serve.cli.elsewhere import QueueCommand, with_queue
 from tao2serve.cli.help import Command
@@ -101,6 +104,9 @@ app.command("rollback", cls=Command, short_help="Go back to the route before.")(
 app.command("undeploy", cls=Command, short_help="Remove versions that get no requests.")(undeploy.undeploy)
 app.command("predict", cls=Command, short_help="Ask an endpoint about pictures.")(predict.predict)
 app.command("loadtest", cls=QueueCommand, short_help="Measure an endpoint under load.")(with_queue(loadtest.loadtest))
+app.command("pipeline", cls=Command, short_help="All of it as a ClearML pipeline.")(pipeline.pipeline)
+app.command("watch", cls=Command, short_help="Start it for every model that gets a tag.")(watch.watch)
+app.command("step", cls=Command, hidden=True)(step.step)
 app.add_typer(spec.app, name="spec", short_help="Examine an experiment spec, and have ClearML track it.")
 app.add_typer(tao.app, name="tao", short_help="Train with NVIDIA TAO, tracked in ClearML.")
 app.command("doctor", cls=Command, short_help="Say what is here, missing or wrong.")(doctor.doctor)

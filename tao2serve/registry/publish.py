@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from tao2serve import __version__
 from tao2serve.errors import ServiceError
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.registry.operation import Operation
 from tao2serve.registry.operations import TRAINED
 from tao2serve.registry.package import Package
 from tao2serve.registry.session import clearml, translated
@@ -23,6 +22,7 @@ from tao2serve.values import ModelArtifact, TrainedModel
 
 __all__ = [
     "PublishedModel",
+    "Publisher",
     "find_published",
     "held_model",
     "is_whole",
@@ -43,6 +43,16 @@ UNFINISHED: Final = ("uploading_file", "failed_uploading")
 NEWS_EVERY_S: Final = 1.0
 
 
+class Publisher(Protocol):
+    """Whoever publishes: an operation on an endpoint, or a step of a pipeline; `task` is the SDK's."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def task(self) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedModel:
     """An artifact as ClearML holds it; `reused` if it was there before."""
@@ -52,7 +62,7 @@ class PublishedModel:
     reused: bool = False
 
 
-def require_storage(operation: Operation | None = None) -> str:
+def require_storage(operation: Publisher | None = None) -> str:
     """Return where ClearML will put an upload; raises ServiceError if that is no place others can read.
 
     Without an operation: where one's task would put it.
@@ -115,7 +125,7 @@ def held_model(model_id: str) -> PublishedModel | None:
 
 
 def publish(
-    operation: Operation,
+    operation: Publisher,
     artifact: ModelArtifact,
     package: Package,
     *,
@@ -148,7 +158,7 @@ def publish(
         raise
 
 
-def use_published(operation: Operation, model_id: str) -> None:
+def use_published(operation: Publisher, model_id: str) -> None:
     """Show a model that was published before as an input of the operation."""
     with translated(f"ClearML task {operation.id}", "did not take its input model"):
         operation.task.set_input_model(model_id=model_id, name="published artifact")
@@ -186,7 +196,7 @@ def remove_unfinished(task_id: str) -> tuple[str, ...]:
 
 
 def _upload(
-    operation: Operation,
+    operation: Publisher,
     artifact: ModelArtifact,
     package: Package,
     *,

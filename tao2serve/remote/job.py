@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +23,12 @@ from tao2serve.registry.download import download
 from tao2serve.registry.session import clearml
 from tao2serve.remote.bootstrap import CONFIGURATION
 from tao2serve.remote.bundle import STORE, unpack, write_zip
-from tao2serve.remote.protocol import LINE, RESULT, TELL_VARIABLE, output_key
+from tao2serve.remote.protocol import LINE, RESULT, TASK_VARIABLE, TELL_VARIABLE, output_key
+from tao2serve.remote.report import report
 from tao2serve.remote.request import WORK
 from tao2serve.tao.source import sha256_of
 
-__all__ = ["main"]
+__all__ = ["Job", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,10 @@ def main() -> None:
 class Job:
     """One run of a command for a ClearML task."""
 
-    def __init__(self, task: Any, description: Mapping[str, Any]) -> None:
-        self.task, self.description = task, description
+    def __init__(
+        self, task: Any, description: Mapping[str, Any], *, on_line: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.task, self.description, self._on_line = task, description, on_line
         self._process: subprocess.Popen[str] | None = None
         self._aborted = threading.Event()
         self._ended = threading.Event()
@@ -80,6 +83,7 @@ class Job:
             try:
                 self._fetch_inputs(folder)
                 code = self._command(folder, stdout=stdout, told=told)
+                self._report(folder, stdout)
                 outputs = self._send_outputs(folder)
                 document |= {"exit_code": code, "stdout": _text(stdout), "error": _json(told), "outputs": outputs}
             except Tao2ServeError as error:
@@ -116,7 +120,9 @@ class Job:
             if not output["file"]:
                 (folder / output["place"]).mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tao2serve", *self.description["arguments"]]
-        environment = _environment(self.description["settings"]) | {TELL_VARIABLE: str(told)}
+        environment = _environment(self.description["settings"]) | {
+            TELL_VARIABLE: str(told), TASK_VARIABLE: str(self.task.id),
+        }  # fmt: skip
         with stdout.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE,
@@ -129,8 +135,18 @@ class Job:
             with _Console(self.task) as console:
                 for line in process.stderr:
                     console.say(line.rstrip("\n"))
+                    self._on_line(line.rstrip("\n"))
             code = process.wait()
         return code if code >= 0 else 128 - code
+
+    def _report(self, folder: Path, stdout: Path) -> None:
+        """Show on the task what the command's JSON document says; what cannot be shown is no failure of its work."""
+        if not self.description.get("reports"):
+            return
+        try:
+            report(self.task, _json(stdout), [folder / output["place"] for output in self.description["outputs"]])
+        except Exception:
+            log.warning("the report could not be sent", exc_info=True)
 
     def _send_outputs(self, folder: Path) -> dict[str, str]:
         """Upload what the command left in its places; return the digest of each artifact."""

@@ -12,7 +12,7 @@ from tao2serve.errors import InputError, UsageError
 from tao2serve.remote.carried import Carried, OutputOf
 from tao2serve.remote.companions import companions_of
 
-__all__ = ["IN", "OUT", "WORK", "Given", "InputOf", "RemoteCommand", "as_here", "described"]
+__all__ = ["IN", "OUT", "WORK", "Given", "HandedOn", "InputOf", "RemoteCommand", "as_here", "described"]
 
 # In names of its own, so that they are found again in whatever the command says, and are part of nothing else.
 IN: Final = "tao2serve-in"
@@ -45,12 +45,24 @@ class InputOf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOn:
+    """What another task left in ClearML, and where the command finds it there; it is not uploaded again."""
+
+    place: str
+    uri: str
+    sha256: str
+    bytes: int
+    is_folder: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteCommand:
     """What to run, what it needs, what it leaves; `paths` are the user's own words for its places."""
 
     command: str
     arguments: Words
     inputs: tuple[InputOf, ...] = ()
+    handed: tuple[HandedOn, ...] = ()
     outputs: tuple[OutputOf, ...] = ()
     paths: Mapping[str, str] = field(default_factory=dict)
     force: bool = False

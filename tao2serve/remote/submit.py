@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ from tao2serve.registry.publish import require_storage
 from tao2serve.registry.session import clearml, translated
 from tao2serve.remote import bootstrap
 from tao2serve.remote.bundle import write_zip
-from tao2serve.remote.protocol import TAG, input_key
-from tao2serve.remote.request import RemoteCommand
+from tao2serve.remote.protocol import PARAMETERS, TAG, input_key
+from tao2serve.remote.request import HandedOn, RemoteCommand
 from tao2serve.remote.wheel import EXTRAS, extras_here, write_wheel
 from tao2serve.tao.source import sha256_of
 
@@ -43,6 +43,10 @@ class Submission:
     settings: Mapping[str, Any]
     image: str = ""  # for agents that run tasks in Docker; others pass it over
     extras: tuple[str, ...] = ()  # besides those that are installed here
+    name: str = ""  # of the task
+    tags: tuple[str, ...] = ()  # besides its own
+    parameters: Mapping[str, str] = field(default_factory=dict)  # shown with the task
+    reports: bool = False  # the task shows what the command's JSON document says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,8 @@ def submit(submission: Submission, *, on_news: News = lambda _: None) -> str:
             task_id = _make_task(submission, description)
         try:
             with translated(f"ClearML task {task_id}", "did not take its inputs"):
+                for key, one in _handed(submission.command).items():
+                    _refer(task_id, key, one.place, one.sha256, _Uploaded(uri=one.uri, bytes=one.bytes))
                 _send(task_id, submission.project, {**files, bootstrap.PACKAGE: package}, on_news)
         except BaseException as error:
             with contextlib.suppress(Exception):  # the error that ended it says more
@@ -84,6 +90,11 @@ def _files(command: RemoteCommand, folder: Path) -> dict[str, Path]:
     return files
 
 
+def _handed(command: RemoteCommand) -> dict[str, HandedOn]:
+    """Return what others left in ClearML, by artifact: those keys come after those of what is uploaded."""
+    return {input_key(index): one for index, one in enumerate(command.handed, start=len(command.inputs))}
+
+
 def _description(submission: Submission, files: Mapping[str, Path], package: Path) -> dict[str, Any]:
     command = submission.command
     extras = tuple(sorted({*submission.extras, *extras_here()}))
@@ -98,9 +109,14 @@ def _description(submission: Submission, files: Mapping[str, Path], package: Pat
                 "bytes": files[input_key(index)].stat().st_size,
             }
             for index, one in enumerate(command.inputs)
+        ]
+        + [
+            {"artifact": key, "place": one.place, "folder": one.is_folder, "sha256": one.sha256, "bytes": one.bytes}
+            for key, one in _handed(command).items()
         ],
         "outputs": [{"place": one.place, "file": one.is_file} for one in command.outputs],
         "settings": dict(submission.settings),
+        "reports": submission.reports,
         "package": {
             "digest": bootstrap.package_digest(Path(tao2serve.__file__).parent),
             "wheel": package.name,
@@ -120,10 +136,10 @@ def _make_task(submission: Submission, description: Mapping[str, Any]) -> str:
     made = call(
         "tasks",
         "create",
-        name=f"{command.command} on a queue",
+        name=submission.name or f"{command.command} on a queue",
         type=TYPES.get(command.command, "custom"),
         project=project,
-        tags=[TAG, command.command],
+        tags=[TAG, command.command, *submission.tags],
         script={
             "repository": "",
             "entry_point": "tao2serve_task.py",
@@ -140,8 +156,16 @@ def _make_task(submission: Submission, description: Mapping[str, Any]) -> str:
             }
         },
         **container,
+        **_hyperparams(submission.parameters),
     )
     return text(made, "id")
+
+
+def _hyperparams(parameters: Mapping[str, str]) -> dict[str, Any]:
+    if not parameters:
+        return {}
+    section = {name: {"section": PARAMETERS, "name": name, "value": value} for name, value in parameters.items()}
+    return {"hyperparams": {PARAMETERS: section}}
 
 
 def _send(task_id: str, project: str, files: Mapping[str, Path], on_news: News) -> None:
@@ -157,7 +181,7 @@ def _send(task_id: str, project: str, files: Mapping[str, Path], on_news: News) 
         before = known.get(digest)
         if before is not None and before.bytes == size and _is_there(before):
             on_news(f"{told} was uploaded before")
-            _refer(task_id, key, path, digest, before)
+            _refer(task_id, key, path.name, digest, before)
         else:
             on_news(told)
             _upload(task, key, path, digest)
@@ -169,7 +193,7 @@ def _uploaded_before(project: str) -> dict[str, _Uploaded]:
     """Return what earlier remote runs of this project have uploaded, by its SHA-256."""
     rows = get_all(
         "tasks", fields=["execution.artifacts"], limit=EARLIER, project=[project], tags=[TAG],
-        order_by=["-created"], system_tags=["-archived"],
+        order_by=["-created"], system_tags=["-archived"], search_hidden=True,
     )  # fmt: skip
     found: dict[str, _Uploaded] = {}
     for row in rows:
@@ -186,14 +210,14 @@ def _is_there(uploaded: _Uploaded) -> bool:
     return bool(clearml().StorageManager.exists_file(uploaded.uri))
 
 
-def _refer(task_id: str, key: str, path: Path, digest: str, before: _Uploaded) -> None:
+def _refer(task_id: str, key: str, name: str, digest: str, before: _Uploaded) -> None:
     artifact = {
         "key": key,
         "type": "custom",
         "uri": before.uri,
         "hash": digest,
         "content_size": before.bytes,
-        "type_data": {"preview": path.name},
+        "type_data": {"preview": name},
     }
     call("tasks", "add_or_update_artifacts", task=task_id, artifacts=[artifact], force=True)
 

@@ -46,6 +46,8 @@ COMMANDS = (
     ("undeploy",),
     ("predict",),
     ("loadtest",),
+    ("pipeline",),
+    ("watch",),
     ("doctor",),
     ("config",),
     ("config", "show"),

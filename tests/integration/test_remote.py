@@ -111,6 +111,19 @@ def test_a_deployment_on_a_queue_serves(agent: CommandLine, distant: dict[str, A
     assert distant["ran_on"]["task_id"] not in weights["uri"]
 
 
+def test_steps_of_a_pipeline_run_on_a_queue(agent: CommandLine) -> None:
+    """Each by the agent, with what the one before it left; done there they stand here too."""
+    words = ("pipeline", "--project", "street-detector", "--endpoint", "distant", "--until", "build", "--json")
+    document = agent.tao2serve(*words, "--queue", "default").assert_success().document
+    for one in document["pipeline"]:
+        task = _call(agent, "tasks.get_by_id", task=one["task_id"])["task"]
+        assert (task["status"], task["last_worker"].endswith(":sandbox")) == ("completed", True), one
+    here = agent.tao2serve(*words).assert_success().document
+    assert [(one["status"], one["task_id"]) for one in here["pipeline"]] == [
+        ("reused", one["task_id"]) for one in document["pipeline"]
+    ]
+
+
 def test_ctrl_c_here_ends_it_there(agent: CommandLine, distant: dict[str, Any], tmp_path: Path) -> None:
     """The command there is interrupted, its task is stopped, and that is said; exit 130."""
     command = [

@@ -1,0 +1,1 @@
+"""From a trained model to a promoted version as a ClearML pipeline, each step a task of its own."""
