@@ -9,21 +9,9 @@ from typing import Annotated
 import typer
 
 from tao2serve.cli.help import Command
-from tao2serve.cli.options import Json, one_of
+from tao2serve.cli.options import one_of
 from tao2serve.cli.tao_job import require_file, require_name, require_no_key, require_no_training, run_one
-from tao2serve.cli.tao_options import (
-    Common,
-    DryRun,
-    Env,
-    Image,
-    KeyFile,
-    More,
-    MountOption,
-    NoClearML,
-    OutputUri,
-    SkipPreflight,
-    Via,
-)
+from tao2serve.cli.tao_options import Common, More, prepare, with_common
 from tao2serve.cli.tao_run import run
 from tao2serve.errors import InputError, UsageError
 
@@ -46,6 +34,7 @@ DATA_TYPES = ("fp32", "fp16", "int8")
 
 
 @app.command(cls=Command, short_help="Train a detector.")
+@with_common(trains=True)
 def train(
     spec: TrainSpec,
     results: Results,
@@ -53,16 +42,8 @@ def train(
     name: Name = "model",
     gpus: Gpus = 1,
     amp: Amp = False,
-    via: Via = "",
-    image: Image = "",
-    mount: MountOption = None,
-    env: Env = None,
-    key_file: KeyFile = None,
-    output_uri: OutputUri = "",
-    no_clearml: NoClearML = False,
-    skip_preflight: SkipPreflight = False,
-    dry_run: DryRun = False,
-    json_output: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Train a detector, tracked in ClearML if the spec asks for it, its models uploaded.
 
@@ -70,13 +51,11 @@ def train(
 
     Example: tao2serve tao train experiment_spec.txt --results results/unpruned --mount ~/data:/workspace/data
     """
-    _train(
-        spec, results, tuple(more or ()), name=name, gpus=gpus, amp=amp,
-        common=_common(via, image, mount, env, key_file, output_uri, no_clearml, skip_preflight, dry_run, json_output),
-    )  # fmt: skip
+    _train(spec, results, tuple(more or ()), name=name, gpus=gpus, amp=amp, common=common)
 
 
 @app.command(cls=Command, short_help="Retrain a pruned detector.")
+@with_common(trains=True)
 def retrain(
     spec: TrainSpec,
     results: Results,
@@ -88,16 +67,8 @@ def retrain(
     name: Name = "model",
     gpus: Gpus = 1,
     amp: Amp = False,
-    via: Via = "",
-    image: Image = "",
-    mount: MountOption = None,
-    env: Env = None,
-    key_file: KeyFile = None,
-    output_uri: OutputUri = "",
-    no_clearml: NoClearML = False,
-    skip_preflight: SkipPreflight = False,
-    dry_run: DryRun = False,
-    json_output: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Retrain a pruned detector: the training of a spec that loads a model with its graph.
 
@@ -105,9 +76,6 @@ def retrain(
 
     Example: tao2serve tao retrain experiment_spec.txt --model pruned.hdf5 --results results/retrain
     """
-    common = _common(
-        via, image, mount, env, key_file, output_uri, no_clearml, skip_preflight, dry_run, json_output
-    )  # fmt: skip
     if model is None:
         _require_loads(spec)
         _train(spec, results, tuple(more or ()), name=name, gpus=gpus, amp=amp, common=common)
@@ -137,7 +105,6 @@ def _require_loads(spec: Path) -> None:
 
 def _loading(spec: Path, model: Path, common: Common) -> str:
     """Return the text of a spec that loads the pruned model, under the path that the container has for it."""
-    from tao2serve.cli.tao_options import prepare
     from tao2serve.tao.mounts import reach
     from tao2serve.tao.retraining import retraining_spec
 
@@ -171,6 +138,7 @@ def _train(
 
 
 @app.command(cls=Command, short_help="Prune a trained detector.")
+@with_common()
 def prune(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The pruned model, ending in .hdf5.")],
@@ -181,14 +149,8 @@ def prune(
     criterion: Annotated[
         str, typer.Option("--equalization", metavar="C", help=f"Of layers that are added: {', '.join(CRITERIA)}.")
     ] = "union",
-    via: Via = "",
-    image: Image = "",
-    mount: MountOption = None,
-    env: Env = None,
-    key_file: KeyFile = None,
-    skip_preflight: SkipPreflight = False,
-    dry_run: DryRun = False,
-    json_output: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Take away the filters that matter least; what is left must be retrained.
 
@@ -206,24 +168,18 @@ def prune(
         model, output=output, results=output.parent, more=tuple(more or ()),
         options=subtask.PruneOptions(threshold=threshold, equalization=criterion),
     )  # fmt: skip
-    common = _common(via, image, mount, env, key_file, "", True, skip_preflight, dry_run, json_output)
     run_one(words, common, results=output.parent, output=output, models=(model,))
 
 
 @app.command(cls=Command, short_help="Evaluate a detector on validation data.")
+@with_common()
 def evaluate(
     model: Model,
     spec: ModelSpec,
     results: Results,
     more: More = None,
-    via: Via = "",
-    image: Image = "",
-    mount: MountOption = None,
-    env: Env = None,
-    key_file: KeyFile = None,
-    skip_preflight: SkipPreflight = False,
-    dry_run: DryRun = False,
-    json_output: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Evaluate a detector on the spec's validation data, as TAO does while it trains.
 
@@ -236,24 +192,18 @@ def evaluate(
     require_file(spec)
     require_no_training("--results", results)
     words = subtask.evaluate(model, spec=spec, results=results, more=tuple(more or ()))
-    common = _common(via, image, mount, env, key_file, "", True, skip_preflight, dry_run, json_output)
     run_one(words, common, results=results, output=results / "status.json", spec=spec, models=(model,))
 
 
 @app.command(cls=Command, short_help="Export a detector to ONNX in NVIDIA's container.")
+@with_common()
 def export(
     model: Model,
     spec: ModelSpec,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The ONNX file; not there yet.")],
     more: More = None,
-    via: Via = "",
-    image: Image = "",
-    mount: MountOption = None,
-    env: Env = None,
-    key_file: KeyFile = None,
-    skip_preflight: SkipPreflight = False,
-    dry_run: DryRun = False,
-    json_output: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Export a detector to ONNX in NVIDIA's container, by the route that gives the right numbers.
 
@@ -270,11 +220,11 @@ def export(
         raise UsageError("--output", f"is {output}, which exists: TAO's exporter refuses that", hint="choose another")
     require_no_training("--output", output.parent)
     words = subtask.export(model, spec=spec, output=output, results=output.parent, more=tuple(more or ()))
-    common = _common(via, image, mount, env, key_file, "", True, skip_preflight, dry_run, json_output)
     run_one(words, common, results=output.parent, output=output, spec=spec, models=(model,))
 
 
 @app.command("gen-trt-engine", cls=Command, short_help="Build a TensorRT plan in NVIDIA's container.")
+@with_common()
 def gen_trt_engine(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file, or an .etlt with its key.")],
     spec: ModelSpec,
@@ -296,14 +246,8 @@ def gen_trt_engine(
     qat_scales: Annotated[
         Path | None, typer.Option("--qat-scales", metavar="FILE", help="int8: tensor scales of a model trained so.")
     ] = None,
-    via: Via = "",
-    image: Image = "",
-    mount: MountOption = None,
-    env: Env = None,
-    key_file: KeyFile = None,
-    skip_preflight: SkipPreflight = False,
-    dry_run: DryRun = False,
-    json_output: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Build a TensorRT plan of an exported model in NVIDIA's deploy container; it fits that TensorRT and this GPU.
 
@@ -324,27 +268,7 @@ def gen_trt_engine(
             cal_image_dir=calibration_images, cal_cache_file=calibration_cache, cal_json_file=qat_scales,
         ),
     )  # fmt: skip
-    common = _common(via, image, mount, env, key_file, "", True, skip_preflight, dry_run, json_output)
     run_one(words, common, results=results, output=engine, spec=spec, models=(model,))
 
 
 app.command("run", cls=Command, short_help="The whole notebook, resumable.")(run)
-
-
-def _common(
-    via: str,
-    image: str,
-    mount: list[str] | None,
-    env: list[str] | None,
-    key_file: Path | None,
-    output_uri: str,
-    no_clearml: bool,
-    skip_preflight: bool,
-    dry_run: bool,
-    json_output: bool,
-) -> Common:
-    return Common(
-        via=via, image=image, mounts=tuple(mount or ()), env=tuple(env or ()), key_file=key_file,
-        output_uri=output_uri, no_clearml=no_clearml, skip_preflight=skip_preflight, dry_run=dry_run,
-        json_output=json_output,
-    )  # fmt: skip

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
-from tao2serve.cli.options import one_of
+from tao2serve.cli.options import Json, one_of
 from tao2serve.errors import ToolError, UsageError
 
 if TYPE_CHECKING:
@@ -23,30 +25,32 @@ if TYPE_CHECKING:
     from tao2serve.tao.running import RunRequest
     from tao2serve.tao.subtask import Subtask
 
-Via = Annotated[
+_Via = Annotated[
     str,
     typer.Option(
         "--via", metavar="WAY", help="launcher (NVIDIA's tao), docker, or inside (TAO's container is here); else found."
     ),
 ]
-Image = Annotated[str, typer.Option("--image", metavar="IMAGE", help="Another image than NVIDIA's; with --via docker.")]
-MountOption = Annotated[
+_Image = Annotated[
+    str, typer.Option("--image", metavar="IMAGE", help="Another image than NVIDIA's; with --via docker.")
+]
+_MountOption = Annotated[
     list[str] | None,
     typer.Option("--mount", metavar="FROM:TO", help="Show a folder of this machine in the container; several times."),
 ]
-Env = Annotated[
+_Env = Annotated[
     list[str] | None,
     typer.Option("--env", metavar="NAME", help="Hand a variable of this environment on; several times."),
 ]
-KeyFile = Annotated[
+_KeyFile = Annotated[
     Path | None, typer.Option("--key-file", metavar="FILE", help="File with the key of encrypted models.")
 ]
-OutputUri = Annotated[
+_OutputUri = Annotated[
     str, typer.Option("--output-uri", metavar="URL", help="Where models are uploaded; default: ClearML's file server.")
 ]
-NoClearML = Annotated[bool, typer.Option("--no-clearml", help="Hand no ClearML credentials on: nothing is tracked.")]
-SkipPreflight = Annotated[bool, typer.Option("--skip-preflight", help="Do not look at GPU, Docker, login and mounts.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show checks and exact command, secrets masked; run nothing.")]
+_NoClearML = Annotated[bool, typer.Option("--no-clearml", help="Hand no ClearML credentials on: nothing is tracked.")]
+_SkipPreflight = Annotated[bool, typer.Option("--skip-preflight", help="Do not look at GPU, Docker, login and mounts.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show checks and exact command, secrets masked; run nothing.")]
 More = Annotated[
     list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="More options of NVIDIA's own, as they are.")
 ]
@@ -70,6 +74,51 @@ class Common:
     skip_preflight: bool = False
     dry_run: bool = False
     json_output: bool = False
+
+
+# Parameter → its option and default; the order is that of the help.
+_OPTIONS: Final[Mapping[str, tuple[Any, Any]]] = {
+    "via": (_Via, ""),
+    "image": (_Image, ""),
+    "mounts": (_MountOption, None),
+    "env": (_Env, None),
+    "key_file": (_KeyFile, None),
+    "output_uri": (_OutputUri, ""),
+    "no_clearml": (_NoClearML, False),
+    "skip_preflight": (_SkipPreflight, False),
+    "dry_run": (_DryRun, False),
+    "json_output": (Json, False),
+}
+_OF_TRAININGS: Final = ("output_uri", "no_clearml")
+
+
+def with_common(*, trains: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of Common, which its function gets as `common`.
+
+    Those of ClearML are a training's alone: nothing else reports to it.
+    """
+    options = {name: one for name, one in _OPTIONS.items() if trains or name not in _OF_TRAININGS}
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**given: Any) -> None:
+            common = {name: given.pop(name) for name in options}
+            for several in ("mounts", "env"):
+                common[several] = tuple(common[several] or ())
+            function(**given, common=Common(**({} if trains else {"no_clearml": True}) | common))
+
+        signature = inspect.signature(function, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.name != "common"]
+        added = [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=hint)
+            for name, (hint, default) in options.items()
+        ]
+        hints = {name: hint for name, hint in get_type_hints(function, include_extras=True).items() if name != "common"}
+        command.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        command.__annotations__ = hints | {name: hint for name, (hint, _) in options.items()}
+        return command
+
+    return decorated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from tao2serve.cli.options import Json
 from tao2serve.cli.output import InterruptionError, print_json, print_text
 from tao2serve.cli.tao_job import (
     checks_for,
@@ -20,20 +19,7 @@ from tao2serve.cli.tao_job import (
     require_ready,
     shown_checks,
 )
-from tao2serve.cli.tao_options import (
-    Common,
-    DryRun,
-    Env,
-    Image,
-    KeyFile,
-    MountOption,
-    NoClearML,
-    OutputUri,
-    Prepared,
-    SkipPreflight,
-    Via,
-    prepare,
-)
+from tao2serve.cli.tao_options import Common, Prepared, prepare, with_common
 from tao2serve.errors import Tao2ServeError
 
 if TYPE_CHECKING:
@@ -43,6 +29,7 @@ if TYPE_CHECKING:
 AFTERMATH: Final = "what is finished stays; run it again, and it goes on from there"
 
 
+@with_common(trains=True)
 def run(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Experiment spec of the training.")],
     results: Annotated[Path, typer.Option("--results", "-r", metavar="DIR", help="Folder of all steps and the state.")],
@@ -58,16 +45,8 @@ def run(
     ] = 0.1,
     gpus: Annotated[int, typer.Option("--gpus", metavar="N", min=1, max=64, help="GPUs to train on.")] = 1,
     amp: Annotated[bool, typer.Option("--amp", help="Train in automatic mixed precision.")] = False,
-    via: Via = "",
-    image: Image = "",
-    mount: MountOption = None,
-    env: Env = None,
-    key_file: KeyFile = None,
-    output_uri: OutputUri = "",
-    no_clearml: NoClearML = False,
-    skip_preflight: SkipPreflight = False,
-    dry_run: DryRun = False,
-    json_output: Json = False,
+    *,
+    common: Common,
 ) -> None:
     """Train, evaluate, prune, retrain, evaluate and export; run again, it goes on where it stopped.
 
@@ -81,11 +60,6 @@ def run(
     require_name(name)
     for file in (spec, *((retrain_spec,) if retrain_spec else ())):
         require_file(file)
-    common = Common(
-        via=via, image=image, mounts=tuple(mount or ()), env=tuple(env or ()), key_file=key_file,
-        output_uri=output_uri, no_clearml=no_clearml, skip_preflight=skip_preflight, dry_run=dry_run,
-        json_output=json_output,
-    )  # fmt: skip
     request = SequenceRequest(
         spec=spec, results=results, name=name, retrain_spec=retrain_spec, gpus=gpus, amp=amp,
         prune=PruneOptions(threshold=threshold),
@@ -93,11 +67,11 @@ def run(
     # All of the results: the retraining's spec names the pruned model, which no argument does.
     prepared = prepare(common, spec_to_track=spec).showing(results)
     checks = _checks(prepared, common, request)
-    if dry_run:
-        _show_plan(request, prepared, checks, as_json=json_output)
+    if common.dry_run:
+        _show_plan(request, prepared, checks, as_json=common.json_output)
         return
     require_ready(checks)
-    _carry_out(request, prepared, as_json=json_output)
+    _carry_out(request, prepared, as_json=common.json_output)
 
 
 def _checks(prepared: Prepared, common: Common, request: SequenceRequest) -> tuple[PreflightCheck, ...]:
