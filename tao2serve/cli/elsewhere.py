@@ -158,12 +158,16 @@ def _carried(function: Any) -> dict[str, Carried]:
 
 
 def sent_settings(settings: Settings, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what this user has set that is not a path of this machine."""
+    """Return what this user has set that is not a path of this machine; UsageError for a URL that may hold a key."""
     from tao2serve.config import origins
+    from tao2serve.remote.request import require_no_key_in
 
     set_here = {name for name, origin in origins(flags).items() if origin != "default"}
     values = settings.model_dump(mode="json")
-    return {name: values[name] for name in sorted(set_here - STAYS) if values[name] is not None and values[name] != ""}
+    sent = {name: values[name] for name in sorted(set_here - STAYS) if values[name] is not None and values[name] != ""}
+    for name, value in sent.items():
+        require_no_key_in(name, value)
+    return sent
 
 
 def image_for(words: Sequence[Given]) -> str:

@@ -12,7 +12,18 @@ from tao2serve.errors import InputError, UsageError
 from tao2serve.remote.carried import Carried, OutputOf
 from tao2serve.remote.companions import companions_of
 
-__all__ = ["IN", "OUT", "WORK", "Given", "HandedOn", "InputOf", "RemoteCommand", "as_here", "described"]
+__all__ = [
+    "IN",
+    "OUT",
+    "WORK",
+    "Given",
+    "HandedOn",
+    "InputOf",
+    "RemoteCommand",
+    "as_here",
+    "described",
+    "require_no_key_in",
+]
 
 # In names of its own, so that they are found again in whatever the command says, and are part of nothing else.
 IN: Final = "tao2serve-in"
@@ -124,12 +135,17 @@ def _value(name: str, value: str, carried: Carried, drafted: _Drafted) -> str:
         drafted.outputs.append(OutputOf(place=place, path=value, guarded=carried.guarded))
         drafted.paths[place] = value
         return place
-    if _SECRET_URL.search(value):
+    require_no_key_in(name, value)
+    return value
+
+
+def require_no_key_in(name: str, value: object) -> None:
+    """Raise UsageError if a value is a URL with user, password or query: all can be read in ClearML."""
+    if _SECRET_URL.search(str(value)):
         raise UsageError(
             name, "is a URL that may hold a key, and what runs on a queue can be read in ClearML",
             hint="give it without user, password and query",
         )  # fmt: skip
-    return value
 
 
 def _is_file(text: str) -> bool:

@@ -197,8 +197,15 @@ def _result(submission: Submission, ran_on: RanOn, document: Mapping[str, Any]) 
         raise _stopped_by_another(ran_on, str(error.get("aftermath") or ""))
     if error:
         raise error_of(as_here(error, command.paths), ran_on=ran_on.to_dict())
-    stdout = str(as_here(str(document.get("stdout") or ""), command.paths))
-    return RemoteResult(exit_code=int(document["exit_code"]), stdout=stdout, ran_on=ran_on)
+    stdout, code = str(as_here(str(document.get("stdout") or ""), command.paths)), int(document["exit_code"])
+    if code > 128 and not stdout.strip():
+        killed = ServiceError(
+            f"ClearML task {ran_on.task_id}", f"had its command ended by signal {code - 128}",
+            hint="its worker may have too little memory: see the console, and the worker's own log",
+        )  # fmt: skip
+        killed.exit_code = code
+        raise killed
+    return RemoteResult(exit_code=code, stdout=stdout, ran_on=ran_on)
 
 
 def _stopped_by_another(ran_on: RanOn, aftermath: str) -> ServiceError:

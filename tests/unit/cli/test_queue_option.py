@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tao2serve.cli import deploy, export, loadtest, verify
-from tao2serve.cli.elsewhere import OWN, _carried, with_queue
+from tao2serve.cli.elsewhere import OWN, _carried, sent_settings, with_queue
 from tao2serve.cli.main import run
-from tao2serve.errors import ServiceError
+from tao2serve.config import load_settings
+from tao2serve.errors import ServiceError, UsageError
 from tao2serve.remote.submit import Submission
 from tao2serve.sandbox.samples import SAMPLE
 
@@ -143,3 +144,13 @@ def test_what_the_export_here_takes_is_sent(submitted: list[Submission], tmp_pat
         assert run(["export", *words, *end]) == 5
     assert len(submitted) == 4
     assert run(["export", str(alone), "--spec", str(RESULTS / "experiment_spec.txt"), *end]) == 2
+
+
+def test_a_setting_that_may_hold_a_key_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be read in ClearML by whoever reads the task; one without is sent."""
+    monkeypatch.setenv("TAO2SERVE_SERVING_BASE_URL", "https://gpu.example/serve")
+    assert sent_settings(load_settings())["serving_base_url"] == "https://gpu.example/serve"
+    monkeypatch.setenv("TAO2SERVE_SERVING_BASE_URL", "https://user:hunter2@gpu.example/serve")
+    with pytest.raises(UsageError, match="may hold a key") as caught:
+        sent_settings(load_settings())
+    assert "hunter2" not in f"{caught.value} {caught.value.evidence} {caught.value.hint}"
