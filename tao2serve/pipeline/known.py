@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from tao2serve.registry.calls import get_all, text
+from tao2serve.registry.calls import get_all, get_by_ids, text
 from tao2serve.registry.session import translated
 
 __all__ = ["TAG", "Known", "KnownModel", "State", "read_known"]
@@ -69,11 +70,13 @@ def read_known(name: str, *, other_than: str) -> dict[str, KnownModel] | None:
     """Return what the last watch of this name knew; None if there was none."""
     with translated("ClearML", "did not list earlier watches"):
         rows = get_all(
-            "tasks", fields=["id", "name", "configuration"], limit=100, tags=[TAG], order_by=["-created"],
+            "tasks", fields=["id"], limit=100, name=f"^{re.escape(name)}$", tags=[TAG], order_by=["-created"],
             system_tags=["-archived"], search_hidden=True,
         )  # fmt: skip
-        for row in rows:
-            value = text(row, "configuration", RECORD, "value")
-            if value and text(row, "name") == name and text(row, "id") != other_than:
+        for identifier in (text(row, "id") for row in rows):
+            if identifier == other_than:
+                continue
+            found = get_by_ids("tasks", [identifier], fields=["configuration"], search_hidden=True)
+            if value := text(found.get(identifier), "configuration", RECORD, "value"):
                 return {one["model_id"]: KnownModel(**one) for one in json.loads(value)}
     return None
