@@ -49,21 +49,24 @@ class Known:
         return tuple(model for model in self._models.values() if model.state in UNENDED)
 
     def note(self, *models: KnownModel) -> None:
-        """Keep what became of models."""
+        """Keep what became of models; what ClearML did not take goes with the next note."""
         with self._lock:
             self._models |= {model.model_id: model for model in models}
-            document = [asdict(model) for model in self._models.values()]
-            with translated(f"ClearML task {self._task.id}", "did not take what the watch knows"):
-                self._task.set_configuration_object(name=RECORD, config_text=json.dumps(document, indent=2))
+            self._write(self._models)
 
     def add(self, model: KnownModel) -> bool:
-        """Keep a model that is not known yet; say whether it was new."""
+        """Keep a model that is not known yet; say whether it was new. What ClearML did not take stays unknown."""
         with self._lock:
             if model.model_id in self._models:
                 return False
+            self._write({**self._models, model.model_id: model})
             self._models[model.model_id] = model
-        self.note()
-        return True
+            return True
+
+    def _write(self, models: dict[str, KnownModel]) -> None:
+        document = [asdict(model) for model in models.values()]
+        with translated(f"ClearML task {self._task.id}", "did not take what the watch knows"):
+            self._task.set_configuration_object(name=RECORD, config_text=json.dumps(document, indent=2))
 
 
 def read_known(name: str, *, other_than: str) -> dict[str, KnownModel] | None:
