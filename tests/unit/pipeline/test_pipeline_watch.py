@@ -159,7 +159,7 @@ def test_a_pipeline_that_a_signal_killed_has_an_exit_code_of_shells(
     watched.work.found("m")
     watched.task.away = True
     watched.work.do_all()
-    assert len(watched.work.ended) == 0
+    assert not any(watched.work.ended)
     watched.task.away = False
     watched.work.look_again()
     watched.work.do_all()
