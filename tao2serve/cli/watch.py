@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from dataclasses import asdict
 from datetime import datetime
@@ -106,8 +107,9 @@ def _words(command: Any, ctx: Any) -> tuple[str, ...]:
 
 
 def _say(text: str, terminal: IO[str]) -> None:
-    terminal.write(f"{datetime.now():%H:%M:%S} {plain(text)}\n")
-    terminal.flush()
+    with contextlib.suppress(OSError):  # a terminal that is gone stops no pipeline
+        terminal.write(f"{datetime.now():%H:%M:%S} {plain(text)}\n")
+        terminal.flush()
 
 
 _with_options_of_pipeline()

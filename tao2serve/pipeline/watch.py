@@ -23,11 +23,12 @@ from tao2serve.errors import InputError, ServiceError, Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.pipeline.known import TAG, Known, KnownModel, State, read_known
 from tao2serve.pipeline.main_task import make_main_task
-from tao2serve.registry.calls import call
+from tao2serve.registry.calls import call, get_by_ids, tags_of
 from tao2serve.registry.session import clearml, translated
 from tao2serve.registry.trained import Selectors, find_trained_model, find_trained_models
 from tao2serve.remote.job import HIDDEN
 from tao2serve.steps import tell_aftermath
+from tao2serve.values import TrainedModel
 
 __all__ = ["WatchRequest", "run_watch"]
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 OVER: Final = ("completed", "published")  # a run that is tagged while it trains is taken once it has ended
 BEGINNING: Final = datetime(1970, 1, 2, tzinfo=UTC)
 STOP_LIMIT_S: Final = 100.0
+LAST_LINES_S: Final = 5.0
 News = Callable[[str], None]
 
 
@@ -66,7 +68,8 @@ def run_watch(request: WatchRequest, settings: Settings, *, on_news: News) -> tu
 
     Each model is started once, also by the watches that follow; what came while none ran is caught up. One that had not
     ended when its watch did goes on. Raises InputError for a project that is not there, ServiceError if another watch
-    of the same runs on this machine.
+    of the same runs on this machine, and at the end of one look the first error for which something has to be looked
+    at again.
     """
     clearml()
     there = find_trained_models(Selectors(project=request.project, tags=tuple(request.tags)))
@@ -93,23 +96,31 @@ def run_watch(request: WatchRequest, settings: Settings, *, on_news: News) -> tu
                 interrupt, "the same command goes on with what was begun, and catches up what comes meanwhile"
             )
             raise
-        return work.ended
+    if work.error is not None:
+        tell_aftermath(work.error, "the same command looks at it again, and starts nothing twice")
+        raise work.error
+    return work.ended
 
 
 def _look(request: WatchRequest, work: _Work) -> None:
     scheduler = _scheduler(request, work)
     if not request.once:
-        threading.Thread(target=work.go_on, name="tao2serve watch", daemon=True).start()
+        work.begin(work.go_on)
         scheduler.start()
         return
     try:
         scheduler.start()
     except _LookedError:
-        work.do_all()
+        work.begin(work.do_all)
+        work.finish()
 
 
 def _scheduler(request: WatchRequest, work: _Work) -> Any:
-    """Build the trigger scheduler: models by their own tags, and runs that have ended by theirs."""
+    """Build the trigger scheduler: models by their own tags, and runs that have ended by theirs.
+
+    ClearML finds what has one of several tags, and tells of each id once; so that an id that lacked a tag is told of
+    again when it changes, what was told is forgotten after each look.
+    """
     from clearml.automation import TriggerScheduler
 
     class Scheduler(TriggerScheduler):  # type: ignore[misc]
@@ -122,7 +133,10 @@ def _scheduler(request: WatchRequest, work: _Work) -> Any:
             return thread
 
         def _step(self) -> bool:
+            work.look_again()
             executed = bool(super()._step())
+            for trigger in self.get_triggers():
+                trigger._triggered_instances = None
             if request.once:
                 raise _LookedError
             return executed
@@ -155,7 +169,13 @@ class _Work:
         self.waiting: queue.Queue[KnownModel] = queue.Queue()
         self._ended: dict[str, KnownModel] = {}
         self._process: subprocess.Popen[str] | None = None
+        self._starting = threading.Lock()
         self._stopped = threading.Event()
+        self._over = threading.Event()  # no thread works
+        self._over.set()
+        self._failure: BaseException | None = None  # that of the thread
+        self._again: queue.SimpleQueue[str | KnownModel] = queue.SimpleQueue()
+        self.error: Tao2ServeError | None = None  # the first one that left something to be looked at again
 
     @property
     def ended(self) -> tuple[KnownModel, ...]:
@@ -167,8 +187,25 @@ class _Work:
             return
         try:
             self._take(identifier)
-        except Tao2ServeError as error:  # the scheduler has it as started, and would not tell of it again
-            self._news(f"{identifier} could not be taken, and is looked at again by the next watch: {error}")
+        except Tao2ServeError as error:  # the scheduler would not tell of it again before it changes
+            self._keep(identifier, identifier, error)
+
+    def _keep(self, name: str, one: str | KnownModel, error: Tao2ServeError) -> None:
+        self.error = self.error or error
+        self._again.put(one)
+        when = "by the next watch" if self._request.once else "at the next look"
+        self._news(f"{name} could not be taken, and is taken up again {when}: {error}")
+
+    def look_again(self) -> None:
+        """Take up what an error kept from being taken."""
+        for _ in range(self._again.qsize()):
+            one = self._again.get()
+            if isinstance(one, str):
+                self.found(one)
+            elif one.state == "waiting":
+                self.waiting.put(one)
+            else:
+                self._note_ended(one)
 
     def _take(self, identifier: str) -> None:
         try:
@@ -177,10 +214,41 @@ class _Work:
             if self._known.add(KnownModel(model_id=identifier, name="", state="passed over", detail=str(error))):
                 self._news(f"passed over {identifier}: {error}")
             return
+        if not self._has_all_tags(identifier, model):
+            return
         found = KnownModel(model_id=model.model_id, name=model.name, state="waiting")
         if self._known.add(found):
             self._news(f"new: {model.name} ({model.model_id})")
             self.waiting.put(found)
+
+    def _has_all_tags(self, identifier: str, model: TrainedModel) -> bool:
+        """Say whether a model, its run or the model that it was uploaded for has every tag."""
+        tags, wanted = {*model.tags, *model.task_tags}, {*self._request.tags}
+        if not tags >= wanted and identifier == model.registered_model_id:
+            with translated("ClearML", "did not tell the tags of a model"):
+                rows = get_by_ids("models", [identifier], fields=["tags"])
+            tags |= {tag for row in rows.values() for tag in tags_of(row)}
+        return tags >= wanted
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Let a thread work: an interrupt ends the main thread alone, and a pipeline that undoes can still write."""
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # finish() raises it
+                self._failure = error
+            finally:
+                self._over.set()
+
+        self._over.clear()
+        threading.Thread(target=run, name="tao2serve watch", daemon=True).start()
+
+    def finish(self) -> None:
+        """Wait until the thread is done; raises what ended it."""
+        self._over.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def do_all(self) -> None:
         """Run what waits, in turn."""
@@ -203,26 +271,35 @@ class _Work:
     def stop(self) -> None:
         """End the pipeline that runs, as Ctrl-C does; it is noted as not ended."""
         self._stopped.set()
-        process = self._process
+        with self._starting:
+            process = self._process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_LIMIT_S)
+        self._over.wait(LAST_LINES_S)
 
     def _run(self, model: KnownModel) -> None:
         if self._stopped.is_set():
             return
-        self._known.note(replace(model, state="running"))
+        try:
+            self._known.note(replace(model, state="running"))
+        except Tao2ServeError as error:
+            self._keep(f"{model.name} ({model.model_id})", replace(model, state="waiting"), error)
+            return
         self._news(f"started the pipeline of {model.name} ({model.model_id})")
         command = [sys.executable, "-m", "tao2serve", "pipeline", *self._request.words, "--watched-by", self._task_id,
                    "--", model.model_id]  # fmt: skip
         environment = {name: value for name, value in os.environ.items() if name not in HIDDEN}
         last = ""
-        with subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True, pass_fds=[self._lock.fileno()],
-        ) as process:  # fmt: skip
-            self._process = process
+        with self._starting:
+            if self._stopped.is_set():
+                return
+            process = self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", start_new_session=True, pass_fds=[self._lock.fileno()],
+            )  # fmt: skip
+        with process:
             assert process.stdout is not None
             for line in process.stdout:
                 last = line.strip() if line.startswith("error:") else last
@@ -230,11 +307,20 @@ class _Work:
             code = process.wait()
         if self._stopped.is_set():
             return
+        code = code if code >= 0 else 128 - code  # as a shell gives a signal
         state: State = "failed" if code else "done"
         ended = replace(model, state=state, exit_code=code, detail=f"exit {code}: {last}".strip(": ") if code else "")
-        self._known.note(ended)
         self._ended[model.model_id] = ended
+        self._note_ended(ended)
         self._news(f"{ended.state}: {model.name} ({model.model_id}) {ended.detail}".rstrip())
+
+    def _note_ended(self, ended: KnownModel) -> None:
+        try:
+            self._known.note(ended)
+        except Tao2ServeError as error:
+            self.error = self.error or error
+            self._again.put(ended)
+            self._news(f"what became of {ended.name} ({ended.model_id}) could not be noted: {error}")
 
 
 @contextlib.contextmanager
