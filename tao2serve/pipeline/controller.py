@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tao2serve.config import Settings
+from tao2serve.errors import ServiceError
 from tao2serve.interrupts import deferred_interrupts
 from tao2serve.pipeline.course import command_of
+from tao2serve.pipeline.jobs import STOP_LIMIT_S as STEP_LIMIT_S
 from tao2serve.pipeline.jobs import OnLine, local_job, queue_job
 from tao2serve.pipeline.main_task import make_main_task
 from tao2serve.pipeline.request import PipelineRequest, pipeline_name, pipeline_project
@@ -21,11 +23,11 @@ from tao2serve.registry.session import clearml, translated
 from tao2serve.remote.protocol import PARAMETERS
 from tao2serve.remote.submit import Submission, submit
 
-__all__ = ["Course", "run_controller"]
+__all__ = ["STOP_LIMIT_S", "Course", "run_controller"]
 
 log = logging.getLogger(__name__)
 
-STOP_LIMIT_S: Final = 120.0
+STOP_LIMIT_S: Final = STEP_LIMIT_S + 30.0  # the running step's, and the controller's to notice and to report
 LOOK_LOCAL_S: Final = 0.3
 LOOK_QUEUE_S: Final = 2.0
 OnStatus = Callable[[str, str], None]  # told the step's name and its new status, in ClearML's words
@@ -46,6 +48,7 @@ class Course:
     task_id: str = ""  # of the controller
     started: dict[str, str] = field(default_factory=dict)  # task of each step that was begun
     error: BaseException | None = None  # what kept a step from being begun
+    is_running_on: bool = False  # it was to end, and had not after STOP_LIMIT_S
 
     @property
     def project(self) -> str:
@@ -56,7 +59,7 @@ class Course:
         request = self.request
         for before in request.steps[: request.steps.index(step)]:
             if before not in self.results:
-                self.results[before] = read_result(before, self.started[before])
+                self.results[before] = self._passed(before)
         command = command_of(step, request, self.choice.model_id, self.results)
         before_ids = [self.results[name].task_id for name in request.steps[: request.steps.index(step)]]
         key = key_of(step, command, self.choice, request.settings, before_ids)
@@ -73,6 +76,16 @@ class Course:
             )
         )
         return self.started[step]
+
+    def _passed(self, step: str) -> StepResult:
+        """Read the result of a step that ran; whatever ClearML calls its task, a failed one is not gone on from."""
+        result = read_result(step, self.started[step])
+        if result.exit_code:
+            raise ServiceError(
+                f"step {step}, ClearML task {result.task_id}", f"ended with exit code {result.exit_code}",
+                hint="see its console in ClearML, then run the same command again",
+            )  # fmt: skip
+        return result
 
 
 def run_controller(course: Course) -> None:
@@ -91,7 +104,7 @@ def run_controller(course: Course) -> None:
                 runner.run()
         except BaseException:
             with deferred_interrupts():
-                runner.stop()
+                course.is_running_on = not runner.stop()
             raise
 
 
@@ -111,13 +124,18 @@ class _Runner:
         if self._error is not None:
             raise self._error
 
-    def stop(self) -> None:
-        """End the running step, wait until it has taken back what it must, and mark the pipeline as stopped."""
+    def stop(self) -> bool:
+        """End the running step, wait until it has taken back what it must, and mark the pipeline as stopped.
+
+        Returns whether it has ended within STOP_LIMIT_S.
+        """
+        has_ended = True
         event = self._controller._stop_event
         if event is not None:
             event.set()
-            self._ended.wait(STOP_LIMIT_S)
+            has_ended = self._ended.wait(STOP_LIMIT_S)
         self._controller.stop(timeout=0.1, mark_aborted=True)
+        return has_ended
 
     def _go(self) -> None:
         try:

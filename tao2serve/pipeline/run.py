@@ -14,7 +14,7 @@ from typing import Any, Final
 from tao2serve.config import Settings
 from tao2serve.errors import GateError, NotReadyError, ParityError, ServiceError, Tao2ServeError, UsageError
 from tao2serve.interrupts import deferred_interrupts
-from tao2serve.pipeline.controller import Course, run_controller
+from tao2serve.pipeline.controller import STOP_LIMIT_S, Course, run_controller
 from tao2serve.pipeline.jobs import NO_WORKER
 from tao2serve.pipeline.request import PipelineRequest, check_request
 from tao2serve.pipeline.results import StepResult, read_result
@@ -29,6 +29,7 @@ from tao2serve.steps import StepEvent, Steps, tell_aftermath
 __all__ = ["PipelineOutcome", "run_pipeline"]
 
 GOES_ON: Final = "the same command goes on from there"
+INTERRUPTED: Final = 130
 ENDED: Final = ("completed", "failed", "aborted")
 
 
@@ -117,6 +118,8 @@ def _tell_of_interrupt(interrupt: KeyboardInterrupt, course: Course) -> None:
     """Say which step was interrupted, and what its command said that it leaves behind."""
     said = [f"pipeline {course.task_id} is stopped" if course.task_id else "no pipeline was begun"]
     running = next((step for step in course.started if step not in course.results), "")
+    if course.is_running_on:
+        said = [f"pipeline {course.task_id} was told to stop, and has not ended after {STOP_LIMIT_S:g} s"]
     if running:
         interrupt.add_note(f"step: {running}")
         with contextlib.suppress(Exception):  # it may have ended without a word
@@ -182,6 +185,10 @@ def _unended(error: Tao2ServeError, task_id: str) -> Tao2ServeError:
 
 def _failure(result: StepResult) -> Tao2ServeError:
     """Return the failure of a step's command as the same failure here; a missed gate is told by its document."""
+    if result.exit_code == INTERRUPTED:
+        stopped = ServiceError(f"step {result.step}, ClearML task {result.task_id}", "was stopped by somebody else")
+        stopped.aftermath = str(result.error.get("aftermath") or "")
+        return stopped
     if result.error:
         return error_of(result.error, ran_on={"worker": result.worker, "task_id": result.task_id})
     kind = {ParityError.exit_code: ParityError, GateError.exit_code: GateError}.get(result.exit_code, Tao2ServeError)

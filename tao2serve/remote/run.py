@@ -151,7 +151,9 @@ def _taken(task_id: str, queue: Queue, wait_s: float, step: Step) -> RunState:
             looked, queue = now, find_queue(queue.id)
             step.news(str(queue))
         time.sleep(PAUSE_S)
-    _dequeue(task_id)
+    taken = _dequeue(task_id)
+    if taken is not None:
+        return taken
     queue = find_queue(queue.id)
     if not queue.workers:
         raise unserved(queue)
@@ -163,10 +165,18 @@ def _taken(task_id: str, queue: Queue, wait_s: float, step: Step) -> RunState:
     )
 
 
-def _dequeue(task_id: str) -> None:
+def _dequeue(task_id: str) -> RunState | None:
+    """Take it out of its queue; returns its state instead if it is not in there any more, as a worker took it."""
     with translated(f"ClearML task {task_id}", "could not be taken out of its queue"):
-        call("tasks", "dequeue", task=task_id)
+        try:
+            call("tasks", "dequeue", task=task_id)
+        except ServiceError:
+            state = look(task_id)
+            if state.status in ("queued", "created"):
+                raise
+            return state
         call("tasks", "stopped", task=task_id, status_reason="no worker took it in time", force=True)
+    return None
 
 
 def _ended_without_result(task_id: str, state: RunState, console: Console) -> ServiceError:
