@@ -21,6 +21,7 @@ from typing import IO, Any, Final
 from tao2serve.config import Settings, home
 from tao2serve.errors import InputError, ServiceError, Tao2ServeError
 from tao2serve.interrupts import deferred_interrupts
+from tao2serve.pipeline.controller import STOP_LIMIT_S as PIPELINE_LIMIT_S
 from tao2serve.pipeline.known import TAG, Known, KnownModel, State, read_known
 from tao2serve.pipeline.main_task import make_main_task
 from tao2serve.registry.calls import call, get_by_ids, tags_of
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 OVER: Final = ("completed", "published")  # a run that is tagged while it trains is taken once it has ended
 BEGINNING: Final = datetime(1970, 1, 2, tzinfo=UTC)
-STOP_LIMIT_S: Final = 100.0
+STOP_LIMIT_S: Final = PIPELINE_LIMIT_S + 30.0  # what the pipeline takes to end its step, and to say so
 LAST_LINES_S: Final = 5.0
 News = Callable[[str], None]
 
