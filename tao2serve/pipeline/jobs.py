@@ -29,6 +29,7 @@ OnLine = Callable[[str, str], None]  # told the step's name and a line of its co
 NO_WORKER: Final = "no worker took it in time"
 STOP_LIMIT_S: Final = ABORT_LIMIT_S + 30.0  # what the command needs, and its agent to notice and to send the result
 READ_EVERY_S: Final = 1.0
+ENDED: Final = ("completed", "failed", "stopped", "published")
 
 
 @cache
@@ -56,6 +57,11 @@ def local_job(on_line: OnLine) -> type[Any]:
             if self._runner is None:
                 return bool(super().is_stopped())
             if not self._runner.is_alive():
+                # The SDK keeps what it was told for a second, and takes what has ended and is not failed for well.
+                if self.status(force=True) not in ENDED:
+                    with contextlib.suppress(Exception):
+                        self.task.mark_failed(status_reason="ended without a word", force=True)
+                    self.status(force=True)
                 return True
             if self.status() == "stopped":
                 self._ask_to_stop()

@@ -196,3 +196,18 @@ def test_a_step_whose_worker_died_has_ended(queued: tuple[Any, _Queue], task: _T
     job, _queue = queued
     task.status, task.data.status_message = "stopped", "Forced stop (non-responsive)"
     assert job.is_stopped(aborted_nonresponsive_as_running=True)
+
+
+@pytest.mark.parametrize(("code", "refused", "failed"), [(8, 0, True), (8, 1, True), (0, 0, False)])
+def test_the_end_of_a_step_is_not_told_by_an_older_status(
+    local: tuple[Any, _Job], task: _Task, code: int, refused: int, failed: bool
+) -> None:
+    """Once it counts as ended a missed gate is a failure, though a moment ago it was running; as if it were refused."""
+    job, command = local
+    command.code, task.refused = code, refused
+    assert job.status(force=True) == "in_progress"
+    command.may_end.set()
+    job._runner.join(10)
+    job._last_status, job._last_status_ts = "in_progress", time.time()
+    assert job.is_stopped()
+    assert (job.is_failed(), job.is_completed()) == (failed, not failed)
