@@ -124,7 +124,8 @@ def test_nothing_is_left_behind() -> None:
     def greenlets() -> int:
         gevent.sleep(0.01)  # those that were told to end do it now
         gc.collect()
-        return sum(isinstance(found, gevent.Greenlet) and not found.dead for found in gc.get_objects())
+        # By type(): isinstance asks the object, and the SDK of ClearML, if it is here, has some that do much then.
+        return sum(issubclass(type(found), gevent.Greenlet) and not found.dead for found in gc.get_objects())
 
     before = greenlets()
     server = Server(answer=fail)
