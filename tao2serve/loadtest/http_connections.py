@@ -1,9 +1,9 @@
 """HTTP as a load generator needs it: whole requests over kept connections, and nothing that takes time beside that.
 
 No redirects, cookies, proxies or second tries, and what a request says of itself is put together once, before the run.
-Processor time of the client is time in which other requests wait; with this one a request costs the generator half of
-what it costs plain locust (benchmarks/README.md). In locust's process gevent has replaced `socket` and `ssl`: whoever
-waits here lets others run.
+Processor time of the client is time in which other requests wait; with this one a request costs the generator less
+than it costs plain locust, which does more besides (benchmarks/README.md). In locust's process gevent has replaced
+`socket` and `ssl`: whoever waits here lets others run.
 """
 
 from __future__ import annotations
