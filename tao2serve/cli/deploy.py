@@ -14,6 +14,7 @@ from tao2serve.cli.options import (
     CalibrationImages,
     CalibrationMethod,
     Clustering,
+    Endpoint,
     Instances,
     Json,
     Managed,
@@ -26,6 +27,7 @@ from tao2serve.cli.options import (
     ServeBoxes,
     ServePixels,
     Service,
+    SmokeImage,
     Spec,
     Tags,
     Task,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def deploy(
-    endpoint: Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")],
+    endpoint: Endpoint,
     source: Annotated[
         str, MODEL, typer.Argument(metavar="SOURCE", help="A .hdf5 or .onnx file, or a ClearML model or task id.")
     ] = "",
@@ -73,10 +75,7 @@ def deploy(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights, if ClearML only knows their path.")
     ] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option("--image", metavar="FILE", help="Picture for the smoke request and the parity of boxes."),
-    ] = None,
+    image: SmokeImage = None,
     canary: Annotated[
         str | None,
         typer.Option("--canary", metavar="PERCENT", help="Share of the endpoint's requests; default: all of them."),

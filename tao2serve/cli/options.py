@@ -49,6 +49,11 @@ Uint8Input = Annotated[
 AbsoluteBoxes = Annotated[
     bool, typer.Option("--absolute-boxes", help="Decode in the graph: it gives boxes in network pixels.")
 ]
+Endpoint = Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")]
+SmokeImage = Annotated[
+    Path | None,
+    typer.Option("--image", metavar="FILE", help="Picture for the smoke request and the parity of boxes."),
+]
 Project = Annotated[str, typer.Option("--project", metavar="NAME", help="ClearML project, exactly.")]
 Task = Annotated[
     str, typer.Option("--task", metavar="REGEX", help="Part of the ClearML task's name (a regular expression).")

@@ -19,14 +19,9 @@ if TYPE_CHECKING:
     from tao2serve.registry.source import Source
     from tao2serve.remote.request import Given
 
-__all__ = ["Canary", "GateImages", "GateTime", "Image", "Queue", "QueueImage", "QueueWait", "Slo", "Until", "Users",
+__all__ = ["Canary", "GateImages", "GateTime", "Queue", "QueueImage", "QueueWait", "Slo", "Until", "Users",
            "VerifyImages", "given_options", "pipeline_request"]  # fmt: skip
 
-Endpoint = Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")]
-Image = Annotated[
-    Path | None,
-    typer.Option("--image", metavar="FILE", help="Picture for the smoke request and the parity of boxes."),
-]
 VerifyImages = Annotated[
     Path | None,
     typer.Option("--images", metavar="DIR", help="Pictures that verify looks at; default: those of the gate."),

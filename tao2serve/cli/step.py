@@ -12,6 +12,7 @@ from tao2serve.cli.options import (
     CalibrationImages,
     CalibrationMethod,
     Clustering,
+    Endpoint,
     Json,
     Precision,
     Spec,
@@ -25,7 +26,7 @@ from tao2serve.cli.progress import shown_steps
 def step(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="choose or publish.")],
     model: Annotated[str, typer.Argument(metavar="MODEL", help="ClearML model id.")],
-    endpoint: Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name of the endpoint.")] = "",
+    endpoint: Endpoint = "",
     spec: Spec = None,
     clustering: Clustering = None,
     precision: Precision = None,

@@ -17,7 +17,7 @@ from tao2serve.errors import ServiceError
 from tao2serve.registry.calls import call
 from tao2serve.registry.session import clearml
 from tao2serve.remote.bootstrap import CONFIGURATION
-from tao2serve.remote.follow import Console, look, wait_until
+from tao2serve.remote.follow import FINAL, Console, look, wait_until
 from tao2serve.remote.job import ABORT_LIMIT_S, Job
 from tao2serve.remote.request import WORK
 
@@ -29,7 +29,6 @@ OnLine = Callable[[str, str], None]  # told the step's name and a line of its co
 NO_WORKER: Final = "no worker took it in time"
 STOP_LIMIT_S: Final = ABORT_LIMIT_S + 30.0  # what the command needs, and its agent to notice and to send the result
 READ_EVERY_S: Final = 1.0
-ENDED: Final = ("completed", "failed", "stopped", "published")
 
 
 @cache
@@ -58,7 +57,7 @@ def local_job(on_line: OnLine) -> type[Any]:
                 return bool(super().is_stopped())
             if not self._runner.is_alive():
                 # The SDK keeps what it was told for a second, and takes what has ended and is not failed for well.
-                if self.status(force=True) not in ENDED:
+                if self.status(force=True) not in FINAL:
                     with contextlib.suppress(Exception):
                         self.task.mark_failed(status_reason="ended without a word", force=True)
                     self.status(force=True)
